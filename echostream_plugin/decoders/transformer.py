@@ -1,0 +1,174 @@
+"""Pre-norm Transformer layers with fairseq's parameter names, shared by every decoder.
+
+One `TransformerLayer.forward` serves training (whole sequence, no past) and streaming (a few positions after a past of
+keys and values). In this file, as in `scaled_dot_product_attention`, a `visible` mask is True where attending is
+allowed; the decoders' public masks are True where something is masked, as fairseq's are.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from echostream_plugin.modules.streaming import StreamState
+
+
+@dataclass(frozen=True)
+class KeyValues(StreamState):
+    """Projected keys and values of one attention, [B, heads, S, head_dim] each."""
+
+    keys: Tensor
+    values: Tensor
+
+    @property
+    def length(self) -> int:
+        """Number of positions S."""
+        return self.keys.size(2)
+
+    def append(self, other: "KeyValues") -> "KeyValues":
+        """Positions of `self`, then those of `other`."""
+        return KeyValues(torch.cat((self.keys, other.keys), 2), torch.cat((self.values, other.values), 2))
+
+    def last(self, length: int) -> "KeyValues":
+        """The newest `length` positions."""
+        start = self.length - length
+        return KeyValues(self.keys[:, :, start:], self.values[:, :, start:])
+
+
+class MultiHeadAttention(nn.Module):
+    """Multi-head attention over keys and values that may have been projected earlier.
+
+    source_dim: dimension of what is attended (default: dim). rotary: rotate queries and keys by their place in the
+    window; the queries are then the window's last positions, and stored keys are not rotated, so that a window
+    that moves needs no absolute position.
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float, source_dim: int | None = None, rotary: bool = False):
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"attention dimension {dim} must be divisible by the number of heads {heads}")
+        source_dim = source_dim or dim
+        self.heads, self.dropout, self.rotary = heads, dropout, rotary
+        self.q_proj, self.out_proj = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.k_proj, self.v_proj = nn.Linear(source_dim, dim), nn.Linear(source_dim, dim)
+        # three square maps that act as one wider map, hence the smaller gain (fairseq)
+        gain = 1 / math.sqrt(2) if source_dim == dim else 1.0
+        for projection in (self.q_proj, self.k_proj, self.v_proj):
+            nn.init.xavier_uniform_(projection.weight, gain=gain)
+        nn.init.xavier_uniform_(self.out_proj.weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def project(self, source: Tensor) -> KeyValues:
+        """source: [B, S, source_dim] -> keys and values [B, heads, S, head_dim]."""
+        return KeyValues(self._split(self.k_proj(source)), self._split(self.v_proj(source)))
+
+    def empty(self, batch_size: int, length: int = 0) -> KeyValues:
+        """Zero keys and values of `length` positions, on the parameters' device."""
+        weight = self.k_proj.weight
+        zeros = weight.new_zeros(batch_size, self.heads, length, weight.size(0) // self.heads)
+        return KeyValues(zeros, zeros)
+
+    def forward(self, x: Tensor, source: KeyValues, visible: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        """x: [B, U, dim] queries; visible: bool, broadcastable to [B, heads, U, S]; returns [B, U, dim]."""
+        queries, keys = self._split(self.q_proj(x)), source.keys
+        if self.rotary:
+            queries, keys = _rotate(queries, first=source.length - x.size(1)), _rotate(keys)
+        dropout = self.dropout if self.training else 0.0
+        out = F.scaled_dot_product_attention(
+            queries, keys, source.values, attn_mask=visible, dropout_p=dropout, is_causal=is_causal
+        )
+        return self.out_proj(out.transpose(1, 2).flatten(2))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class TransformerLayer(nn.Module):
+    """Self-attention, attention over a source (when `source_dim` is given) and feed-forward, each pre-norm."""
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        ffn_dim: int,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        activation_dropout: float = 0.0,
+        source_dim: int | None = None,
+        rotary: bool = False,
+    ):
+        super().__init__()
+        self.dropout, self.activation_dropout = nn.Dropout(dropout), nn.Dropout(activation_dropout)
+        self.self_attn = MultiHeadAttention(dim, heads, attention_dropout, rotary=rotary)
+        self.self_attn_layer_norm = nn.LayerNorm(dim)
+        if source_dim is not None:
+            self.encoder_attn = MultiHeadAttention(dim, heads, attention_dropout, source_dim)
+            self.encoder_attn_layer_norm = nn.LayerNorm(dim)
+        self.fc1, self.fc2 = nn.Linear(dim, ffn_dim), nn.Linear(ffn_dim, dim)
+        self.final_layer_norm = nn.LayerNorm(dim)
+        for linear in (self.fc1, self.fc2):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(
+        self,
+        x: Tensor,
+        past: KeyValues | None = None,
+        visible: Tensor | None = None,
+        causal: bool = True,
+        source: KeyValues | None = None,
+        source_visible: Tensor | None = None,
+    ) -> tuple[Tensor, KeyValues]:
+        """One layer over the positions that follow `past`.
+
+        x: [B, U, dim]; past: P earlier positions; visible: bool [.., U, P + U], else `causal` decides;
+        source: keys and values that `encoder_attn.project` made; source_visible: bool, to [B, heads, U, S].
+        Returns [B, U, dim] and the self-attention's keys and values of all P + U positions.
+        """
+        normed = self.self_attn_layer_norm(x)
+        attended = self.self_attn.project(normed)
+        if past is not None:
+            attended = past.append(attended)
+        is_causal = causal and visible is None and attended.length == x.size(1)
+        if causal and visible is None and not is_causal and x.size(1) > 1:
+            visible = causal_visible(x.size(1), attended.length, x.device)
+        x = x + self.dropout(self.self_attn(normed, attended, visible, is_causal))
+        if source is not None:
+            x = x + self.dropout(self.encoder_attn(self.encoder_attn_layer_norm(x), source, source_visible))
+        hidden = self.activation_dropout(F.relu(self.fc1(self.final_layer_norm(x))))
+        return x + self.dropout(self.fc2(hidden)), attended
+
+
+def causal_visible(queries: int, keys: int, device=None) -> Tensor:
+    """Bool [queries, keys]: the queries are the last positions, each sees itself and everything before."""
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+
+
+def sinusoidal_positions(first: int, count: int, dim: int, device=None) -> Tensor:
+    """Rows of fairseq's sinusoidal table for positions first .. first + count - 1; returns [count, dim] float32.
+
+    Position 0 is row 2 of the table, after the row of the padding index 1: sines in the first half, then cosines.
+    """
+    half = dim // 2
+    frequencies = torch.exp(torch.arange(half, device=device) * -(math.log(10000) / max(half - 1, 1)))
+    angles = torch.arange(first + 2, first + 2 + count, device=device)[:, None] * frequencies
+    return F.pad(torch.cat((angles.sin(), angles.cos()), dim=1), (0, dim % 2))
+
+
+def tied_projection(embedding: nn.Embedding) -> nn.Linear:
+    """An output map without bias whose weight is the embedding's."""
+    projection = nn.Linear(embedding.embedding_dim, embedding.num_embeddings, bias=False)
+    projection.weight = embedding.weight
+    return projection
+
+
+def _rotate(x: Tensor, first: int = 0) -> Tensor:
+    """Rotary position: x [B, heads, S, head_dim] at places first .. first + S - 1 of its window."""
+    half = x.size(-1) // 2
+    frequencies = 10000 ** (-torch.arange(half, device=x.device) / half)
+    angles = torch.arange(first, first + x.size(2), device=x.device)[:, None] * frequencies
+    sin, cos = angles.sin().to(x.dtype), angles.cos().to(x.dtype)
+    left, right = x[..., :half], x[..., half:]
+    return torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)

@@ -1,0 +1,185 @@
+"""Text to units: the T2U encoder over MT decoder states, then the CTC unit decoder over upsampled states."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from echostream_plugin.config import UnitDecoderConfig
+from echostream_plugin.decoders.masks import check_unit_wait, visible_states
+from echostream_plugin.decoders.transformer import KeyValues, TransformerLayer, sinusoidal_positions, tied_projection
+from echostream_plugin.modules.streaming import StreamState
+
+# scale of the learned offsets at the start; the states they are added to have unit variance
+OFFSET_STD = 0.3
+
+
+@dataclass(frozen=True)
+class T2UState(StreamState):
+    """Keys and values of the MT states so far, per layer."""
+
+    past: tuple[KeyValues, ...]
+
+
+class T2UEncoder(nn.Module):
+    """Transformer layers over MT decoder states; causal unless the configuration says otherwise."""
+
+    def __init__(self, config: UnitDecoderConfig):
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleList(_layer(config) for _ in range(config.encoder_layers))
+        self.layer_norm = nn.LayerNorm(config.dim)
+
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """x: [B, U, D] MT states; padding_mask: bool [B, U], True = padded, on the right; returns [B, U, D]."""
+        causal, visible = self.config.causal_encoder, None
+        if padding_mask is not None and not causal:
+            visible = ~padding_mask[:, None, None]
+        for layer in self.layers:
+            x, _ = layer(x, visible=visible, causal=causal)
+        return self.layer_norm(x)
+
+    def initial_state(self, batch_size: int = 1) -> T2UState:
+        """No states yet."""
+        return T2UState(tuple(layer.self_attn.empty(batch_size) for layer in self.layers))
+
+    def step(self, x: Tensor, state: T2UState) -> tuple[Tensor, T2UState]:
+        """x: [B, u, D] new MT states -> [B, u, D] and the state."""
+        if not self.config.causal_encoder:
+            raise ValueError(
+                "a T2U encoder with causal_encoder=False cannot stream: use forward, or train a causal one"
+            )
+        pasts = []
+        for layer, past in zip(self.layers, state.past, strict=True):
+            x, past = layer(x, past)
+            pasts.append(past)
+        return self.layer_norm(x), T2UState(tuple(pasts))
+
+
+@dataclass(frozen=True)
+class UnitDecoderState(StreamState):
+    """Unit frames and T2U states so far, projected, and the T2U states whose frames still wait for others."""
+
+    frames: tuple[KeyValues, ...]
+    source: tuple[KeyValues, ...]
+    waiting: Tensor
+    k2: int
+    n2: int | None
+
+
+class UnitDecoder(nn.Module):
+    """Each T2U state becomes `upsample` frames; causal self-attention over frames, attention over the states.
+
+    With the wait (k2, n2), the frames of token i see the first (i // n2 + 1) * n2 + k2 states; n2 None: all.
+    """
+
+    # what every frame gets without time positions: the row StreamSpeech's first sample of a batch gets
+    constant_position = 0
+
+    def __init__(self, config: UnitDecoderConfig):
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab, config.dim)
+        nn.init.normal_(self.embed_tokens.weight, std=config.dim**-0.5)
+        if config.offset_embedding:
+            self.embed_offsets = nn.Embedding(config.upsample, config.dim)
+            nn.init.normal_(self.embed_offsets.weight, std=OFFSET_STD)
+        self.dropout = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(_layer(config, source_dim=config.dim) for _ in range(config.layers))
+        self.layer_norm = nn.LayerNorm(config.dim)
+        self.output_projection = tied_projection(self.embed_tokens)
+
+    def forward(self, t2u: Tensor, padding_mask: Tensor | None = None, k2: int = 0, n2: int | None = 1) -> Tensor:
+        """t2u: [B, U, D]; padding_mask: bool [B, U], True = padded, on the right; returns logits [B, U * upsample, V].
+
+        Frames of padded states are computed and mean nothing: mask them by `frame_padding_mask`.
+        """
+        check_unit_wait(k2, n2)
+        tokens, visible = t2u.size(1), None
+        if n2 is not None:
+            visible = self._visible(visible_states(0, tokens, tokens, k2, n2, t2u.device), tokens)[None, None]
+        if padding_mask is not None:
+            real = ~padding_mask[:, None, None]
+            visible = real if visible is None else visible & real
+        x = self._frames(t2u, 0)
+        for layer in self.layers:
+            # padding is on the right, so causal self-attention keeps it out of every real frame
+            x, _ = layer(x, source=layer.encoder_attn.project(t2u), source_visible=visible)
+        return self.output_projection(self.layer_norm(x))
+
+    def frame_padding_mask(self, padding_mask: Tensor) -> Tensor:
+        """padding_mask: bool [B, U] of states -> bool [B, U * upsample] of frames."""
+        return padding_mask.repeat_interleave(self.config.upsample, dim=1)
+
+    def initial_state(self, batch_size: int = 1, k2: int = 0, n2: int | None = 1) -> UnitDecoderState:
+        """No states yet; (k2, n2) is the wait, n2 None waits for `finish`."""
+        check_unit_wait(k2, n2)
+        return UnitDecoderState(
+            frames=tuple(layer.self_attn.empty(batch_size) for layer in self.layers),
+            source=tuple(layer.encoder_attn.empty(batch_size) for layer in self.layers),
+            waiting=self.embed_tokens.weight.new_zeros(batch_size, 0, self.config.dim),
+            k2=k2,
+            n2=n2,
+        )
+
+    def step(self, t2u: Tensor, state: UnitDecoderState) -> tuple[Tensor, UnitDecoderState]:
+        """t2u: [B, u, D] new states -> logits [B, f, V] of the frames that became final, and the state."""
+        pairs = zip(self.layers, state.source, strict=True)
+        source = tuple(past.append(layer.encoder_attn.project(t2u)) for layer, past in pairs)
+        waiting = torch.cat((state.waiting, t2u), 1)
+        available, ready = source[0].length, 0
+        if state.n2 is not None:
+            first = available - waiting.size(1)
+            needed = visible_states(first, waiting.size(1), available + 1, state.k2, state.n2)
+            ready = int((needed <= available).sum())
+        return self._decode(ready, UnitDecoderState(state.frames, source, waiting, state.k2, state.n2))
+
+    def finish(self, state: UnitDecoderState) -> Tensor:
+        """Logits [B, f, V] of the frames that still waited; no more states come."""
+        return self._decode(state.waiting.size(1), state)[0]
+
+    def _decode(self, tokens: int, state: UnitDecoderState) -> tuple[Tensor, UnitDecoderState]:
+        """Logits of the frames of the first `tokens` waiting states."""
+        available = state.source[0].length
+        first = available - state.waiting.size(1)
+        if tokens == 0:
+            return state.waiting.new_zeros(state.waiting.size(0), 0, self.config.vocab), state
+        seen = visible_states(first, tokens, available, state.k2, state.n2, state.waiting.device)
+        visible = self._visible(seen, available)
+        x = self._frames(state.waiting[:, :tokens], first)
+        pasts = []
+        for layer, past, source in zip(self.layers, state.frames, state.source, strict=True):
+            x, past = layer(x, past, source=source, source_visible=visible)
+            pasts.append(past)
+        state = UnitDecoderState(tuple(pasts), state.source, state.waiting[:, tokens:], state.k2, state.n2)
+        return self.output_projection(self.layer_norm(x)), state
+
+    def _visible(self, seen: Tensor, available: int) -> Tensor:
+        """seen: [tokens] states that a token's frames see -> bool [tokens * upsample, available]."""
+        shown = torch.arange(available, device=seen.device) < seen[:, None]
+        return shown.repeat_interleave(self.config.upsample, dim=0)
+
+    def _frames(self, t2u: Tensor, first_token: int) -> Tensor:
+        """t2u: [B, U, D] from token `first_token` on -> inputs of their frames [B, U * upsample, D]."""
+        config = self.config
+        first, count = first_token * config.upsample, t2u.size(1) * config.upsample
+        if config.time_positions:
+            added = sinusoidal_positions(first, count, config.dim, t2u.device)
+        else:
+            added = sinusoidal_positions(self.constant_position, 1, config.dim, t2u.device)
+        added = added.to(t2u.dtype)
+        if config.offset_embedding:
+            added = added + self.embed_offsets.weight.repeat(t2u.size(1), 1)
+        return self.dropout(t2u.repeat_interleave(config.upsample, dim=1) + added)
+
+
+def _layer(config: UnitDecoderConfig, source_dim: int | None = None) -> TransformerLayer:
+    return TransformerLayer(
+        config.dim,
+        config.heads,
+        config.ffn_dim,
+        config.dropout,
+        config.attention_dropout,
+        config.activation_dropout,
+        source_dim=source_dim,
+    )
