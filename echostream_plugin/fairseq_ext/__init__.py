@@ -1,0 +1,3 @@
+"""The only folder that imports fairseq: importing it registers model, task and criterion under StreamSpeech's names."""
+
+from echostream_plugin.fairseq_ext import criterion, model, task  # noqa: F401

@@ -1,0 +1,216 @@
+"""The criterion `speech_to_unit_2pass_ctc_asr_st`: unit CTC, MT cross entropy, ASR CTC and ST CTC in one sum.
+
+L = L_unit + sum of the tasks' losses times their `loss_weight` in the multitask yaml; sums over the batch, divided by
+the number of target units as StreamSpeech does (section 3 of arXiv 2406.03049).
+"""
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_loss
+from fairseq.criterions.label_smoothed_cross_entropy_with_rdrop import (
+    RdropLabelSmoothedCrossEntropyCriterionConfig,
+)
+from fairseq.logging import metrics
+from torch import Tensor
+from torchaudio.functional import edit_distance
+
+from echostream_plugin.config import ConfigError
+from echostream_plugin.decoders.ctc import greedy_collapse
+from echostream_plugin.fairseq_ext.generator import text_of
+from echostream_plugin.model import EOS, PAD, ModelOutput, Waits
+
+_UNK = 3
+# error rates people read: metric -> what its errors are divided by
+_RATES = {"asr_wer": "asr_words", "asr_ter": "asr_tokens", "st_wer": "st_words", "st_ter": "st_tokens", "uer": "units"}
+
+
+@dataclass
+class TwoPassCTCConfig(RdropLabelSmoothedCrossEntropyCriterionConfig):
+    k1: int = field(default=0, metadata={"help": "MT token i sees the source up to ST CTC token i + k1"})
+    n1: int = field(default=1, metadata={"help": "MT tokens are released in steps of n1"})
+    k2: int = field(default=0, metadata={"help": "units of token i see T2U states up to i + k2"})
+    n2: int = field(
+        default=1,
+        metadata={"help": "T2U states are released in steps of n2; -1: drawn for every training batch"},
+    )
+    multichunk: bool = field(
+        default=False, metadata={"help": "draw the encoder's segment for every training batch from --multichunk-sizes"}
+    )
+    multichunk_sizes: str = field(
+        default="8,16,24,32,0",
+        metadata={"help": "segments in encoder frames of 40 ms for --multichunk; 0 is the whole utterance"},
+    )
+    post_process: str = field(
+        default="sentencepiece", metadata={"help": "accepted for StreamSpeech's scripts; pieces are always joined"}
+    )
+
+
+@register_criterion("speech_to_unit_2pass_ctc_asr_st", dataclass=TwoPassCTCConfig)
+class TwoPassCTCCriterion(FairseqCriterion):
+    """Losses and validation error rates of the two-pass model.
+
+    Every draw comes from torch's generator, which fairseq seeds with --seed and the update number: runs repeat, and a
+    resumed run goes on as if it had not stopped."""
+
+    def __init__(
+        self,
+        task,
+        sentence_avg,
+        label_smoothing,
+        ignore_prefix_size=0,
+        report_accuracy=False,
+        rdrop_alpha=0.0,
+        k1=0,
+        n1=1,
+        k2=0,
+        n2=1,
+        multichunk=False,
+        multichunk_sizes="8,16,24,32,0",
+        post_process="sentencepiece",
+    ):
+        super().__init__(task)
+        if rdrop_alpha > 0:
+            raise ConfigError("--rdrop-alpha: R-Drop is not supported by this criterion; use 0")
+        self.sentence_avg = sentence_avg
+        self.waits = Waits(max(k1, 0), n1 if n1 > 0 else 1, max(k2, 0), n2 if n2 > 0 else None)
+        self.segments = _sizes(multichunk_sizes) if multichunk else None
+        self.task_args = {name: item.args for name, item in task.multitask_tasks.items()}
+        self.loss_weights = {name: args.get_loss_weight(0) for name, args in self.task_args.items()}
+        self.source_dictionary = task.multitask_tasks["source_unigram"].target_dictionary
+        self.target_dictionary = task.multitask_tasks["target_unigram"].target_dictionary
+
+    def set_multitask_loss_weight(self, task_name, weight=0.0):
+        """Called by fairseq's task before every training step."""
+        self.loss_weights[task_name] = weight
+
+    def forward(self, model, sample, reduce=True):
+        """(loss, sample size, logging output) of a batch; the loss is a sum, the sample size counts target units."""
+        targets = {name: sample["multitask"][name]["target"] for name in self.task_args}
+        prev_tokens = sample["multitask"]["target_unigram"]["net_input"]["prev_output_tokens"]
+        waits, segment_frames = self.draw(prev_tokens.size(1))
+        output = model(
+            sample["net_input"]["src_tokens"],
+            sample["net_input"]["src_lengths"],
+            prev_tokens,
+            waits=waits,
+            segment_frames=segment_frames,
+        )
+        losses = self.losses(output, sample["target"], targets)
+        loss = losses["unit"] + sum(self.loss_weights[name] * losses[name] for name in self.task_args)
+        sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
+        logging = {
+            "loss": loss.data,
+            "sample_size": sample_size,
+            "ntokens": sample["ntokens"],
+            "nsentences": sample["target"].size(0),
+            "unit_loss": losses["unit"].data,
+        }
+        for name in self.task_args:
+            logging[f"{name}_loss"] = losses[name].data
+            logging[f"{name}_ntokens"] = sample["multitask"][name]["ntokens"]
+        if not self.training:
+            logging.update(self.errors(output, sample["target"], targets))
+        return loss, sample_size, logging
+
+    def draw(self, target_tokens: int) -> tuple[Waits, int | None]:
+        """Waits and segment of this batch: drawn in training where asked, fixed in validation."""
+        waits, segment_frames = self.waits, None
+        if waits.n2 is None:
+            n2 = int(torch.randint(1, target_tokens + 2, ())) if self.training else 1
+            waits = Waits(waits.k1, waits.n1, waits.k2, n2)
+        if self.training and self.segments:
+            segment_frames = self.segments[int(torch.randint(len(self.segments), ()))]
+        return waits, segment_frames
+
+    def losses(self, output: ModelOutput, units: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Summed losses by name: 'unit' and the tasks'."""
+        blank = output.unit_logits.size(-1) - 1
+        losses = {"unit": ctc_loss(output.unit_logits, output.unit_lengths, units, blank)}
+        losses["source_unigram"] = ctc_loss(output.asr_logits, output.lengths, targets["source_unigram"], 0)
+        losses["ctc_target_unigram"] = ctc_loss(output.st_logits, output.lengths, targets["ctc_target_unigram"], 0)
+        smoothing = self.task_args["target_unigram"].criterion_cfg.label_smoothing
+        losses["target_unigram"], _ = label_smoothed_nll_loss(
+            output.mt_logits.float().log_softmax(-1).flatten(0, 1),
+            targets["target_unigram"].flatten().unsqueeze(-1),
+            smoothing,
+            ignore_index=PAD,
+        )
+        return losses
+
+    @torch.no_grad()
+    def errors(self, output: ModelOutput, units: Tensor, targets: dict[str, Tensor]) -> dict[str, float]:
+        """Edit distances of the greedy CTC outputs, the lengths they are divided by, and correct MT tokens."""
+        counts = defaultdict(float)
+        heads = (
+            ("asr", output.asr_logits, targets["source_unigram"], self.source_dictionary),
+            ("st", output.st_logits, targets["ctc_target_unigram"], self.target_dictionary),
+        )
+        for name, logits, target, dictionary in heads:
+            for row, length, reference in zip(logits, output.lengths.tolist(), target.tolist(), strict=True):
+                tokens = greedy_collapse(row[:length])[0]
+                reference = [token for token in reference if token not in (PAD, EOS)]
+                words, reference_words = text_of(tokens, dictionary).split(), text_of(reference, dictionary).split()
+                counts[f"{name}_ter"] += edit_distance(reference, tokens)
+                counts[f"{name}_tokens"] += len(reference)
+                counts[f"{name}_wer"] += edit_distance(reference_words, words)
+                counts[f"{name}_words"] += len(reference_words)
+        blank = output.unit_logits.size(-1) - 1
+        for row, length, reference in zip(
+            output.unit_logits, output.unit_lengths.tolist(), units.tolist(), strict=True
+        ):
+            predicted = greedy_collapse(row[:length], blank=blank, forbidden=(PAD, _UNK))[0]
+            reference = [unit for unit in reference if unit > _UNK]
+            counts["uer"] += edit_distance(reference, [unit for unit in predicted if unit > _UNK])
+            counts["units"] += len(reference)
+        valid = targets["target_unigram"].ne(PAD)
+        counts["mt_correct"] = (output.mt_logits.argmax(-1).eq(targets["target_unigram"]) & valid).sum().item()
+        counts["mt_tokens"] = valid.sum().item()
+        return dict(counts)
+
+    @classmethod
+    def reduce_metrics(cls, logging_outputs) -> None:
+        """Logs `loss` per unit, each task's loss per token (base 2), and in validation the error rates in percent."""
+        total = defaultdict(float)
+        for log in logging_outputs:
+            for key, value in log.items():
+                total[key] += float(value)
+        base = math.log(2)
+        metrics.log_scalar("loss", total["loss"] / total["sample_size"] / base, total["sample_size"], round=3)
+        metrics.log_scalar("unit_loss", total["unit_loss"] / total["ntokens"] / base, total["ntokens"], round=3)
+        for key in [key for key in total if key.endswith("_ntokens")]:
+            name, tokens = key.removesuffix("_ntokens"), max(total[key], 1)
+            metrics.log_scalar(f"multitask_{name}_loss", total[f"{name}_loss"] / tokens / base, tokens, round=3)
+        for rate, count in _RATES.items():
+            if total[count]:
+                metrics.log_scalar(rate, 100 * total[rate] / total[count], total[count], round=2)
+        if total["mt_tokens"]:
+            accuracy = 100 * total["mt_correct"] / total["mt_tokens"]
+            metrics.log_scalar("mt_accuracy", accuracy, total["mt_tokens"], round=2)
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        return True
+
+
+def ctc_loss(logits: Tensor, lengths: Tensor, targets: Tensor, blank: int) -> Tensor:
+    """Summed CTC loss of logits [B, S, V] with `lengths` [B] against targets [B, N] right-padded with 1.
+
+    An utterance with more targets than frames gives zero loss and no gradient."""
+    log_probs = logits.float().log_softmax(-1).transpose(0, 1)
+    target_lengths = targets.ne(PAD).sum(1)
+    return F.ctc_loss(log_probs, targets, lengths, target_lengths, blank=blank, reduction="sum", zero_infinity=True)
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        sizes = [int(size) for size in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--multichunk-sizes '{text}': expected numbers separated by commas") from error
+    if not sizes or min(sizes) < 0:
+        raise ConfigError(f"--multichunk-sizes '{text}': segments must not be negative")
+    return sizes

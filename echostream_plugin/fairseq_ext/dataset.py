@@ -1,0 +1,79 @@
+"""StreamSpeech-format data sets on fairseq's: features from zips, npy files, or audio of any rate and format."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from fairseq.data.audio import speech_to_speech_dataset as s2s
+from fairseq.data.audio.audio_utils import get_features_or_waveform, parse_path
+from fairseq.data.audio.speech_to_text_dataset import SpeechToTextDatasetCreator, TextTargetMultitaskData
+from fairseq.data.data_utils import numpy_seed
+
+from echostream_plugin.config import ConfigError
+from echostream_plugin.inference.features import file_features
+
+
+class SpeechToUnitDataset(s2s.SpeechToSpeechMultitaskDataset):
+    """Source features to units, with text targets of the other tasks.
+
+    SpecAugment draws from (seed, epoch, utterance), so that a resumed training sees what an uninterrupted one sees."""
+
+    def __init__(self, *, seed: int, **keywords):
+        super().__init__(**keywords)
+        self._seed = seed
+        self._epoch = 1
+
+    def set_epoch(self, epoch):
+        super().set_epoch(epoch)
+        self._epoch = epoch
+
+    def _get_source_audio(self, index):
+        path = self.audio_paths[index]
+        features = load_features(path)
+        if len(features) == 0:
+            raise ConfigError(f"{path}: shorter than one feature window (25 ms); remove it from the manifest")
+        if self.feature_transforms is not None:
+            with numpy_seed(self._seed, self._epoch, index):
+                features = self.feature_transforms(features)
+        return torch.from_numpy(np.asarray(features)).float()
+
+
+def load_features(path: str) -> np.ndarray:
+    """[T, 80] mel frames of 10 ms, not normalised, from `zip:offset:size`, `.npy` or an audio file."""
+    try:
+        file_path, window = parse_path(path)
+        if not window and Path(file_path).suffix != ".npy":
+            return file_features(file_path)
+        return get_features_or_waveform(path)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file; check the src_audio column of the manifest") from error
+
+
+def load_split(root: str, split: str, data_cfg, target_dictionary, multitask: dict, seed: int) -> SpeechToUnitDataset:
+    """The data set of `<root>/<split>.tsv`; raises ConfigError that names the manifest and the missing column."""
+    manifest = Path(root) / f"{split}.tsv"
+    if not manifest.is_file():
+        raise ConfigError(f"{manifest}: no such manifest")
+    rows = SpeechToTextDatasetCreator._load_samples_from_tsv(root, split)
+    for column in ("id", "src_audio", "src_n_frames", "tgt_audio", "tgt_n_frames"):
+        if rows[0].get(column) is None:
+            raise ConfigError(f"{manifest}: no column '{column}'")
+    audio_root = Path(data_cfg.audio_root or root)
+    dataset = SpeechToUnitDataset(
+        split=split,
+        is_train_split=split.startswith("train"),
+        data_cfg=data_cfg,
+        src_audio_paths=[(audio_root / row["src_audio"]).as_posix() for row in rows],
+        src_n_frames=[int(row["src_n_frames"]) for row in rows],
+        tgt_audio_paths=[row["tgt_audio"] for row in rows],
+        tgt_n_frames=[int(row["tgt_n_frames"]) for row in rows],
+        src_langs=[row.get("src_lang", "") for row in rows],
+        tgt_langs=[row.get("tgt_lang", "") for row in rows],
+        ids=[row["id"] for row in rows],
+        target_is_code=True,
+        tgt_dict=target_dictionary,
+        seed=seed,
+    )
+    for name, task in multitask.items():
+        dataset.add_multitask_dataset(name, TextTargetMultitaskData(task.args, split, task.target_dictionary))
+    return dataset

@@ -1,0 +1,99 @@
+"""Flags of `fairseq-train` for the model: StreamSpeech's names where it has one, help and types from `config.py`."""
+
+import argparse
+import dataclasses
+
+from echostream_plugin.config import CTCHeadConfig, EncoderConfig, ModelConfig, TextDecoderConfig, UnitDecoderConfig
+
+_PARTS = {
+    "encoder": EncoderConfig,
+    "asr": CTCHeadConfig,
+    "st": CTCHeadConfig,
+    "mt": TextDecoderConfig,
+    "unit": UnitDecoderConfig,
+}
+
+# flag -> the options it sets. Dimensions that must agree are set by one flag.
+FLAGS = {
+    "encoder_layers": ("encoder.layers",),
+    "encoder_embed_dim": ("encoder.dim", "asr.dim", "st.dim", "mt.encoder_dim"),
+    "encoder_ffn_embed_dim": ("encoder.ffn_dim",),
+    "encoder_attention_heads": ("encoder.heads",),
+    "chunk_size": ("encoder.segment_frames",),
+    "left_context_frames": ("encoder.left_context_frames",),
+    "right_context_frames": ("encoder.right_context_frames",),
+    "memory_size": ("encoder.memory_size",),
+    "memory_kind": ("encoder.memory_kind",),
+    "tanh_on_memory": ("encoder.tanh_on_memory",),
+    "rotary": ("encoder.rotary",),
+    "encoder_conv_kernel": ("encoder.conv_kernel",),
+    "subsampling_channels": ("encoder.subsampling_channels",),
+    "asr_ctc_layers": ("asr.layers",),
+    "st_ctc_layers": ("st.layers",),
+    "translation_decoder_layers": ("mt.layers",),
+    "decoder_embed_dim": ("mt.dim", "unit.dim"),
+    "decoder_attention_heads": ("mt.heads", "unit.heads"),
+    "decoder_ffn_embed_dim": ("unit.ffn_dim",),
+    "synthesizer_encoder_layers": ("unit.encoder_layers",),
+    "decoder_layers": ("unit.layers",),
+    "ctc_upsample_rate": ("unit.upsample",),
+    "uni_encoder": ("unit.causal_encoder",),
+    "unit_time_positions": ("unit.time_positions",),
+    "unit_offset_embedding": ("unit.offset_embedding",),
+    "dropout": ("encoder.dropout", "asr.dropout", "st.dropout", "mt.dropout", "unit.dropout"),
+    "attention_dropout": ("encoder.attention_dropout", "mt.attention_dropout", "unit.attention_dropout"),
+    "activation_dropout": ("encoder.activation_dropout", "mt.activation_dropout", "unit.activation_dropout"),
+}
+
+# StreamSpeech's flags that choose among variants of which only one exists here; accepted so that its scripts run.
+_ACCEPTED = {
+    "share_decoder_input_output_embed": (True, "input and output embeddings are always shared"),
+    "attn_type": (str, "attention of the Conformer; the Emformer has its own"),
+    "pos_enc_type": (str, "position of the Conformer; the Emformer's is --rotary"),
+    "conv_version": (str, "subsampling of the Conformer"),
+    "synthesizer": (str, "only 'transformer'"),
+}
+
+
+def add_model_flags(parser) -> None:
+    """Declare every model flag; a flag that is not given is absent from the namespace, and the arch fills it in."""
+    for flag, options in FLAGS.items():
+        field = _field(options[0])
+        names = ["--" + flag.replace("_", "-")]
+        if flag == "activation_dropout":
+            names.append("--relu-dropout")
+        if isinstance(field.default, bool):
+            keywords = {"action": argparse.BooleanOptionalAction}
+        else:
+            keywords = {"type": type(field.default), "metavar": "N" if isinstance(field.default, int) else "VALUE"}
+        parser.add_argument(*names, dest=flag, help=field.metadata["help"], default=argparse.SUPPRESS, **keywords)
+    for flag, (kind, help_text) in _ACCEPTED.items():
+        keywords = {"action": "store_true"} if kind is True else {"type": kind}
+        parser.add_argument("--" + flag.replace("_", "-"), help=f"accepted: {help_text}", **keywords)
+
+
+def fill_defaults(args, **defaults) -> None:
+    """Give every model flag that the user left out its value of the architecture, else of `config.py`."""
+    for flag, options in FLAGS.items():
+        if getattr(args, flag, None) is None:
+            setattr(args, flag, defaults.get(flag, _field(options[0]).default))
+
+
+def config_from_args(args, source_vocab: int, target_vocab: int, unit_vocab: int, mt_ffn_dim: int) -> ModelConfig:
+    """The model's configuration; raises ConfigError on values that do not fit together."""
+    values = {part: {} for part in _PARTS}
+    for flag, options in FLAGS.items():
+        for option in options:
+            part, name = option.split(".")
+            values[part][name] = getattr(args, flag)
+    values["encoder"]["input_dim"] = getattr(args, "input_feat_per_channel", 80)
+    values["asr"]["vocab"] = source_vocab
+    values["st"]["vocab"] = values["mt"]["vocab"] = target_vocab
+    values["unit"]["vocab"] = unit_vocab
+    values["mt"]["ffn_dim"] = mt_ffn_dim
+    return ModelConfig.from_dict(values)
+
+
+def _field(option: str) -> dataclasses.Field:
+    part, name = option.split(".")
+    return {field.name: field for field in dataclasses.fields(_PARTS[part])}[name]

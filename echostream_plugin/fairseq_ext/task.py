@@ -1,0 +1,125 @@
+"""The task `speech_to_speech_ctc`: StreamSpeech's data layout, a CTC blank among the units, and clear errors."""
+
+import logging
+from pathlib import Path
+
+import yaml
+from fairseq.data import Dictionary
+from fairseq.data.audio.data_cfg import MultitaskConfig, S2SDataConfig
+from fairseq.tasks import LegacyFairseqTask, register_task
+from fairseq.tasks.speech_to_speech import SpeechToSpeechTask
+from fairseq.tasks.speech_to_text import DummyMultiTask
+
+from echostream_plugin.config import ConfigError
+from echostream_plugin.fairseq_ext.dataset import load_split
+from echostream_plugin.fairseq_ext.generator import TwoPassGenerator
+
+logger = logging.getLogger(__name__)
+
+
+@register_task("speech_to_speech_ctc")
+class SpeechToSpeechCTCTask(SpeechToSpeechTask):
+    """Speech to units by way of text; flags as in fairseq's `speech_to_speech` and StreamSpeech.
+
+    Paths in the yamls may be absolute, relative to the data folder, or relative to the working directory."""
+
+    blank_symbol = "<blank>"
+
+    @classmethod
+    def add_args(cls, parser):
+        SpeechToSpeechTask.add_args(parser)
+        parser.add_argument("--beam-mt", type=int, default=1, metavar="N", help="beam size of the MT decoder (offline)")
+        parser.add_argument(
+            "--max-len-a-mt", type=float, default=0.0, metavar="A", help="MT length limit: A per mel frame plus B"
+        )
+        parser.add_argument("--max-len-b-mt", type=int, default=200, metavar="B", help="see --max-len-a-mt")
+
+    def __init__(self, args, tgt_dict, infer_tgt_lang_id=None):
+        LegacyFairseqTask.__init__(self, args)
+        if not args.target_is_code:
+            raise ConfigError("speech_to_speech_ctc translates to units: add --target-is-code --target-code-size K")
+        if not args.multitask_config_yaml:
+            raise ConfigError("speech_to_speech_ctc needs --multitask-config-yaml (ASR, ST and MT tasks)")
+        self.tgt_dict = tgt_dict
+        self.blank_symbol_index = tgt_dict.add_symbol(self.blank_symbol)
+        self.data_cfg = read_data_config(Path(args.data) / args.config_yaml)
+        self.eval_gen_args = {}
+        self._infer_tgt_lang_id = infer_tgt_lang_id
+        config = read_multitask_config(Path(args.data) / args.multitask_config_yaml)
+        first_pass = config.first_pass_decoder_task_index
+        self.multitask_tasks = {
+            name: DummyMultiTask(task, task.tgt_dict, first_pass=i == first_pass)
+            for i, (name, task) in enumerate(config.get_all_tasks().items())
+        }
+        for name, task in self.multitask_tasks.items():
+            logger.info(f"task {name}: {task.args.decoder_type}, dictionary of {len(task.target_dictionary):,}")
+        self.eos_token_mt = None
+        self.tgt_dict_mt = next(
+            (task.target_dictionary for task in self.multitask_tasks.values() if task.is_first_pass_decoder), None
+        )
+
+    @classmethod
+    def setup_task(cls, args, **kwargs):
+        if args.target_is_code and args.target_code_size is None:
+            raise ConfigError("--target-code-size K is missing: how many units are there?")
+        return super().setup_task(args, **kwargs)
+
+    def load_dataset(self, split, epoch=1, combine=False, **kwargs):
+        self.datasets[split] = load_split(
+            self.args.data, split, self.data_cfg, self.target_dictionary, self.multitask_tasks, self.args.seed
+        )
+
+    def build_generator(self, models, args, seq_gen_cls=None, extra_gen_cls_kwargs=None):
+        return TwoPassGenerator(
+            models,
+            source_dictionary=self.multitask_tasks["source_unigram"].target_dictionary,
+            target_dictionary=self.target_dictionary_mt,
+            beam_size=getattr(args, "beam_mt", None) or getattr(self.args, "beam_mt", 1),
+            max_len_a=getattr(self.args, "max_len_a_mt", 0.0),
+            max_len_b=getattr(self.args, "max_len_b_mt", 200),
+            length_penalty=getattr(args, "lenpen", 1),
+        )
+
+
+def read_data_config(path: Path) -> S2SDataConfig:
+    """The data yaml with its paths resolved; raises ConfigError for a file that is missing."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such data configuration (--config-yaml)")
+    config = S2SDataConfig(path)
+    cmvn = config.config.get("global_cmvn")
+    if cmvn:
+        fix = "make it with scripts/cvss/build_features.py"
+        cmvn["stats_npz_path"] = resolve(cmvn.get("stats_npz_path"), path, "global_cmvn.stats_npz_path", fix)
+    if config.config.get("audio_root"):
+        config.config["audio_root"] = resolve(config.config["audio_root"], path, "audio_root", "correct the path")
+    return config
+
+
+def read_multitask_config(path: Path) -> MultitaskConfig:
+    """The multitask yaml with its paths resolved and its dictionaries loaded."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such task configuration (--multitask-config-yaml)")
+    with open(path, encoding="utf-8") as file:
+        tasks = yaml.safe_load(file)
+    if not isinstance(tasks, dict) or not all(isinstance(task, dict) for task in tasks.values()):
+        raise ConfigError(f"{path}: expected one mapping of options per task")
+    fix = "correct the path, or make the file with scripts/cvss/build_text.py"
+    dictionaries = {name: resolve(task.get("dict"), path, f"{name}.dict", fix) for name, task in tasks.items()}
+    config = MultitaskConfig(path)
+    for name, task in config.get_all_tasks().items():
+        task.config["dict"] = dictionaries[name]
+        task.config["data"] = resolve(task.config.get("data"), path, f"{name}.data", fix, must_exist=False)
+        task.tgt_dict = Dictionary.load(task.config["dict"])
+    return config
+
+
+def resolve(value: str | None, config_path: Path, key: str, fix: str, must_exist: bool = True) -> str:
+    """A path of a yaml: as it stands, else relative to the yaml's folder (the data folder)."""
+    if not value:
+        raise ConfigError(f"{config_path}: {key} is missing")
+    for candidate in (config_path.parent / value, Path(value)):
+        if candidate.exists():
+            return str(candidate)
+    if must_exist:
+        raise ConfigError(f"{config_path}: {key}: no such file '{value}'; {fix}")
+    return str(value)

@@ -1,0 +1,103 @@
+"""The whole speech-to-speech model: one encoder, two CTC heads, MT decoder, text-to-unit.
+
+Module names are StreamSpeech's (Zhang et al., arXiv 2406.03049), so that its checkpoints find their places.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from echostream_plugin.config import ModelConfig
+from echostream_plugin.decoders.ctc import CTCHead
+from echostream_plugin.decoders.text import TextDecoder, build_streaming_mask
+from echostream_plugin.decoders.unit import T2UEncoder, UnitDecoder
+from echostream_plugin.encoders.emformer import EmformerEncoder
+
+PAD = 1  # fairseq's dictionaries: <s> 0, <pad> 1, </s> 2, <unk> 3
+EOS = 2
+
+
+@dataclass(frozen=True)
+class Waits:
+    """The streaming masks of training: MT token i waits for `k1` + i ST tokens in steps of `n1`; the units of token i
+    wait for `k2` + i T2U states in steps of `n2`. `text=False` shows every token the whole source; `n2=None` every
+    unit frame all states."""
+
+    k1: int = 0
+    n1: int = 1
+    k2: int = 0
+    n2: int | None = 1
+    text: bool = True
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """What a teacher-forced forward gives; S encoder frames of 40 ms, U target tokens (with `</s>`), F = U * upsample.
+
+    encoder: [B, S, C]; lengths: [B] valid encoder frames; asr_logits, st_logits: [B, S, V]; mt_logits: [B, U, V];
+    unit_logits: [B, F, K + 5]; unit_lengths: [B] valid unit frames."""
+
+    encoder: Tensor
+    lengths: Tensor
+    asr_logits: Tensor
+    st_logits: Tensor
+    mt_logits: Tensor
+    unit_logits: Tensor
+    unit_lengths: Tensor
+
+
+class S2STModel(nn.Module):
+    """Simultaneous speech-to-speech translation in two passes, source speech to text to units.
+
+    The inference core steps through the parts one by one (`inference.session`); `forward` is for training."""
+
+    def __init__(self, config: ModelConfig):
+        nn.Module.__init__(self)  # by name: the fairseq model inherits from here and from fairseq's base class
+        self.config = config
+        self.encoder = EmformerEncoder(config.encoder)
+        self.source_unigram_decoder = CTCHead(config.asr)
+        self.ctc_target_unigram_decoder = CTCHead(config.st)
+        self.target_unigram_decoder = TextDecoder(config.mt)
+        self.synthesizer_encoder = T2UEncoder(config.unit)
+        self.decoder = UnitDecoder(config.unit)
+
+    def forward(
+        self,
+        features: Tensor,
+        feature_lengths: Tensor,
+        prev_tokens: Tensor,
+        waits: Waits | None = None,
+        segment_frames: int | None = None,
+    ) -> ModelOutput:
+        """Teacher-forced outputs of all heads.
+
+        features: [B, T, 80] normalised mel frames of 10 ms; feature_lengths: [B]; prev_tokens: [B, U] target text
+        shifted right (`</s> t1 .. tn`, right-padded with 1); segment_frames: the encoder's segment, default the
+        config's, 0 the whole utterance."""
+        waits = waits or Waits()
+        encoder, lengths = self.encoder(features, feature_lengths, segment_frames)
+        source_padding = padding_mask(lengths, encoder.size(1))
+        asr_logits = self.source_unigram_decoder(encoder, lengths)
+        st_logits = self.ctc_target_unigram_decoder(encoder, lengths)
+        source_mask = None
+        if waits.text:
+            chunk = self.config.encoder.segment_frames if segment_frames is None else segment_frames
+            source_mask = build_streaming_mask(
+                asr_logits.detach(), st_logits.detach(), lengths, prev_tokens.size(1), waits.k1, waits.n1, chunk
+            )
+        hidden = self.target_unigram_decoder(prev_tokens, encoder, source_padding, source_mask)
+        unit_logits, unit_lengths = self.units(hidden, prev_tokens.eq(PAD), waits)
+        mt_logits = self.target_unigram_decoder.logits(hidden)
+        return ModelOutput(encoder, lengths, asr_logits, st_logits, mt_logits, unit_logits, unit_lengths)
+
+    def units(self, hidden: Tensor, token_padding: Tensor, waits: Waits) -> tuple[Tensor, Tensor]:
+        """Unit logits [B, U * upsample, K + 5] and their lengths [B] from MT states [B, U, D] and their padding."""
+        states = self.synthesizer_encoder(hidden, token_padding)
+        logits = self.decoder(states, token_padding, k2=waits.k2, n2=waits.n2)
+        return logits, (~token_padding).sum(1) * self.config.unit.upsample
+
+
+def padding_mask(lengths: Tensor, size: int) -> Tensor:
+    """[B, size], True beyond each length."""
+    return torch.arange(size, device=lengths.device).unsqueeze(0) >= lengths.unsqueeze(1)
