@@ -20,8 +20,9 @@ _HOURS = _UNITS[1:13]
 _HOUR_WORD = "|".join(_HOURS)
 _IS = "where|it|that|what|here|there|he|she|who|how|when|everything"
 _CONTRACTIONS = (
-    (r"\bwon't\b", "will not"), (r"\bcan't\b", "can not"), (r"\blet's\b", "let us"), (r"n't\b", " not"), (r"\bi'm\b", "i am"),
-    (rf"\b({_IS})'s\b", r"\1 is"), (r"'ll\b", " will"), (r"'re\b", " are"), (r"'ve\b", " have"), (r"'d\b", " would"),
+    (r"\bwon't\b", "will not"), (r"\bcan't\b", "can not"), (r"\blet's\b", "let us"), (r"n't\b", " not"),
+    (r"\bi'm\b", "i am"), (rf"\b({_IS})'s\b", r"\1 is"), (r"'ll\b", " will"),
+    (r"'re\b", " are"), (r"'ve\b", " have"), (r"'d\b", " would"),
 )  # fmt: skip
 _SPELLINGS = {"okay": "ok", "alright": "all right", "mister": "mr", "missus": "mrs", "cannot": "can not"}
 
