@@ -1,0 +1,129 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from echostream_plugin.config import UnitDecoderConfig
+from echostream_plugin.decoders.unit import T2UEncoder, UnitDecoder, UnitDecoderState
+
+UPSAMPLE = 3
+SIZE = {"vocab": 11, "dim": 8, "encoder_layers": 2, "layers": 2, "heads": 2, "ffn_dim": 16, "upsample": UPSAMPLE}
+WAITS = [(0, 1), (1, 1), (3, 1), (0, 2), (1, 2), (2, 3), (0, 99), (0, None)]
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    torch.manual_seed(0)
+    return T2UEncoder(UnitDecoderConfig(**SIZE)).eval()
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    torch.manual_seed(0)
+    return UnitDecoder(UnitDecoderConfig(**SIZE)).eval()
+
+
+def pieces(x, cuts):
+    return [x[:, first:last] for first, last in zip([0, *cuts], [*cuts, x.size(1)], strict=True)]
+
+
+cuttings = st.lists(st.integers(0, 9), max_size=6).map(sorted)
+
+
+@settings(max_examples=15, deadline=None)
+@given(cuts=cuttings)
+def test_t2u_streaming_equals_forward_for_any_cutting(encoder, cuts):
+    x, state, out = torch.randn(2, 9, 8), encoder.initial_state(2), []
+    with torch.no_grad():
+        for piece in pieces(x, cuts):
+            states, state = encoder.step(piece, state)
+            out.append(states)
+        torch.testing.assert_close(torch.cat(out, 1), encoder(x), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("k2, n2", WAITS)
+@settings(max_examples=8, deadline=None)
+@given(cuts=cuttings)
+def test_unit_streaming_equals_forward_for_any_cutting(decoder, k2, n2, cuts):
+    x, state, out = torch.randn(2, 9, 8), decoder.initial_state(2, k2, n2), []
+    with torch.no_grad():
+        for piece in pieces(x, cuts):
+            logits, state = decoder.step(piece, state)
+            out.append(logits)
+        out.append(decoder.finish(state))
+        torch.testing.assert_close(torch.cat(out, 1), decoder(x, None, k2, n2), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "k2, n2, counts", [(0, 1, [1, 1, 1, 1]), (2, 1, [0, 0, 1, 1]), (0, 2, [0, 2, 0, 2]), (0, None, [0, 0, 0, 0])]
+)
+def test_frames_become_final_when_enough_states_exist(decoder, k2, n2, counts):
+    state, emitted = decoder.initial_state(1, k2, n2), []
+    for _ in counts:
+        logits, state = decoder.step(torch.randn(1, 1, 8), state)
+        emitted.append(logits.size(1) // UPSAMPLE)
+    assert emitted == counts
+    assert decoder.finish(state).shape == (1, UPSAMPLE * (len(counts) - sum(counts)), 11)
+
+
+@pytest.mark.parametrize("k2, n2", WAITS)
+def test_a_frame_sees_the_states_its_wait_allows(decoder, k2, n2):
+    x = torch.randn(1, 6, 8, requires_grad=True)
+    logits = decoder(x, None, k2, n2)
+    for frame in range(6 * UPSAMPLE):
+        grad = torch.autograd.grad(logits[0, frame].sum(), x, retain_graph=True)[0]
+        seen = 6 if n2 is None else min(6, (frame // (UPSAMPLE * n2) + 1) * n2 + k2)
+        assert grad[0].abs().sum(1).nonzero()[:, 0].tolist() == list(range(seen))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("k2, n2", [(0, 1), (1, 2), (0, None)])
+def test_batch_padding_changes_nothing(decoder, causal, k2, n2):
+    torch.manual_seed(1)
+    encoder = T2UEncoder(UnitDecoderConfig(**SIZE, causal_encoder=causal)).eval()
+    x = torch.randn(2, 7, 8)
+    x[1, 4:] = 50.0
+    padding = torch.arange(7) >= torch.tensor([7, 4])[:, None]
+    logits = decoder(encoder(x, padding), padding, k2, n2)
+    for i, length in enumerate((7, 4)):
+        alone = decoder(encoder(x[i : i + 1, :length]), None, k2, n2)
+        torch.testing.assert_close(logits[i : i + 1, : length * UPSAMPLE], alone, atol=1e-5, rtol=0)
+    assert decoder.frame_padding_mask(padding).sum().item() == 3 * UPSAMPLE
+
+
+def test_a_sample_does_not_depend_on_its_place_in_the_batch(decoder):
+    x = torch.randn(3, 4, 8)
+    torch.testing.assert_close(decoder(x.flip(0)).flip(0), decoder(x), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("time, offset, distinct", [(False, False, 1), (False, True, 12), (True, False, 12)])
+def test_positions_tell_frames_apart(time, offset, distinct):
+    torch.manual_seed(0)
+    decoder = UnitDecoder(UnitDecoderConfig(**SIZE, time_positions=time, offset_embedding=offset)).eval()
+    assert hasattr(decoder, "embed_offsets") == offset
+    logits = decoder(torch.ones(1, 4, 8))[0].detach()
+    assert len({tuple(frame) for frame in (logits * 1e3).round().tolist()}) == distinct
+
+
+def test_streams_stack(decoder):
+    x = torch.randn(2, 3, 8)
+    alone = [decoder.step(x[i : i + 1], decoder.initial_state(1, 1, 1))[1] for i in range(2)]
+    both, state = decoder.step(x, UnitDecoderState.stack(alone))
+    for i, single in enumerate(alone):
+        out, _ = decoder.step(x[i : i + 1], single)
+        torch.testing.assert_close(both[i : i + 1], out, atol=1e-5, rtol=0)
+    assert state.batch_size == 2
+
+
+@pytest.mark.parametrize("k2, n2", [(-1, 1), (0, 0), (0, -1)])
+def test_impossible_waits_are_refused(decoder, k2, n2):
+    with pytest.raises(ValueError, match="k2 >= 0 and n2 >= 1"):
+        decoder(torch.randn(1, 2, 8), None, k2, n2)
+    with pytest.raises(ValueError, match="k2 >= 0 and n2 >= 1"):
+        decoder.initial_state(1, k2, n2)
+
+
+def test_a_bidirectional_t2u_encoder_refuses_to_stream():
+    encoder = T2UEncoder(UnitDecoderConfig(**SIZE, causal_encoder=False))
+    with pytest.raises(ValueError, match="causal_encoder=False cannot stream"):
+        encoder.step(torch.randn(1, 1, 8), encoder.initial_state())
