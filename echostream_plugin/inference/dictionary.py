@@ -1,0 +1,53 @@
+"""fairseq's text dictionaries, read without fairseq."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from echostream_plugin.inference.errors import BundleError
+
+SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
+BLANK, PAD, EOS, UNK = range(4)  # <s> is the blank of the text CTC heads
+WORD_START = "\u2581"
+
+
+@dataclass(frozen=True)
+class Dictionary:
+    """Symbols by index; the first four are fairseq's special symbols."""
+
+    symbols: tuple
+
+    def __len__(self):
+        return len(self.symbols)
+
+    @classmethod
+    def read(cls, path) -> "Dictionary":
+        """Read `symbol count` lines as `fairseq.data.Dictionary.load` does."""
+        path = Path(path)
+        if not path.is_file():
+            raise BundleError(f"{path}: no such dictionary")
+        symbols = list(SPECIALS)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            fields = line.rstrip().rsplit(" ", 1)
+            if len(fields) != 2 or not fields[1].lstrip("-").isdigit():
+                raise BundleError(f"{path}:{number}: expected '<symbol> <count>', got {line!r}")
+            symbols.append(fields[0])
+        if len(set(symbols)) < len(symbols):
+            twice = sorted({symbol for symbol in symbols if symbols.count(symbol) > 1})
+            raise BundleError(
+                f"{path}: symbols that occur twice (the four special ones are implied): {', '.join(twice)}"
+            )
+        return cls(tuple(symbols))
+
+    def starts_word(self, token: int) -> bool:
+        """Does the piece begin a word (SentencePiece's low line)?"""
+        return self.symbols[token].startswith(WORD_START)
+
+    def text(self, tokens) -> str:
+        """Pieces joined to text; it grows only at its end as tokens are added. Special symbols are silent, but <unk> is a space."""
+        pieces = []
+        for token in tokens:
+            if token == UNK:
+                pieces.append(" ")
+            elif token > UNK:
+                pieces.append(self.symbols[token].replace(WORD_START, " "))
+        return "".join(pieces).removeprefix(" ")

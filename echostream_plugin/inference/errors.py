@@ -1,0 +1,13 @@
+"""Errors of the inference core. Each message names what was wrong and what to do."""
+
+
+class InputError(ValueError):
+    """Audio that a session does not take. The session is unchanged and stays usable."""
+
+
+class SessionError(RuntimeError):
+    """A call that does not fit the session's state, such as a push after finish."""
+
+
+class BundleError(ValueError):
+    """A folder that is not a usable bundle."""

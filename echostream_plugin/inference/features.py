@@ -1,0 +1,117 @@
+"""From a waveform to normalised log-mel features, a piece at a time.
+
+Audio is mono float32 in [-1, 1]; features are fairseq's `get_fbank`: 80 Kaldi log-mel bins, 25 ms window, 10 ms hop, of
+the waveform scaled by 2^15 at 16 kHz without dither, then global CMVN.
+"""
+
+import kaldi_native_fbank as knf
+import numpy as np
+
+from echostream_plugin.inference.errors import InputError
+from echostream_plugin.inference.resample import StreamingResampler
+
+SAMPLE_RATE = 16000
+MEL_BINS = 80
+WINDOW_SAMPLES = 400
+HOP_SAMPLES = 160
+MAX_CHANNELS = 8
+MAX_AMPLITUDE = 100.0  # beyond any float recording; integers stored as floats are far above it
+
+
+def to_mono(samples) -> np.ndarray:
+    """Check a piece of audio and average its channels.
+
+    samples: [n] or [n, channels]: floats in [-1, 1], or int16/int32, which are scaled; lists, arrays or CPU tensors.
+    Returns [n] float32. Raises InputError for anything that is not audio: other shapes and types, NaN, infinity, floats
+    far outside [-1, 1].
+    """
+    try:
+        array = np.asarray(samples)
+    except Exception as error:  # ragged lists, tensors on other devices: whatever numpy refuses
+        raise InputError(f"samples: cannot be read as an array of numbers ({error})") from error
+    if array.size == 0:
+        return np.zeros(0, dtype=np.float32)
+    if array.ndim not in (1, 2):
+        raise InputError(f"samples: expected shape [n] or [n, channels], got {list(array.shape)}")
+    if array.ndim == 2 and array.shape[1] > MAX_CHANNELS:
+        raise InputError(
+            f"samples: shape {list(array.shape)} would be {array.shape[1]} channels (at most {MAX_CHANNELS}); "
+            "channels are the second axis, transpose an array of shape [channels, n]"
+        )
+    if array.dtype in (np.int16, np.int32):
+        array = array.astype(np.float32) / float(-np.iinfo(array.dtype).min)
+    elif not np.issubdtype(array.dtype, np.floating):
+        raise InputError(f"samples: type {array.dtype} is not audio; use float in [-1, 1], int16 or int32")
+    if not np.isfinite(array).all():
+        bad = int(np.argmin(np.isfinite(array).reshape(len(array), -1).all(axis=1)))
+        raise InputError(f"samples: not a finite number at position {bad} of {len(array)}; this piece is refused whole")
+    if np.abs(array).max() > MAX_AMPLITUDE:
+        raise InputError(f"samples: floats up to {np.abs(array).max():.4g}; scale them to [-1, 1] or pass int16")
+    if array.ndim == 2:
+        array = array.mean(axis=1)
+    return array.astype(np.float32)
+
+
+def fbank_options() -> knf.FbankOptions:
+    """Kaldi's options for the features of this project."""
+    options = knf.FbankOptions()
+    options.frame_opts.samp_freq = SAMPLE_RATE
+    options.frame_opts.dither = 0.0
+    options.frame_opts.frame_length_ms = 25.0
+    options.frame_opts.frame_shift_ms = 10.0
+    options.frame_opts.window_type = "povey"
+    options.frame_opts.snip_edges = True
+    options.mel_opts.num_bins = MEL_BINS
+    return options
+
+
+def frame_count(samples: int) -> int:
+    """Feature frames of so many samples at 16 kHz (Kaldi's snip_edges): none under 25 ms."""
+    return max(0, 1 + (samples - WINDOW_SAMPLES) // HOP_SAMPLES)
+
+
+class StreamingFbank:
+    """Log-mel features of 16 kHz audio; one object serves one utterance and keeps under a window of samples."""
+
+    def __init__(self):
+        self._fbank = knf.OnlineFbank(fbank_options())
+        self.given = 0  # feature frames so far
+
+    def push(self, samples: np.ndarray) -> np.ndarray:
+        """samples: [n] float32 in [-1, 1]; returns the new frames [t, 80]."""
+        if len(samples):
+            self._fbank.accept_waveform(SAMPLE_RATE, (samples * 32768.0).tolist())
+        ready = self._fbank.num_frames_ready
+        # copies: a frame is a view into memory that pop frees
+        frames = [np.array(self._fbank.get_frame(i)) for i in range(self.given, ready)]
+        self._fbank.pop(ready - self.given)
+        self.given = ready
+        return np.stack(frames) if frames else np.zeros((0, MEL_BINS), dtype=np.float32)
+
+
+class Frontend:
+    """Audio of one utterance at one sample rate in, features ready for the encoder out."""
+
+    def __init__(self, sample_rate: int, cmvn_mean: np.ndarray, cmvn_std: np.ndarray):
+        self.sample_rate = sample_rate
+        self._resampler = StreamingResampler(sample_rate, SAMPLE_RATE)
+        self._fbank = StreamingFbank()
+        self._mean = np.asarray(cmvn_mean, dtype=np.float32)
+        self._scale = 1.0 / np.asarray(cmvn_std, dtype=np.float32)
+
+    def push(self, samples: np.ndarray) -> np.ndarray:
+        """samples: [n] mono at `sample_rate`; returns normalised features [t, 80]."""
+        return self._normalise(self._fbank.push(self._resampler.push(samples)))
+
+    def finish(self) -> np.ndarray:
+        """The features that the resampler's last samples complete."""
+        return self._normalise(self._fbank.push(self._resampler.finish()))
+
+    def _normalise(self, frames: np.ndarray) -> np.ndarray:
+        return (frames - self._mean) * self._scale
+
+
+def features_of(samples, sample_rate: int, cmvn_mean, cmvn_std) -> np.ndarray:
+    """Normalised features [T, 80] of a whole recording."""
+    frontend = Frontend(sample_rate, cmvn_mean, cmvn_std)
+    return np.concatenate([frontend.push(to_mono(samples)), frontend.finish()])
