@@ -1,0 +1,67 @@
+"""The EchoStream encoder: causal subsampling, then an Emformer."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..config import EncoderConfig
+from ..modules.emformer import Emformer, EmformerState
+from ..modules.streaming import StreamState
+from ..modules.subsampling import CausalSubsampling, SubsamplingState
+from .base import StreamingEncoder
+
+
+@dataclass(frozen=True)
+class EncoderState(StreamState):
+    """One or several streams between two steps."""
+
+    subsampling: SubsamplingState
+    emformer: EmformerState
+
+
+class EmformerEncoder(StreamingEncoder):
+    """Emformer encoder (arXiv 2010.10759) over log-mel features.
+
+    Its frames depend on the audio up to the end of their own segment plus the right context, and on nothing later.
+    The last layer ends in a norm, so none follows.
+    """
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        self.config = config
+        self.subsampling = CausalSubsampling(config.input_dim, config.subsampling_channels, config.dim)
+        self.dropout = nn.Dropout(config.dropout)
+        self.emformer = Emformer(config)
+
+    def output_lengths(self, lengths):
+        """Encoder frames of so many feature frames (Tensor or int): ceil(lengths / 4)."""
+        return self.subsampling.output_lengths(lengths)
+
+    def forward(self, features: Tensor, lengths: Tensor, segment_frames: int | None = None) -> tuple[Tensor, Tensor]:
+        """Parallel form. features: [B, T, F] of 10 ms; lengths: [B] valid feature frames; segment_frames: encoder
+        frames of 40 ms per segment, None for the configuration's, 0 for the whole utterance.
+
+        Returns [B, ceil(T / 4), C] and its valid lengths [B]; frames beyond them are meaningless but finite."""
+        out_lengths = self.output_lengths(lengths)
+        frames = self.subsampling(features)
+        padding = torch.arange(frames.size(1), device=frames.device) >= out_lengths.unsqueeze(1)
+        frames = self.dropout(frames.masked_fill(padding.unsqueeze(2), 0.0))
+        return self.emformer(frames, out_lengths, segment_frames), out_lengths
+
+    def initial_state(self, batch_size: int = 1, segment_frames: int | None = None) -> EncoderState:
+        """The state before the first feature frame; segment_frames as in `forward`."""
+        return EncoderState(
+            self.subsampling.initial_state(batch_size), self.emformer.initial_state(batch_size, segment_frames)
+        )
+
+    def step(self, features: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
+        """features: [B, t, F] of 10 ms, any t, the same for all streams; returns the encoder frames [B, s, C] of the
+        segments that are now complete (s may be 0) and the next state. Streams may differ in age by whole segments."""
+        frames, subsampling = self.subsampling.step(features, state.subsampling)
+        out, emformer = self.emformer.step(self.dropout(frames), state.emformer)
+        return out, EncoderState(subsampling.clone(), emformer)
+
+    def finish(self, state: EncoderState) -> Tensor:
+        """The encoder frames [B, r, C] still missing if the utterance ended here (r may be 0); state stays valid."""
+        return self.emformer.finish(state.emformer)

@@ -1,0 +1,83 @@
+"""Subsampling in time by 4, causal: encoder frame t (40 ms) sees feature frames (10 ms) up to 4t and none after."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .streaming import StreamState
+
+KERNEL = 3
+STRIDE = 2
+
+
+@dataclass(frozen=True)
+class SubsamplingState(StreamState):
+    """What the two convolutions have yet to read again: one or two of their last inputs.
+
+    features: [B, 1..2, F] feature frames; hidden: [B, channels, 1..2, F/2] outputs of the first convolution.
+    """
+
+    features: Tensor
+    hidden: Tensor
+
+
+class CausalSubsampling(nn.Module):
+    """Two Conv2d of kernel 3 and stride 2, padded on the past side only, then a linear map to the encoder dimension.
+
+    T feature frames give ceil(T / 4) encoder frames. Nothing of the future is read, so padding that follows an
+    utterance in a batch cannot reach it.
+    """
+
+    def __init__(self, input_dim: int, channels: int, dim: int):
+        super().__init__()
+        self.input_dim = input_dim
+        self.channels = channels
+        self.bands = _halve(input_dim)
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(inputs, channels, KERNEL, STRIDE, padding=(0, 1)) for inputs in (1, channels)
+        )
+        self.projection = nn.Linear(channels * _halve(self.bands), dim)
+        self.norm = nn.LayerNorm(dim)
+
+    @staticmethod
+    def output_lengths(lengths):
+        """Encoder frames of so many feature frames (Tensor or int): ceil(lengths / 4)."""
+        return (lengths + 3) // 4
+
+    def initial_state(self, batch_size: int = 1) -> SubsamplingState:
+        """The zeros that each convolution is padded with before its first input."""
+        weight = self.projection.weight
+        return SubsamplingState(
+            features=weight.new_zeros(batch_size, KERNEL - 1, self.input_dim),
+            hidden=weight.new_zeros(batch_size, self.channels, KERNEL - 1, self.bands),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """features: [B, T, F]; returns [B, ceil(T / 4), C]."""
+        return self.step(features, self.initial_state(features.size(0)))[0]
+
+    def step(self, features: Tensor, state: SubsamplingState) -> tuple[Tensor, SubsamplingState]:
+        """features: [B, t, F], any t; returns the encoder frames [B, s, C] that they complete, and the next state."""
+        features = torch.cat([state.features, features], dim=1)
+        first, rest = self._convolve(0, features.unsqueeze(1))
+        hidden = torch.cat([state.hidden, first], dim=2)
+        second, hidden = self._convolve(1, hidden)
+        batch_size, _, frames, _ = second.shape
+        flat = second.transpose(1, 2).reshape(batch_size, frames, self.projection.in_features)
+        return self.norm(self.projection(flat)), SubsamplingState(rest.squeeze(1), hidden)
+
+    def _convolve(self, index: int, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """inputs: [B, channels, t, bands]; returns the complete outputs and the inputs that the next output reads."""
+        convolution = self.convolutions[index]
+        count = (inputs.size(2) - KERNEL) // STRIDE + 1
+        if count > 0:
+            outputs = torch.relu(convolution(inputs[:, :, : (count - 1) * STRIDE + KERNEL]))
+        else:
+            count = 0
+            outputs = inputs.new_zeros(inputs.size(0), self.channels, 0, _halve(inputs.size(3)))
+        return outputs, inputs[:, :, count * STRIDE :]
+
+
+def _halve(bands: int) -> int:
+    return (bands + 1) // STRIDE
