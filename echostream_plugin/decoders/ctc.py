@@ -12,7 +12,7 @@ from echostream_plugin.modules.streaming import StreamState
 # pad and unk are outputs of fairseq's dictionaries and never targets
 FORBIDDEN = (1, 3)
 # forward takes long input in blocks, so that its memory is linear in time
-BLOCK_FRAMES = 1024
+BLOCK_FRAMES = 256
 
 
 @dataclass(frozen=True)
