@@ -1,0 +1,137 @@
+"""The quickstart grammar: reproducible, no leak between splits, one translation a sentence, no rare word."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "quickstart" / "grammar.py"
+
+
+def _load():
+    spec = importlib.util.spec_from_file_location("quickstart_grammar", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+grammar = _load()
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return grammar.build_text(6500, 300, 300, seed=1)
+
+
+def words(text):
+    return tuple(grammar.WORD.findall(text.lower()))
+
+
+def test_same_seed_gives_the_same_corpus_in_another_process():
+    code = (
+        f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import grammar; "
+        "print([u.source + u.target for s in grammar.build_text(60, 20, 20, 7).values() for u in s])"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": h}, capture_output=True, check=True).stdout
+        for h in ("1", "2")
+    ]
+    assert runs[0] == runs[1]
+
+
+def test_another_seed_gives_another_corpus():
+    first, second = (grammar.build_text(30, 0, 0, seed)["train"] for seed in (1, 2))
+    assert [u.source for u in first] != [u.source for u in second]
+
+
+def test_splits_have_the_asked_sizes_and_ids(corpus):
+    assert {split: len(us) for split, us in corpus.items()} == {"train": 6500, "dev": 300, "test": 300}
+    assert corpus["train"][0].id == "train_00001" and corpus["test"][-1].id == "test_00300"
+
+
+def test_no_utterance_twice_in_a_split(corpus):
+    for utterances in corpus.values():
+        assert len({u.source for u in utterances}) == len(utterances)
+
+
+@pytest.mark.parametrize("side", [0, 1], ids=["source", "target"])
+def test_no_held_out_sentence_is_in_another_split(corpus, side):
+    sentences = {s: {words(pair[side]) for u in us for pair in u.sentences} for s, us in corpus.items()}
+    assert not sentences["train"] & sentences["dev"]
+    assert not sentences["train"] & sentences["test"]
+    assert not sentences["dev"] & sentences["test"]
+
+
+def test_an_utterance_is_its_sentences_joined(corpus):
+    for u in corpus["train"]:
+        assert u.source == " ".join(s for s, _ in u.sentences) and u.target == " ".join(t for _, t in u.sentences)
+
+
+def test_utterances_are_short_enough_and_held_out_ones_are_no_set_phrases(corpus):
+    for split, utterances in corpus.items():
+        for u in utterances:
+            for text in (u.source, u.target):
+                assert (1 if split == "train" else 3) <= len(words(text)) <= 25, u
+    mean = sum(len(words(u.source)) for u in corpus["train"]) / 6500
+    assert 6 <= mean <= 9
+
+
+def test_about_one_utterance_in_eight_has_several_sentences(corpus):
+    share = sum(len(u.sentences) > 1 for u in corpus["train"]) / len(corpus["train"])
+    assert 0.09 < share < 0.15
+
+
+def test_one_translation_per_source_sentence(corpus):
+    for split in ("dev", "test", "train"):
+        for u in corpus[split][:800]:
+            for source, target in u.sentences:
+                assert grammar.translations(source) == [target]
+
+
+def test_every_word_is_seen_often(corpus):
+    for counts in grammar.word_frequencies(corpus["train"]):
+        rare = {word: count for word, count in counts.items() if count < 5}
+        assert not rare
+
+
+def test_text_has_no_digits_abbreviations_or_contractions(corpus):
+    for u in corpus["train"]:
+        for text in (u.source, u.target):
+            assert not any(c.isdigit() for c in text)
+            assert "'" not in text.replace("o'clock", "")
+
+
+def test_domain_check_ignores_case_punctuation_and_counts_sentences(corpus):
+    assert grammar.translate("donde") is None
+    assert grammar.translate("DÓNDE ESTÁ LA ESTACIÓN") == "Where is the station?"
+    for u in corpus["test"][:100]:
+        assert grammar.translate(u.source) == u.target
+        assert words(grammar.translate(u.source.lower().strip("¿.?"))) == words(u.target)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "  ", "?!", "El gato duerme.", "Where is the station?", "La estación dónde está", "hola " * 200]
+)
+def test_domain_check_rejects_other_text(text):
+    assert grammar.translate(text) is None
+
+
+def test_nearest_offers_sentences_of_the_domain_with_shared_words():
+    near = grammar.nearest("donde esta la farmacia de mi tia")
+    assert len(near) == 3 and all(grammar.translate(s) for s in near)
+    assert any("farmacia" in s for s in near)
+    assert len(grammar.nearest("xyzzy", n=2)) == 2
+
+
+def test_articles_and_contractions():
+    assert grammar.english_surface(["i", "want", "a", "old", "bag", "and", "a", "one", "way", "ticket", "."]) == (
+        "I want an old bag and a one way ticket."
+    )
+    assert grammar.spanish_surface(["voy", "a", "el", "hotel", "de", "el", "aeropuerto", "."]) == (
+        "Voy al hotel del aeropuerto."
+    )
