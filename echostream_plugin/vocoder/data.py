@@ -1,0 +1,135 @@
+"""Data for the vocoder: waveforms with one unit for every 20 ms frame.
+
+A unit list has lines ``name|u u u ...``; the waveform is ``name.wav`` (or ``name`` itself, or ``.flac``) in the wav folder.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from echostream_plugin.config import ConfigError
+
+
+def parse_unit_line(line: str, where: str = "unit line") -> tuple[str | None, list[int]]:
+    """``name|u u u``, a bare ``u u u``, or a ``D-<id> TAB score TAB u u u`` line of fairseq-generate: (name, units)."""
+    text, name = line.rstrip("\n"), None
+    if "\t" in text:
+        fields = text.split("\t")
+        name, text = fields[0], fields[-1]
+    elif "|" in text:
+        name, text = text.split("|", 1)
+    try:
+        return name, [int(unit) for unit in text.split()]
+    except ValueError as error:
+        raise ConfigError(f"{where}: units must be integers separated by spaces, got {text[:60]!r}") from error
+
+
+def read_units(path) -> list[tuple[str, list[int]]]:
+    """All sequences of a unit list; a line without a name is called by its number from 0."""
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; a unit list has lines 'name|u u u ...'")
+    sequences = []
+    for number, line in enumerate(path.read_text().splitlines()):
+        if line.strip():
+            name, units = parse_unit_line(line, f"{path}:{number + 1}")
+            sequences.append((str(number) if name is None else name, units))
+    if not sequences:
+        raise ConfigError(f"{path}: the file is empty; a unit list has lines 'name|u u u ...'")
+    return sequences
+
+
+def reduce_units(units) -> tuple[list[int], list[int]]:
+    """Repeats removed: (units, how many frames each lasts)."""
+    reduced, durations = [], []
+    for unit in units:
+        if reduced and reduced[-1] == int(unit):
+            durations[-1] += 1
+        else:
+            reduced.append(int(unit))
+            durations.append(1)
+    return reduced, durations
+
+
+def find_wav(folder, name: str) -> Path:
+    """The audio file of a unit list's name."""
+    for candidate in (name, f"{name}.wav", f"{name}.flac"):
+        path = Path(folder) / candidate
+        if path.is_file():
+            return path
+    raise ConfigError(f"{folder}: no audio file for '{name}' of the unit list (looked for {name}.wav and {name}.flac)")
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """units: [T] int64 at full rate; samples: [T * hop_samples] int16; reduced units and their durations [U]."""
+
+    name: str
+    units: np.ndarray
+    samples: np.ndarray
+    reduced: np.ndarray
+    durations: np.ndarray
+
+
+class UnitCorpus:
+    """Utterances in memory (16-bit samples: 115 MB an hour), and random crops of them."""
+
+    def __init__(self, unit_list, wav_folder, hop_samples: int, sample_rate: int, num_units: int, limit: int = 0):
+        entries = read_units(unit_list)[: limit or None]
+        self.hop_samples = hop_samples
+        self.utterances = []
+        for name, units in tqdm(entries, desc=f"reading {Path(unit_list).name}", unit="wav", leave=False):
+            self.utterances.append(self._read(find_wav(wav_folder, name), name, units, sample_rate))
+        highest = max(int(u.units.max()) for u in self.utterances)
+        if highest >= num_units:
+            raise ConfigError(f"{unit_list}: unit {highest} is out of range: the vocoder has K = {num_units} units")
+        self.weights = np.array([len(u.units) for u in self.utterances], dtype=np.float64)
+        self.weights /= self.weights.sum()
+
+    def _read(self, path: Path, name: str, units: list, sample_rate: int) -> Utterance:
+        samples, rate = sf.read(path, dtype="int16", always_2d=True)
+        if rate != sample_rate:
+            raise ConfigError(f"{path}: {rate} Hz; the vocoder is trained on {sample_rate} Hz, resample the file first")
+        samples = samples[:, 0]
+        frames = min(len(units), len(samples) // self.hop_samples)
+        if frames == 0 or abs(len(units) - len(samples) / self.hop_samples) > 3:
+            raise ConfigError(
+                f"{path}: {len(samples)} samples do not fit {len(units)} units of {self.hop_samples} samples; "
+                "the unit list must be at full rate (with repeats) and made from this file"
+            )
+        units = np.asarray(units[:frames], dtype=np.int64)
+        reduced, durations = reduce_units(units)
+        return Utterance(
+            name, units, samples[: frames * self.hop_samples], np.asarray(reduced), np.asarray(durations)
+        )
+
+    def crops(self, rng: np.random.Generator, batch: int, frames: int) -> tuple[Tensor, Tensor]:
+        """Random crops: units [B, frames] and samples [B, frames * hop]; a short utterance is repeated."""
+        units, samples = [], []
+        for index in rng.choice(len(self.utterances), size=batch, p=self.weights):
+            utterance = self.utterances[index]
+            repeats = -(-frames // len(utterance.units))
+            start = int(rng.integers(0, len(utterance.units) * repeats - frames + 1))
+            hop = self.hop_samples
+            units.append(np.tile(utterance.units, repeats)[start : start + frames])
+            samples.append(np.tile(utterance.samples, repeats)[start * hop : (start + frames) * hop])
+        return torch.from_numpy(np.stack(units)), torch.from_numpy(np.stack(samples)).float() / 32768
+
+    def durations(self, rng: np.random.Generator, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Random utterances, reduced: units [B, U], durations in frames [B, U], mask [B, U] True where padded."""
+        chosen = [self.utterances[i] for i in rng.integers(0, len(self.utterances), size=batch)]
+        longest = max(len(u.reduced) for u in chosen)
+        units = torch.zeros(batch, longest, dtype=torch.long)
+        durations = torch.ones(batch, longest, dtype=torch.long)
+        mask = torch.ones(batch, longest, dtype=torch.bool)
+        for row, utterance in enumerate(chosen):
+            n = len(utterance.reduced)
+            units[row, :n] = torch.from_numpy(utterance.reduced)
+            durations[row, :n] = torch.from_numpy(utterance.durations)
+            mask[row, :n] = False
+        return units, durations, mask
