@@ -93,7 +93,7 @@ class VocoderConfig:
 
     @classmethod
     def from_dict(cls, values: dict, where: str = "vocoder config") -> "VocoderConfig":
-        """From fairseq's config.json or our vocoder.json; what would change the output and is not supported is named."""
+        """From fairseq's config.json or our vocoder.json; unsupported keys that would change the output are named."""
         _require(isinstance(values, dict), f"{where}: expected a json object")
         for key in ("f0", "f0_quant_num_bin", "embedder_params"):
             _require(not values.get(key), f"{where}: {key} (pitch- or embedding-conditioned vocoders) is not supported")

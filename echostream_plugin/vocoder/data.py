@@ -1,6 +1,6 @@
 """Data for the vocoder: waveforms with one unit for every 20 ms frame.
 
-A unit list has lines ``name|u u u ...``; the waveform is ``name.wav`` (or ``name`` itself, or ``.flac``) in the wav folder.
+A unit list has lines ``name|u u u ...``; the waveform is ``name.wav`` (or ``.flac``, or ``name`` itself) in a folder.
 """
 
 from dataclasses import dataclass
@@ -104,9 +104,7 @@ class UnitCorpus:
             )
         units = np.asarray(units[:frames], dtype=np.int64)
         reduced, durations = reduce_units(units)
-        return Utterance(
-            name, units, samples[: frames * self.hop_samples], np.asarray(reduced), np.asarray(durations)
-        )
+        return Utterance(name, units, samples[: frames * self.hop_samples], np.asarray(reduced), np.asarray(durations))
 
     def crops(self, rng: np.random.Generator, batch: int, frames: int) -> tuple[Tensor, Tensor]:
         """Random crops: units [B, frames] and samples [B, frames * hop]; a short utterance is repeated."""

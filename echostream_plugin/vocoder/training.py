@@ -240,7 +240,8 @@ class VocoderTrainer:
     def _checkpoint(self, dev, log):
         result = self.validate(dev) if dev else {}
         self.save()
-        line = {"step": self.step, "minutes": round(self.seconds / 60, 2), **{k: round(v, 4) for k, v in result.items()}}
+        line = {"step": self.step, "minutes": round(self.seconds / 60, 2)}
+        line.update({name: round(value, 4) for name, value in result.items()})
         tqdm.write(json.dumps(line))
         with open(self.folder / "log.jsonl", "a") as file:
             file.write(json.dumps(line) + "\n")
