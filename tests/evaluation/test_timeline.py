@@ -34,5 +34,6 @@ def test_labels_of_a_row_do_not_touch():
     rows = _rows(labels, seconds=4.0, width=10.0)
     per_inch = 4.0 / (10.0 - 1.35)
     for row in set(rows):
-        spans = [(time, time + _inches(text) * per_inch) for (time, text), r in zip(labels, rows, strict=True) if r == row]
+        labels_of_row = [label for label, its_row in zip(labels, rows, strict=True) if its_row == row]
+        spans = [(time, time + _inches(text) * per_inch) for time, text in labels_of_row]
         assert all(end <= start for (_, end), (start, _) in zip(spans, spans[1:], strict=False))

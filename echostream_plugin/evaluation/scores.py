@@ -1,0 +1,68 @@
+"""Quality and latency of a run in one row of numbers, and the check that the model did not collapse."""
+
+from echostream_plugin.evaluation.judge import bleu, wer
+from echostream_plugin.evaluation.latency import score_latency
+from echostream_plugin.evaluation.normalize import normalize
+
+COLLAPSE_SHARE = 0.1  # fewer distinct outputs than this share of the distinct references is a collapse
+
+
+def score_run(utterances, references, judge=None, sources=None, cache=None, timed=True, progress="judge") -> dict:
+    """Scores of a list of `simul.Utterance`.
+
+    references, sources: target and source texts by position (an utterance without reference: ""); judge: None leaves
+    ASR-BLEU out; timed: whether the pushes were timed, for computation-aware latency. Percentages and milliseconds.
+    """
+    row = {"utterances": len(utterances), "silent": sum(not u.speech.delays for u in utterances)}
+    heard = None
+    if judge is not None:
+        heard = judge.transcribe_all([u.speech.prediction or None for u in utterances], cache=cache, progress=progress)
+    written = [u.translation_text for u in utterances]
+    if any(references):
+        if heard is not None:
+            row["asr_bleu"] = bleu(heard, references)
+        row["text_bleu"] = bleu(written, references)
+    if heard is not None and any(written):
+        row["heard_wer"] = wer(heard, written)
+    if sources and any(sources):
+        row["asr_wer"] = wer([u.transcript_text for u in utterances], sources)
+    pushes = {u.index: u.pushes for u in utterances} if timed else None
+    row |= score_latency([u.speech for u in utterances], [u.written for u in utterances], pushes)
+    row["distinct"] = distinct(written)
+    row["collapsed"] = collapsed(written, references)
+    return row
+
+
+def distinct(texts) -> int:
+    """Number of different texts, case and punctuation aside."""
+    return len({normalize(text) for text in texts})
+
+
+def collapsed(outputs, references) -> bool:
+    """Whether different inputs get (nearly) one and the same output: nothing at all counts as one output."""
+    wanted = distinct(references)
+    return wanted >= 4 and distinct(outputs) <= max(1, COLLAPSE_SHARE * wanted)
+
+
+COLUMNS = {
+    "mode": "Mode",
+    "asr_bleu": "ASR-BLEU",
+    "text_bleu": "text BLEU",
+    "asr_wer": "source WER %",
+    "heard_wer": "speech WER %",
+    "AL": "AL ms",
+    "AL_CA": "AL-CA ms",
+    "LAAL": "LAAL ms",
+    "ATD": "ATD ms",
+    "StartOffset": "StartOffset ms",
+    "EndOffset": "EndOffset ms",
+    "RTF": "RTF",
+    "compute_RTF": "computing / audio",
+    "distinct": "distinct outputs",
+}
+LEGEND = (
+    "ASR-BLEU: the judge (whisper-base) reads the translated speech. Text BLEU: the written translation. Source WER: the "
+    "written transcript. Speech WER: the judge against the written translation, what the vocoder loses. AL and LAAL are "
+    "of the written words; ATD, StartOffset, EndOffset and RTF (end of the translation / length of the source) of the "
+    "speech; CA is computation-aware, on one thread."
+)

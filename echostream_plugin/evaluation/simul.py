@@ -1,0 +1,275 @@
+"""Run a SimulEval agent over a list of recordings, in several processes, resumable by utterance, and read the result.
+
+    python -m echostream_plugin.evaluation.simul --agent agent/echostream_agent.py --source wav_list.txt ...
+
+takes SimulEval's own flags and the agent's. It is SimulEval (its loader, instances and agent contract) with a loop that
+writes every utterance to disk at once, with how long each push took and the texts as they grew (``pushes.jsonl``): the
+agent logs those as events into its ``--extra-output-dir``.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from echostream_plugin.evaluation.latency import SpeechInstance, TextInstance, read_speech_log, words_with_delays
+from echostream_plugin.evaluation.table import write_atomically, write_json
+
+ROOT = Path(__file__).resolve().parents[2]
+AGENT = ROOT / "agent" / "echostream_agent.py"
+LOG, PUSHES, EVENTS = "instances.log", "pushes.jsonl", "events"
+TRANSCRIPT, TRANSLATION = "source_text", "target_text"  # kinds of events that the agent logs
+
+
+class SimulError(RuntimeError):
+    """A run that cannot be made or read; the message names the file and the fix."""
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One recording and what became of it.
+
+    transcript, translation: (source ms, text added) as written; pushes: (arrival ms, computing ms) of every push.
+    """
+
+    index: int
+    speech: SpeechInstance
+    transcript: list[tuple[float, str]]
+    translation: list[tuple[float, str]]
+    pushes: list[tuple[float, float]]
+
+    @property
+    def source_ms(self) -> float:
+        return self.speech.source_ms
+
+    @property
+    def transcript_text(self) -> str:
+        return "".join(text for _, text in self.transcript).strip()
+
+    @property
+    def translation_text(self) -> str:
+        return "".join(text for _, text in self.translation).strip()
+
+    @property
+    def written(self) -> TextInstance:
+        """The translation's words with their delays, for AL and LAAL."""
+        words, delays = words_with_delays(self.translation)
+        return TextInstance(self.index, self.source_ms, words, delays, self.speech.reference)
+
+
+def read_list(path) -> list[str]:
+    """Lines of a SimulEval list, without a trailing empty one."""
+    path = Path(path)
+    if not path.is_file():
+        raise SimulError(f"{path}: no such list; SimulEval wants one wav path or one sentence a line")
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def resolve_wavs(list_path) -> list[Path]:
+    """Recordings named in a wav list: absolute, relative to the list's folder, or to the current one."""
+    folder = Path(list_path).resolve().parent
+    wavs = []
+    for number, line in enumerate(read_list(list_path), 1):
+        found = next((p for p in (folder / line.strip(), Path(line.strip()).absolute()) if p.is_file()), None)
+        if found is None:
+            raise SimulError(f"{list_path}:{number}: no such recording '{line.strip()}'")
+        wavs.append(found)
+    return wavs
+
+
+def run(
+    wavs, references, output, segment_ms, agent_arguments, agent=AGENT, jobs=1, progress="SimulEval"
+) -> list[Utterance]:
+    """Translate recordings simultaneously; goes on where an interrupted run stopped.
+
+    agent_arguments: the agent's own flags, such as ["--bundle", folder]. Leaves in `output` a folder for each process.
+    """
+    if len(wavs) != len(references) or not wavs:
+        raise SimulError(f"{len(wavs)} recordings and {len(references)} references: give one of each per utterance")
+    output = Path(output).resolve()
+    jobs = max(1, min(jobs, len(wavs)))
+    _claim(output, {
+        "wavs": [str(wav) for wav in wavs], "references": list(references), "segment_ms": segment_ms, "jobs": jobs,
+        "agent": [str(agent), *map(str, agent_arguments)],
+    })  # fmt: skip
+    write_atomically(output / "wav_list.txt", "".join(f"{wav}\n" for wav in wavs))
+    write_atomically(output / "target.txt", "".join(" ".join(text.split()) + "\n" for text in references))
+    bounds = [round(len(wavs) * job / jobs) for job in range(jobs + 1)]
+    shards = [(output / f"part{job}", bounds[job], bounds[job + 1]) for job in range(jobs)]
+    workers = [_start(output, shard, segment_ms, agent, agent_arguments) for shard in shards if not _complete(*shard)]
+    _wait(workers, shards, len(wavs), progress)
+    return read_run(output)
+
+
+def _claim(output: Path, settings: dict) -> None:
+    """An output folder belongs to one run: the same settings go on, others are refused."""
+    note = output / "run.json"
+    if note.is_file():
+        if json.loads(note.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):
+            raise SimulError(f"{output}: holds a run with other settings; remove it, or name another folder")
+        return
+    write_json(note, settings)
+
+
+def _complete(folder: Path, first: int, last: int) -> bool:
+    return len(_indices(folder)) == last - first
+
+
+def _indices(folder: Path) -> set[int]:
+    log = folder / LOG
+    return {instance.index for instance in read_speech_log(log)} if log.is_file() else set()
+
+
+def _start(output, shard, segment_ms, agent, agent_arguments):
+    folder, first, last = shard
+    folder.mkdir(parents=True, exist_ok=True)
+    _drop_torn_line(folder / LOG)
+    command = [
+        sys.executable, "-m", "echostream_plugin.evaluation.simul", "--agent", str(agent),
+        "--source", str(output / "wav_list.txt"), "--target", str(output / "target.txt"),
+        "--output", str(folder), "--source-segment-size", str(segment_ms), "--start-index", str(first),
+        "--end-index", str(last), "--continue-unfinished", "--no-progress-bar", "--no-scoring",
+        "--extra-output-dir", str(folder / EVENTS), *map(str, agent_arguments),
+    ]  # fmt: skip
+    threads = os.environ.get("OMP_NUM_THREADS", "1")
+    environment = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONPATH": _python_path(), "PYTHONWARNINGS": "ignore"}
+    log = open(folder / "process.log", "a", encoding="utf-8")
+    return subprocess.Popen(command, stdout=log, stderr=log, env=environment), folder
+
+
+def _python_path() -> str:
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def _drop_torn_line(log: Path) -> None:
+    if log.is_file():
+        text = log.read_text(encoding="utf-8")
+        if not text.endswith("\n"):
+            write_atomically(log, text[: text.rfind("\n") + 1])
+
+
+def _wait(workers, shards, total: int, progress) -> None:
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=progress, unit="wav", disable=progress is None) as bar:
+        try:
+            while True:
+                running = [process for process, _ in workers if process.poll() is None]
+                bar.update(sum(_lines(folder / LOG) for folder, _, _ in shards) - bar.n)
+                failed = [(p, folder) for p, folder in workers if p.poll() not in (None, 0)]
+                if failed:
+                    process, folder = failed[0]
+                    log = folder / "process.log"
+                    tail = "\n".join(log.read_text(encoding="utf-8").splitlines()[-15:])
+                    raise SimulError(f"SimulEval ended with {process.returncode}; {log} says:\n{tail}")
+                if not running:
+                    return
+                time.sleep(0.3)
+        finally:
+            for process, _ in workers:
+                if process.poll() is None:
+                    process.terminate()
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+
+def read_run(output) -> list[Utterance]:
+    """Everything a run left, in order of index."""
+    utterances = {}
+    for folder in sorted(Path(output).glob("part*")):
+        notes = _read_notes(folder / PUSHES)
+        for speech in read_speech_log(folder / LOG):
+            note = notes.get(speech.index)
+            if note is None:
+                silent = f"{folder / PUSHES}: says nothing of utterance {speech.index}"
+                raise SimulError(f"{silent}; remove {output} and run again")
+            pieces = {
+                kind: [(event["source_ms"], event["added"]) for event in note["events"] if event["kind"] == kind]
+                for kind in (TRANSCRIPT, TRANSLATION)
+            }
+            pushes = [tuple(push) for push in note["pushes"]]
+            utterances[speech.index] = Utterance(speech.index, speech, pieces[TRANSCRIPT], pieces[TRANSLATION], pushes)
+    if not utterances:
+        raise SimulError(f"{output}: holds no finished utterance; see {output}/part0/process.log")
+    return [utterances[index] for index in sorted(utterances)]
+
+
+def _read_notes(path: Path) -> dict[int, dict]:
+    notes = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            entry = json.loads(line)
+            notes[entry["index"]] = entry
+        except ValueError:
+            continue  # torn by an interruption; the utterance is run again
+    return notes
+
+
+class EventTail:
+    """What an agent appended to the jsonl files of its ``--extra-output-dir`` since the last look."""
+
+    def __init__(self, folder):
+        self.folder = None if folder is None else Path(folder)
+        self.offsets = {}
+        self.new()
+
+    def new(self) -> list[dict]:
+        """New events in order; lines that are not events of a session are left out."""
+        events = []
+        for path in sorted(self.folder.glob("**/*.jsonl")) if self.folder else ():
+            with open(path, "rb") as file:
+                file.seek(self.offsets.get(path, 0))
+                for line in file:
+                    entry = json.loads(line)
+                    if isinstance(entry, dict) and "kind" in entry and "source_ms" in entry:
+                        events.append(entry)
+                self.offsets[path] = file.tell()
+        return sorted(events, key=lambda event: event["source_ms"])
+
+
+def main() -> None:
+    """SimulEval's command line with an evaluator that logs every utterance and push as it goes."""
+    from simuleval.utils.agent import build_system_args
+
+    system, arguments = build_system_args()
+    evaluator = _logging_evaluator().from_args(arguments)
+    evaluator(system)
+
+
+def _logging_evaluator():
+    from simuleval.evaluator import SentenceLevelEvaluator
+
+    class LoggingEvaluator(SentenceLevelEvaluator):
+        """SimulEval's evaluator, except that an utterance is on disk when it is done and its pushes are timed."""
+
+        def __call__(self, system) -> None:
+            tail = EventTail(getattr(self.args, "extra_output_dir", None))
+            for instance in self.iterator:
+                system.reset()  # what an earlier utterance left, if its agent never said finished
+                pushes = []
+                while not self.is_finished(instance):
+                    segment = instance.send_source(self.source_segment_size)
+                    begin = time.perf_counter()
+                    output = system.pushpop(segment)
+                    spent_ms = 1000 * (time.perf_counter() - begin)
+                    pushes.append((instance.len_sample_to_ms(instance.step), spent_ms))
+                    instance.receive_prediction(output)
+                    if instance.finish_prediction:
+                        system.reset()
+                with open(self.output / PUSHES, "a", encoding="utf-8") as log:
+                    note = {"index": instance.index, "pushes": pushes, "events": tail.new()}
+                    log.write(json.dumps(note, ensure_ascii=False) + "\n")
+                self.write_log(instance)
+                instance.reset()
+                instance.source = instance.sample_list = None
+
+    return LoggingEvaluator
+
+
+if __name__ == "__main__":
+    main()
