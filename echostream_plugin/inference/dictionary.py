@@ -43,7 +43,8 @@ class Dictionary:
         return self.symbols[token].startswith(WORD_START)
 
     def text(self, tokens) -> str:
-        """Pieces joined to text; it grows only at its end as tokens are added. Special symbols are silent, but <unk> is a space."""
+        """Pieces joined to text, which grows only at its end as tokens are added. Special symbols are silent, but
+        <unk> is a space."""
         pieces = []
         for token in tokens:
             if token == UNK:

@@ -1,0 +1,34 @@
+"""Audio files in and out."""
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from echostream_plugin.inference.errors import InputError
+
+
+def read_audio(path) -> tuple[np.ndarray, int]:
+    """Samples [n] or [n, channels] float32 and the sample rate of any file libsndfile reads; a file that breaks off in
+    the middle gives what is there. Raises InputError that names the file."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such audio file")
+    try:
+        return soundfile.read(path, dtype="float32")
+    except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
+        raise InputError(f"{path}: not a readable audio file ({error})") from error
+
+
+def place_in_time(pieces: list, sample_rate: int) -> np.ndarray:
+    """What a listener hears while the speaker talks.
+
+    pieces: (samples [n], start_ms) in order; a piece begins at its time, or when the piece before it ends. Returns [N]
+    with silence in the gaps, from the start of the source."""
+    track = []
+    length = 0
+    for samples, start_ms in pieces:
+        gap = max(0, round(start_ms * sample_rate / 1000) - length)
+        track += [np.zeros(gap, dtype=np.float32), samples]
+        length += gap + len(samples)
+    return np.concatenate(track) if track else np.zeros(0, dtype=np.float32)

@@ -1,0 +1,248 @@
+"""A bundle: everything that translating needs in one folder, as safetensors, json and text. Nothing in it runs code.
+
+model.safetensors    parameters in half precision
+config.json          format, feature parameters, model configuration
+gcmvn.json           mean and std of the features
+source.dict.txt, target.dict.txt    fairseq dictionaries (source.spm.model, target.spm.model where there are any)
+vocoder/             the unit vocoder, if there is one
+card.json            what it is, where from, how good
+"""
+
+import dataclasses
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from echostream_plugin.config import ConfigError, ModelConfig
+from echostream_plugin.inference.dictionary import SPECIALS, Dictionary
+from echostream_plugin.inference.errors import BundleError
+from echostream_plugin.inference.features import HOP_SAMPLES, MEL_BINS, SAMPLE_RATE, WINDOW_SAMPLES
+from echostream_plugin.model import S2STModel
+from echostream_plugin.vocoder import CodeHiFiGAN, load_vocoder, save_vocoder
+
+FORMAT, VERSION = "echostream-bundle", 1
+FEATURES = {
+    "kind": "kaldi-fbank",
+    "bins": MEL_BINS,
+    "window_samples": WINDOW_SAMPLES,
+    "hop_samples": HOP_SAMPLES,
+    "scale": 32768,
+}
+
+
+@dataclass
+class Bundle:
+    """A model with what belongs to it. Sessions only read it, so any number of them share one."""
+
+    model: S2STModel
+    config: ModelConfig
+    source_dictionary: Dictionary
+    target_dictionary: Dictionary
+    cmvn_mean: np.ndarray
+    cmvn_std: np.ndarray
+    vocoder: CodeHiFiGAN | None = None
+    card: dict = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        self.model.eval()
+        if self.vocoder is not None:
+            self.vocoder.eval()
+        check_fit(self, "this bundle")
+
+    @property
+    def units(self) -> int:
+        """K, the number of units."""
+        return self.config.unit.vocab - len(SPECIALS) - 1
+
+    def to(self, device) -> "Bundle":
+        """Move the parameters, in place."""
+        self.model.to(device)
+        if self.vocoder is not None:
+            self.vocoder.to(device)
+        return self
+
+
+def check_fit(bundle: Bundle, where):
+    """Raise BundleError where the parts do not belong together."""
+    config = bundle.config
+    sizes = [
+        ("source dictionary", len(bundle.source_dictionary), "asr.vocab", config.asr.vocab),
+        ("target dictionary", len(bundle.target_dictionary), "mt.vocab", config.mt.vocab),
+        ("target dictionary", len(bundle.target_dictionary), "st.vocab", config.st.vocab),
+        ("gcmvn mean", len(bundle.cmvn_mean), "encoder.input_dim", config.encoder.input_dim),
+        ("gcmvn std", len(bundle.cmvn_std), "encoder.input_dim", config.encoder.input_dim),
+    ]
+    for part, size, option, wanted in sizes:
+        if size != wanted:
+            raise BundleError(f"{where}: the {part} has {size} entries, but the model's {option} is {wanted}")
+    if not (np.isfinite(bundle.cmvn_mean).all() and np.isfinite(bundle.cmvn_std).all() and (bundle.cmvn_std > 0).all()):
+        raise BundleError(f"{where}: gcmvn holds numbers that are not finite, or a std that is not positive")
+    if bundle.vocoder is not None and bundle.vocoder.config.num_embeddings != bundle.units:
+        raise BundleError(
+            f"{where}: the vocoder speaks {bundle.vocoder.config.num_embeddings} units, but the model's unit "
+            f"dictionary has {bundle.units} (unit.vocab {config.unit.vocab}: units + 4 special symbols + <blank>)"
+        )
+
+
+def save_bundle(
+    folder,
+    model: S2STModel,
+    *,
+    source_dictionary,
+    target_dictionary,
+    gcmvn,
+    vocoder=None,
+    source_spm=None,
+    target_spm=None,
+    card: dict | None = None,
+    config: ModelConfig | None = None,
+) -> Path:
+    """Write a bundle and read it back once, so that what is written can be used.
+
+    model: any S2STModel (a training model too); source_dictionary, target_dictionary: fairseq dictionary files; gcmvn:
+    an npz or json file with `mean` and `std`; vocoder: a folder or a CodeHiFiGAN; source_spm, target_spm:
+    SentencePiece models; card: facts for people, kept as json; config: default `model.config`."""
+    folder, config = Path(folder), config or model.config
+    folder.mkdir(parents=True, exist_ok=True)
+    mean, std = read_gcmvn(gcmvn)
+    save_file(_half_precision(model, config), folder / "model.safetensors")
+    description = {
+        "format": FORMAT,
+        "version": VERSION,
+        "sample_rate": SAMPLE_RATE,
+        "features": FEATURES,
+        "model": dataclasses.asdict(config),
+    }
+    _write_json(folder / "config.json", description)
+    _write_json(folder / "gcmvn.json", {"mean": mean.tolist(), "std": std.tolist()})
+    _write_json(folder / "card.json", card or {})
+    copies = {
+        "source.dict.txt": source_dictionary,
+        "target.dict.txt": target_dictionary,
+        "source.spm.model": source_spm,
+        "target.spm.model": target_spm,
+    }
+    for name, path in copies.items():
+        if path is not None:
+            _copy(Path(path), folder / name)
+    if vocoder is not None:
+        save_vocoder(vocoder if isinstance(vocoder, torch.nn.Module) else load_vocoder(vocoder), folder / "vocoder")
+    load_bundle(folder)
+    return folder
+
+
+def load_bundle(folder, device="cpu") -> Bundle:
+    """Read a bundle; parameters become float32. Raises BundleError that names the file and what is wrong with it."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise BundleError(f"{folder}: no such bundle folder; make one with scripts/make_bundle.py")
+    description = _read_json(folder / "config.json")
+    if description.get("format") != FORMAT:
+        raise BundleError(f"{folder / 'config.json'}: not an EchoStream bundle ('format' must be '{FORMAT}')")
+    if description.get("version") != VERSION or description.get("features") != FEATURES:
+        raise BundleError(
+            f"{folder / 'config.json'}: version {description.get('version')} with features "
+            f"{description.get('features')}; this program reads version {VERSION} with {FEATURES}"
+        )
+    try:
+        config = ModelConfig.from_dict(description.get("model", {}))
+        vocoder = load_vocoder(folder / "vocoder") if (folder / "vocoder").is_dir() else None
+    except ConfigError as error:
+        raise BundleError(f"{folder}: {error}") from error
+    mean, std = read_gcmvn(folder / "gcmvn.json")
+    card = _read_json(folder / "card.json") if (folder / "card.json").is_file() else {}
+    source, target = Dictionary.read(folder / "source.dict.txt"), Dictionary.read(folder / "target.dict.txt")
+    model = S2STModel(config)
+    _load_parameters(model, folder / "model.safetensors")
+    return Bundle(model, config, source, target, mean, std, vocoder, card).to(device)
+
+
+def read_gcmvn(path) -> tuple[np.ndarray, np.ndarray]:
+    """mean and std, [80] float32 each, from an npz or json file."""
+    path = Path(path)
+    if not path.is_file():
+        raise BundleError(f"{path}: no such file; it holds mean and std of the features (global CMVN)")
+    try:
+        values = json.loads(path.read_text()) if path.suffix == ".json" else dict(np.load(path, allow_pickle=False))
+        mean, std = (np.asarray(values[name], dtype=np.float32) for name in ("mean", "std"))
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise BundleError(f"{path}: expected arrays 'mean' and 'std' ({error!r})") from error
+    if mean.ndim != 1 or mean.shape != std.shape:
+        raise BundleError(f"{path}: mean {list(mean.shape)} and std {list(std.shape)} must be vectors of one length")
+    return mean, std
+
+
+def _half_precision(model: S2STModel, config: ModelConfig) -> dict:
+    """The parameters to store: half precision where the range allows, tied ones once."""
+    wanted, given = S2STModel(config).state_dict(), model.state_dict()
+    missing = sorted(set(wanted) - set(given))
+    if missing:
+        raise BundleError(f"the model lacks parameters of its config: {_some(missing)}")
+    stored, seen = {}, {}
+    for name in wanted:
+        tensor = given[name].detach().cpu()
+        if seen.setdefault(_storage(tensor), name) != name:
+            continue
+        if tensor.is_floating_point():
+            half = tensor.half()
+            tensor = half if torch.isfinite(half).all() else tensor.float()
+        stored[name] = tensor.contiguous().clone()
+    return stored
+
+
+def _load_parameters(model: S2STModel, path: Path):
+    if not path.is_file():
+        raise BundleError(f"{path}: no such file; the bundle is incomplete")
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise BundleError(f"{path}: not a readable safetensors file ({error})") from error
+    wanted = model.state_dict()
+    unexpected = sorted(set(tensors) - set(wanted))
+    present = {_storage(tensor) for name, tensor in wanted.items() if name in tensors}
+    missing = [name for name, tensor in wanted.items() if name not in tensors and _storage(tensor) not in present]
+    reshaped = [name for name in tensors if name in wanted and tensors[name].shape != wanted[name].shape]
+    for problem, names in (("unknown", unexpected), ("missing", missing), ("of another shape", reshaped)):
+        if names:
+            raise BundleError(f"{path}: parameters {problem} for the config.json beside it: {_some(names)}")
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            wanted[name].copy_(tensor)
+
+
+def _storage(tensor: torch.Tensor):
+    """Equal for tied parameters; an empty tensor is tied to none."""
+    return (tensor.data_ptr(), tuple(tensor.shape)) if tensor.numel() else id(tensor)
+
+
+def _some(names: list) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _copy(source: Path, target: Path):
+    if not source.is_file():
+        raise BundleError(f"{source}: no such file (for {target.name} of the bundle)")
+    if source.resolve() != target.resolve():
+        shutil.copyfile(source, target)
+
+
+def _write_json(path: Path, value: dict):
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path) -> dict:
+    if not path.is_file():
+        raise BundleError(f"{path}: no such file; is this a bundle folder?")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BundleError(f"{path}: not a json file ({error})") from error
+    if not isinstance(value, dict):
+        raise BundleError(f"{path}: expected a json object")
+    return value

@@ -1,0 +1,57 @@
+"""What a session says. Texts only grow and speech only follows: nothing that was said is ever taken back."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class SourceText:
+    """The source transcript grew by `added` and is now `text`; decided after `source_ms` of source."""
+
+    text: str
+    added: str
+    source_ms: float
+
+
+@dataclass(frozen=True)
+class TargetText:
+    """The translation grew by `added` and is now `text`; decided after `source_ms` of source."""
+
+    text: str
+    added: str
+    source_ms: float
+
+
+@dataclass(frozen=True, eq=False)
+class Speech:
+    """The next piece of translated speech: samples [n] float32 in [-1, 1]. `units` are the units that became known with
+    it; the vocoder withholds the newest until it knows what follows, so the samples may belong to earlier ones."""
+
+    samples: np.ndarray
+    sample_rate: int
+    units: tuple
+    source_ms: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The last event of an utterance."""
+
+    source_ms: float
+
+
+Event = SourceText | TargetText | Speech | Finished
+
+KINDS = {SourceText: "source_text", TargetText: "target_text", Speech: "speech", Finished: "finished"}
+
+
+def as_record(event: Event) -> dict:
+    """The event as a flat json object; of speech its length in milliseconds and units, not the samples."""
+    record = {"kind": KINDS[type(event)], "source_ms": round(event.source_ms, 3)}
+    if isinstance(event, Speech):
+        duration_ms = 1000 * len(event.samples) / event.sample_rate
+        return {**record, "duration_ms": round(duration_ms, 3), "units": list(event.units)}
+    if isinstance(event, Finished):
+        return record
+    return {**record, "text": event.text, "added": event.added}

@@ -1,0 +1,230 @@
+"""One speaker's stream, translated while it comes: `push(samples, sample_rate)`, `finish()`, `reset()`.
+
+Everything else (SimulEval agents, the command line, a web page) is an adapter around `TranslationSession`. Sessions
+share one model and know nothing of each other.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from numbers import Real
+
+import numpy as np
+import torch
+
+from echostream_plugin.config import ConfigError, option
+from echostream_plugin.inference.bundle import Bundle
+from echostream_plugin.inference.dictionary import EOS
+from echostream_plugin.inference.errors import InputError, SessionError
+from echostream_plugin.inference.events import Finished, SourceText, Speech, TargetText
+from echostream_plugin.inference.features import Frontend, to_mono
+from echostream_plugin.inference.policy import complete_words, tokens_to_write
+from echostream_plugin.inference.stages import Listener, Speaker, Writer
+from echostream_plugin.vocoder import StreamingVocoder
+
+FRAME_MS = 40  # of an encoder frame
+SLICE_SECONDS = 10  # a longer push is worked off in slices of this size, which bounds its memory
+MIN_RATE, MAX_RATE = 4000, 384000
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How a session reads, writes and speaks. Token counts are subwords of the target dictionary."""
+
+    chunk_ms: int = option(320, "encoder segment in ms, a multiple of 40; 0: decide nothing before the end (offline)")
+    lagging_k1: int = option(0, "k1: target tokens that the MT decoder stays behind the CTC translation")
+    stride_n: int = option(1, "n: CTC tokens by which transcript and translation must both grow between two writes")
+    lagging_k2: int = option(0, "k2: further target tokens that the units of a token wait for")
+    stride_n2: int = option(1, "n2: target tokens whose units are decided together")
+    max_tokens: int = option(100, "most target tokens that the end of the source may still add")
+    whole_word: bool | None = option(None, "write complete words only; None: where chunk_ms is 640 or more")
+    translate: bool = option(True, "False: transcribe the source only")
+    speech: bool = option(True, "speak the translation (needs the bundle's vocoder)")
+
+    def __post_init__(self):
+        for name, least in (("stride_n", 1), ("stride_n2", 1), ("lagging_k1", 0), ("lagging_k2", 0), ("max_tokens", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.chunk_ms < 0 or self.chunk_ms % FRAME_MS:
+            raise ConfigError(f"chunk_ms must be a multiple of {FRAME_MS} (an encoder frame), got {self.chunk_ms}")
+
+    @property
+    def writes_whole_words(self) -> bool:
+        return self.chunk_ms >= 640 if self.whole_word is None else self.whole_word
+
+
+class TranslationSession:
+    """Translates one utterance at a time.
+
+    The policy is asked at every complete encoder segment, and at the end of a push once more with the frames of the
+    unfinished segment as they would be if the source ended there. Provisional frames let tokens be written; the
+    transcript takes its tokens from complete segments only. What was written or spoken stays.
+    """
+
+    def __init__(self, bundle: Bundle, options: SessionOptions | None = None, **changes):
+        """options: or single fields of `SessionOptions` by name. Raises SessionError if the bundle cannot do it."""
+        self.bundle = bundle
+        self.options = dataclasses.replace(options or SessionOptions(), **changes)
+        self._speaks = self.options.translate and self.options.speech
+        if self._speaks and bundle.vocoder is None:
+            raise SessionError("the bundle has no vocoder: use speech=False, or give one to save_bundle(vocoder=...)")
+        if self._speaks and not bundle.config.unit.causal_encoder:
+            raise SessionError("the model's T2U encoder is not causal (--uni-encoder): it cannot speak as it goes")
+        self.reset()
+
+    def reset(self):
+        """Forget the utterance, finished or not. The next push begins a new one, at any sample rate."""
+        model, options = self.bundle.model, self.options
+        with torch.inference_mode():
+            self._frontend = None
+            self._listener = Listener(model, options.chunk_ms // FRAME_MS)
+            self._writer = Writer(model) if options.translate else None
+            self._speaker = None
+            if self._speaks:
+                vocoder = StreamingVocoder(self.bundle.vocoder)
+                self._speaker = Speaker(model, vocoder, options.lagging_k2, options.stride_n2)
+        self._last_asr = self._last_st = 0  # CTC counts at the newest write
+        self._decided_frames = 0  # encoder frames that the policy was asked about
+        self._pushed_samples = 0
+        self._source_text = self._target_text = ""
+        self._finished = False
+
+    @property
+    def finished(self) -> bool:
+        return self._finished
+
+    @property
+    def source_ms(self) -> float:
+        """How much source was pushed, in milliseconds."""
+        return 1000 * self._pushed_samples / self._frontend.sample_rate if self._frontend else 0.0
+
+    @property
+    def source_text(self) -> str:
+        return self._source_text
+
+    @property
+    def target_text(self) -> str:
+        return self._target_text
+
+    @torch.inference_mode()
+    def push(self, samples, sample_rate: int) -> list:
+        """Take a piece of audio; returns the events it leads to.
+
+        samples: [n] or [n, channels] (averaged), any n, float in [-1, 1] or int16/int32; sample_rate: the same for the
+        whole utterance. Raises InputError, with nothing changed, for what is not audio (NaN, infinity, other shapes and
+        types) or for another rate; SessionError after `finish`."""
+        if self._finished:
+            raise SessionError("this utterance is finished: call reset() before the next push")
+        samples = to_mono(samples)
+        self._accept_rate(sample_rate)
+        events = []
+        slice_samples = SLICE_SECONDS * self._frontend.sample_rate
+        self._pushed_samples += len(samples)
+        for start in range(0, len(samples), slice_samples):
+            self._hear(self._frontend.push(samples[start : start + slice_samples]), events)
+        self._decide_provisionally(events)
+        return events
+
+    @torch.inference_mode()
+    def finish(self) -> list:
+        """The source ends here: everything is transcribed, written and spoken. A second call returns no events.
+
+        Where neither CTC head found a token, nothing is translated (silence, or under 25 ms of audio)."""
+        if self._finished:
+            return []
+        events = []
+        if self._frontend is not None:
+            self._hear(self._frontend.finish(), events)
+            self._take_in(self._listener.rest(), events)
+            if self._writer is not None and (self._listener.heard or self._writer.tokens):
+                self._write_rest(events)
+        events.append(Finished(self.source_ms))
+        self._finished = True
+        return events
+
+    def _accept_rate(self, sample_rate: int):
+        if self._frontend is not None:
+            if sample_rate != self._frontend.sample_rate:
+                raise InputError(
+                    f"sample rate {sample_rate} Hz, but this utterance began at {self._frontend.sample_rate} Hz; "
+                    "finish() or reset() it first"
+                )
+            return
+        if not isinstance(sample_rate, Real) or sample_rate % 1 or not MIN_RATE <= sample_rate <= MAX_RATE:
+            raise InputError(f"sample rate {sample_rate!r}: expected a whole number from {MIN_RATE} to {MAX_RATE} Hz")
+        self._frontend = Frontend(int(sample_rate), self.bundle.cmvn_mean, self.bundle.cmvn_std)
+
+    def _hear(self, features: np.ndarray, events: list):
+        for segment in self._listener.hear(features):
+            self._take_in(segment, events)
+            self._decide(events)
+
+    def _take_in(self, frames: torch.Tensor, events: list):
+        """Complete encoder frames [1, s, C]: transcript, and source of the MT decoder."""
+        self._listener.take_in(frames)
+        if self._writer is not None:
+            self._writer.hear(frames)
+        text = self.bundle.source_dictionary.text(self._listener.asr.tokens)
+        if text != self._source_text:
+            events.append(SourceText(text, text[len(self._source_text) :], self.source_ms))
+            self._source_text = text
+
+    def _decide_provisionally(self, events: list):
+        """Ask the policy about the unfinished segment, if it has frames that it was not asked about yet."""
+        available = self._listener.available_frames
+        if self.options.chunk_ms and self._writer is not None and available > self._decided_frames:
+            self._decide(events, self._listener.rest())
+
+    def _decide(self, events: list, provisional: torch.Tensor | None = None):
+        """Write as much as the policy allows; provisional: [1, p, C] frames of the unfinished segment."""
+        if self._writer is None:
+            return
+        listener, options = self._listener, self.options
+        self._decided_frames = listener.frames + (0 if provisional is None else provisional.size(1))
+        asr, st = listener.asr.count(provisional), listener.st.count(provisional)
+        count = tokens_to_write(
+            asr,
+            st,
+            self._last_asr,
+            self._last_st,
+            len(self._writer.tokens),
+            options.lagging_k1,
+            options.stride_n,
+            options.writes_whole_words,
+        )
+        drafts = self._writer.draft(count, provisional)
+        if drafts and drafts[-1].token == EOS:
+            drafts.pop()  # the sentence may seem complete, but its source goes on: read
+        if options.writes_whole_words:
+            starts = [self.bundle.target_dictionary.starts_word(draft.token) for draft in drafts]
+            drafts = drafts[: complete_words(starts)]
+        if drafts:
+            self._last_asr, self._last_st = max(asr, self._last_asr), max(st, self._last_st)
+            self._write(drafts, events)
+            if self._speaker is not None:
+                self._say(*self._speaker.speak(_hidden(drafts)), events)
+
+    def _write(self, drafts: list, events: list):
+        self._writer.commit(drafts)
+        text = self.bundle.target_dictionary.text(self._writer.tokens)
+        if text != self._target_text:
+            events.append(TargetText(text, text[len(self._target_text) :], self.source_ms))
+            self._target_text = text
+
+    def _write_rest(self, events: list):
+        """Decode to `</s>` and speak everything, the state that predicts `</s>` included."""
+        drafts = self._writer.draft(self.options.max_tokens + 1)  # the last one is </s>, or stands for it
+        self._write(drafts[:-1], events)
+        if self._speaker is not None:
+            units, samples = self._speaker.speak(_hidden(drafts))
+            last_units, last_samples = self._speaker.finish()
+            self._say(units + last_units, np.concatenate([samples, last_samples]), events)
+
+    def _say(self, units: list, samples: np.ndarray, events: list):
+        if units or len(samples):
+            rate = self.bundle.vocoder.config.sampling_rate
+            events.append(Speech(samples.astype(np.float32), rate, tuple(units), self.source_ms))
+
+
+def _hidden(drafts: list) -> torch.Tensor:
+    """[1, u, D] MT states of u drafts."""
+    return torch.cat([draft.hidden for draft in drafts], dim=1)

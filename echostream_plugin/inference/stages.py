@@ -1,0 +1,168 @@
+"""The stages of one utterance: listener (encoder, CTC heads), writer (MT decoder), speaker (units, vocoder).
+
+Each holds the streaming state of its part and shares the parameters with all other utterances. Every stage works on new
+input only.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from echostream_plugin.decoders.ctc import CollapseState, CTCHead, collapse_step
+from echostream_plugin.decoders.text import TextDecoderState
+from echostream_plugin.inference.dictionary import EOS, PAD, SPECIALS
+from echostream_plugin.model import S2STModel
+from echostream_plugin.vocoder import StreamingVocoder
+
+
+class CTCPrefix:
+    """The greedy tokens of a CTC head over the encoder frames so far."""
+
+    def __init__(self, head: CTCHead):
+        self.head = head
+        self.tokens = []
+        self._head_state = head.initial_state()
+        self._collapse_state = CollapseState.initial()
+
+    def extend(self, frames: Tensor):
+        """frames: [1, s, C] that will not change any more."""
+        logits, self._head_state = self.head.step(frames, self._head_state)
+        tokens, _, self._collapse_state = collapse_step(logits[0], self._collapse_state)
+        self.tokens += tokens
+
+    def count(self, provisional: Tensor | None = None) -> int:
+        """How many tokens there are, with those of provisional frames [1, p, C] if given."""
+        if provisional is None or provisional.size(1) == 0:
+            return len(self.tokens)
+        logits, _ = self.head.step(provisional, self._head_state)
+        return len(self.tokens) + len(collapse_step(logits[0], self._collapse_state)[0])
+
+
+class Listener:
+    """Features in, encoder frames out: segments that are complete, and the provisional rest."""
+
+    def __init__(self, model: S2STModel, segment_frames: int):
+        self.encoder = model.encoder
+        self.segment_frames = segment_frames
+        self.asr = CTCPrefix(model.source_unigram_decoder)
+        self.st = CTCPrefix(model.ctc_target_unigram_decoder)
+        self.feature_frames = 0
+        self.frames = 0  # complete encoder frames
+        self._device = next(model.parameters()).device
+        self._state = model.encoder.initial_state(1, segment_frames)
+
+    @property
+    def heard(self) -> bool:
+        """Did any head find a token?"""
+        return bool(self.asr.tokens or self.st.tokens)
+
+    @property
+    def available_frames(self) -> int:
+        """Encoder frames whose features are there, provisional ones included."""
+        return int(self.encoder.output_lengths(self.feature_frames))
+
+    def hear(self, features: np.ndarray) -> list:
+        """features: [t, 80]; returns the segments [1, s, C] that are now complete, not yet taken in."""
+        self.feature_frames += len(features)
+        if len(features) == 0:
+            return []
+        features = torch.from_numpy(features).to(self._device)
+        frames, self._state = self.encoder.step(features.unsqueeze(0), self._state)
+        return list(frames.split(self.segment_frames or frames.size(1), dim=1)) if frames.size(1) else []
+
+    def take_in(self, frames: Tensor):
+        """frames: [1, s, C], the next complete ones: the CTC heads read them."""
+        self.frames += frames.size(1)
+        if frames.size(1):
+            self.asr.extend(frames)
+            self.st.extend(frames)
+
+    def rest(self) -> Tensor:
+        """The frames [1, r, C] of the unfinished segment if the utterance ended here; changes nothing."""
+        return self.encoder.finish(self._state)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A token that the MT decoder proposes, the hidden state [1, 1, D] that predicted it, and the decoder's state after
+    consuming the token before it. Dropping a draft is all it takes to roll it back."""
+
+    token: int
+    hidden: Tensor
+    state: TextDecoderState
+
+
+class Writer:
+    """Greedy MT decoding; committed tokens are never revised."""
+
+    def __init__(self, model: S2STModel):
+        self.decoder = model.target_unigram_decoder
+        self.tokens = []
+        self._device = next(model.parameters()).device
+        self._state = self.decoder.initial_state()
+
+    def hear(self, frames: Tensor):
+        """frames: [1, s, C] complete encoder frames."""
+        if frames.size(1):
+            self._state = self.decoder.add_source(frames, self._state)
+
+    def draft(self, count: int, provisional: Tensor | None = None) -> list:
+        """Up to `count` drafts after the committed tokens; a draft of `</s>` is the last.
+
+        provisional: [1, p, C] frames that are seen now and not kept."""
+        drafts, state, last = [], self._state, self.tokens[-1] if self.tokens else EOS
+        while len(drafts) < count:
+            previous = torch.tensor([[last]], device=self._device)
+            hidden, state = self.decoder.step(previous, state, provisional)
+            scores = self.decoder.logits(hidden)[0, -1]
+            scores[PAD] = -torch.inf
+            if not self.tokens and not drafts:
+                scores[EOS] = -torch.inf
+            last = int(scores.argmax())
+            drafts.append(Draft(last, hidden, state))
+            if last == EOS:
+                break
+        return drafts
+
+    def commit(self, drafts: list):
+        """drafts: the first ones of the newest `draft` call; none of them `</s>`."""
+        if drafts:
+            self.tokens += [draft.token for draft in drafts]
+            # source added since the draft is in the present state, the consumed tokens in the draft's
+            self._state = TextDecoderState(drafts[-1].state.targets, self._state.source)
+
+
+class Speaker:
+    """MT hidden states in, units and speech out."""
+
+    def __init__(self, model: S2STModel, vocoder: StreamingVocoder, k2: int, n2: int):
+        self.t2u, self.unit_decoder, self.vocoder = model.synthesizer_encoder, model.decoder, vocoder
+        self.unit_count = model.config.unit.vocab - len(SPECIALS) - 1
+        self._t2u_state = self.t2u.initial_state()
+        self._unit_state = self.unit_decoder.initial_state(1, k2, n2)
+        self._collapse_state = CollapseState.initial()
+        self._vocoder_state = vocoder.initial_state()
+
+    def speak(self, hidden: Tensor) -> tuple[list, np.ndarray]:
+        """hidden: [1, u, D] new MT states; returns the new units and the samples [n] that are final."""
+        states, self._t2u_state = self.t2u.step(hidden, self._t2u_state)
+        logits, self._unit_state = self.unit_decoder.step(states, self._unit_state)
+        units = self._collapse(logits)
+        samples, self._vocoder_state = self.vocoder.push(units, self._vocoder_state)
+        return units, samples.cpu().numpy()
+
+    def finish(self) -> tuple[list, np.ndarray]:
+        """The units and samples that waited for more."""
+        units = self._collapse(self.unit_decoder.finish(self._unit_state))
+        samples, state = self.vocoder.push(units, self._vocoder_state)
+        return units, torch.cat([samples, self.vocoder.finish(state)]).cpu().numpy()
+
+    def _collapse(self, logits: Tensor) -> list:
+        """logits: [1, f, K + 5] of the next unit frames; the collapse goes on over token boundaries."""
+        if logits.size(1) == 0:
+            return []
+        tokens, _, self._collapse_state = collapse_step(logits[0], self._collapse_state, blank=-1)
+        units = [token - len(SPECIALS) for token in tokens]
+        return [unit for unit in units if 0 <= unit < self.unit_count]

@@ -1,0 +1,150 @@
+"""Bundles: what is written is what is read, and a broken one says what is broken."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from echostream_plugin.inference.bundle import load_bundle, save_bundle
+from echostream_plugin.inference.errors import BundleError
+from echostream_plugin.inference.session import TranslationSession
+from tests.tiny_bundle import SOURCE_PIECES, TARGET_PIECES, speechlike, tiny_bundle, tiny_vocoder, write_dictionary
+
+
+@pytest.fixture
+def folder(tmp_path):
+    bundle = tiny_bundle()
+    write_dictionary(tmp_path / "source.txt", SOURCE_PIECES)
+    write_dictionary(tmp_path / "target.txt", TARGET_PIECES)
+    np.savez(tmp_path / "gcmvn.npz", mean=bundle.cmvn_mean, std=bundle.cmvn_std)
+    return save_bundle(
+        tmp_path / "bundle",
+        bundle.model,
+        source_dictionary=tmp_path / "source.txt",
+        target_dictionary=tmp_path / "target.txt",
+        gcmvn=tmp_path / "gcmvn.npz",
+        vocoder=bundle.vocoder,
+        card={"name": "tiny"},
+    )
+
+
+def test_round_trip(folder):
+    bundle, loaded = tiny_bundle(), load_bundle(folder)
+    assert loaded.config == bundle.config and loaded.units == 20 and loaded.card == {"name": "tiny"}
+    assert loaded.source_dictionary == bundle.source_dictionary and loaded.target_dictionary == bundle.target_dictionary
+    np.testing.assert_array_equal(loaded.cmvn_mean, bundle.cmvn_mean)
+    for (name, ours), theirs in zip(loaded.model.named_parameters(), bundle.model.parameters(), strict=True):
+        assert ours.dtype == torch.float32, name
+        torch.testing.assert_close(ours, theirs.half().float(), atol=0, rtol=0)
+    session = TranslationSession(loaded)
+    session.push(speechlike(1.5), 16000)
+    session.finish()
+    assert session.source_text and session.target_text
+
+
+def test_only_safetensors_json_and_text(folder):
+    allowed = {".safetensors", ".json", ".txt"}
+    assert {path.suffix for path in folder.rglob("*") if path.is_file()} == allowed
+    assert all(tensor.dtype == torch.float16 for tensor in load_file(folder / "model.safetensors").values())
+
+
+def test_tied_parameters_are_stored_once(folder):
+    names = load_file(folder / "model.safetensors")
+    assert "target_unigram_decoder.embed_tokens.weight" in names
+    assert "target_unigram_decoder.output_projection.weight" not in names
+
+
+def test_values_beyond_half_precision_survive(folder, tmp_path):
+    bundle = load_bundle(folder)
+    with torch.no_grad():
+        bundle.model.source_unigram_decoder.proj.bias[3] = 1e6
+    save_bundle(
+        tmp_path / "again",
+        bundle.model,
+        source_dictionary=folder / "source.dict.txt",
+        target_dictionary=folder / "target.dict.txt",
+        gcmvn=folder / "gcmvn.json",
+    )
+    again = load_bundle(tmp_path / "again")
+    assert again.model.source_unigram_decoder.proj.bias[3] == 1e6 and again.vocoder is None
+
+
+def break_config(folder, **changes):
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**values, **changes}))
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "config.json", "gcmvn.json", "source.dict.txt", "target.dict.txt"]
+)
+def test_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(BundleError, match=name):
+        load_bundle(folder)
+
+
+def test_what_is_no_bundle(folder, tmp_path):
+    with pytest.raises(BundleError, match="no such bundle"):
+        load_bundle(tmp_path / "nowhere")
+    (folder / "config.json").write_text("{")
+    with pytest.raises(BundleError, match="not a json file"):
+        load_bundle(folder)
+    (folder / "config.json").write_text('{"format": "other"}')
+    with pytest.raises(BundleError, match="not an EchoStream bundle"):
+        load_bundle(folder)
+
+
+def test_other_version(folder):
+    break_config(folder, version=99)
+    with pytest.raises(BundleError, match="version 99"):
+        load_bundle(folder)
+
+
+def test_unknown_option(folder):
+    break_config(folder, model={"encoder": {"wings": 2}})
+    with pytest.raises(BundleError, match="wings"):
+        load_bundle(folder)
+
+
+def test_dictionary_of_another_size(folder):
+    with open(folder / "target.dict.txt", "a", encoding="utf-8") as file:
+        file.write("extra 1\n")
+    with pytest.raises(BundleError, match="target dictionary has 25 entries, but the model's mt.vocab is 24"):
+        load_bundle(folder)
+
+
+def test_vocoder_of_other_units(folder):
+    from echostream_plugin.vocoder import save_vocoder
+
+    save_vocoder(tiny_vocoder(units=21), folder / "vocoder")
+    with pytest.raises(BundleError, match="speaks 21 units.*has 20"):
+        load_bundle(folder)
+
+
+def test_broken_parameters(folder):
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    name, tensor = next(iter(tensors.items()))
+    save_file({key: value for key, value in tensors.items() if key != name}, path)
+    with pytest.raises(BundleError, match="missing"):
+        load_bundle(folder)
+    save_file({**tensors, name: torch.zeros(3, 3, 3)}, path)
+    with pytest.raises(BundleError, match="another shape"):
+        load_bundle(folder)
+    save_file({**tensors, "wings": tensor.clone()}, path)
+    with pytest.raises(BundleError, match="wings"):
+        load_bundle(folder)
+    path.write_bytes(b"\x80\x04pickle")
+    with pytest.raises(BundleError, match="safetensors"):
+        load_bundle(folder)
+
+
+def test_bad_gcmvn(folder):
+    (folder / "gcmvn.json").write_text('{"mean": [1, 2]}')
+    with pytest.raises(BundleError, match="std"):
+        load_bundle(folder)
+    (folder / "gcmvn.json").write_text(json.dumps({"mean": [0.0] * 80, "std": [0.0] * 80}))
+    with pytest.raises(BundleError, match="not positive"):
+        load_bundle(folder)

@@ -1,0 +1,82 @@
+"""A whole bundle with a tiny random model, for tests of everything around the model."""
+
+import numpy as np
+import torch
+
+from echostream_plugin.config import CTCHeadConfig, EncoderConfig, ModelConfig, TextDecoderConfig, UnitDecoderConfig
+from echostream_plugin.inference.bundle import Bundle
+from echostream_plugin.inference.dictionary import SPECIALS, Dictionary
+from echostream_plugin.model import S2STModel
+from echostream_plugin.vocoder import CodeHiFiGAN, VocoderConfig
+from echostream_plugin.vocoder.codehifigan import duration_params
+
+UNITS = 20
+SOURCE_PIECES = [f"▁s{i}" for i in range(10)] + [f"x{i}" for i in range(6)]
+TARGET_PIECES = [f"▁t{i}" for i in range(12)] + [f"y{i}" for i in range(8)]
+
+
+def tiny_config(**encoder) -> ModelConfig:
+    source, target = len(SPECIALS) + len(SOURCE_PIECES), len(SPECIALS) + len(TARGET_PIECES)
+    encoder = {
+        "dim": 16,
+        "layers": 2,
+        "heads": 2,
+        "ffn_dim": 32,
+        "subsampling_channels": 4,
+        "left_context_frames": 10,
+        "memory_size": 2,
+        "conv_kernel": 5,
+        **encoder,
+    }
+    return ModelConfig(
+        encoder=EncoderConfig(**encoder),
+        asr=CTCHeadConfig(vocab=source, dim=16),
+        st=CTCHeadConfig(vocab=target, dim=16, layers=1, heads=2, ffn_dim=32, left_context_frames=6),
+        mt=TextDecoderConfig(vocab=target, dim=16, encoder_dim=16, layers=2, heads=2, ffn_dim=32),
+        unit=UnitDecoderConfig(
+            vocab=UNITS + len(SPECIALS) + 1, dim=16, encoder_layers=1, layers=1, heads=2, ffn_dim=32, upsample=5
+        ),
+    )
+
+
+def tiny_vocoder(units: int = UNITS) -> CodeHiFiGAN:
+    config = VocoderConfig(
+        num_embeddings=units,
+        embedding_dim=8,
+        model_in_dim=8,
+        upsample_initial_channel=32,
+        resblock_kernel_sizes=(3,),
+        resblock_dilation_sizes=((1, 3, 5),),
+        dur_predictor_params=duration_params(8),
+    )
+    return CodeHiFiGAN(config).remove_weight_norm().eval()
+
+
+def tiny_bundle(seed: int = 0, vocoder: bool = True, **encoder) -> Bundle:
+    """Random weights; blanks are likely enough that tokens are a few frames apart."""
+    torch.manual_seed(seed)
+    config = tiny_config(**encoder)
+    model = S2STModel(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1 and "embed" not in name:
+                parameter.mul_(3.0)  # far from a collapse to one output
+        model.source_unigram_decoder.proj.bias[0] += 6.0
+        model.ctc_target_unigram_decoder.proj.bias[0] += 4.0
+    source, target = (Dictionary((*SPECIALS, *pieces)) for pieces in (SOURCE_PIECES, TARGET_PIECES))
+    mean, std = np.full(80, 10.0, dtype=np.float32), np.full(80, 4.0, dtype=np.float32)
+    return Bundle(model, config, source, target, mean, std, tiny_vocoder() if vocoder else None)
+
+
+def write_dictionary(path, pieces):
+    path.write_text("".join(f"{piece} 1\n" for piece in pieces), encoding="utf-8")
+
+
+def speechlike(seconds: float, rate: int = 16000, seed: int = 0) -> np.ndarray:
+    """Noise whose loudness and pitch wander, so that a random model says different things over time. [n] float32"""
+    generator = np.random.default_rng(seed)
+    time, knots = np.arange(int(seconds * rate)) / rate, np.arange(0, seconds + 1, 0.1)
+    pitch = np.interp(time, knots, 80 + 3000 * generator.random(len(knots)))
+    loud = np.interp(time, knots, generator.random(len(knots)) ** 3)
+    tone = np.sin(2 * np.pi * np.cumsum(pitch) / rate) * loud
+    return (0.3 * tone + 0.02 * loud * generator.standard_normal(len(time))).astype(np.float32)
