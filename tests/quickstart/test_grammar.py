@@ -21,11 +21,12 @@ def _load():
 
 
 grammar = _load()
+SIZES = {"train": 1600, "dev": 120, "test": 120}
 
 
 @pytest.fixture(scope="module")
 def corpus():
-    return grammar.build_text(6500, 300, 300, seed=1)
+    return grammar.build_text(*SIZES.values(), seed=1)
 
 
 def words(text):
@@ -50,8 +51,8 @@ def test_another_seed_gives_another_corpus():
 
 
 def test_splits_have_the_asked_sizes_and_ids(corpus):
-    assert {split: len(us) for split, us in corpus.items()} == {"train": 6500, "dev": 300, "test": 300}
-    assert corpus["train"][0].id == "train_00001" and corpus["test"][-1].id == "test_00300"
+    assert {split: len(us) for split, us in corpus.items()} == SIZES
+    assert corpus["train"][0].id == "train_00001" and corpus["test"][-1].id == "test_00120"
 
 
 def test_no_utterance_twice_in_a_split(corpus):
@@ -77,7 +78,7 @@ def test_utterances_are_short_enough_and_held_out_ones_are_no_set_phrases(corpus
         for u in utterances:
             for text in (u.source, u.target):
                 assert (1 if split == "train" else 3) <= len(words(text)) <= 25, u
-    mean = sum(len(words(u.source)) for u in corpus["train"]) / 6500
+    mean = sum(len(words(u.source)) for u in corpus["train"]) / SIZES["train"]
     assert 6 <= mean <= 9
 
 
@@ -88,15 +89,16 @@ def test_about_one_utterance_in_eight_has_several_sentences(corpus):
 
 def test_one_translation_per_source_sentence(corpus):
     for split in ("dev", "test", "train"):
-        for u in corpus[split][:800]:
+        for u in corpus[split][:400]:
             for source, target in u.sentences:
                 assert grammar.translations(source) == [target]
 
 
-def test_every_word_is_seen_often(corpus):
+def test_every_word_is_seen_often_and_the_vocabulary_is_small(corpus):
     for counts in grammar.word_frequencies(corpus["train"]):
-        rare = {word: count for word, count in counts.items() if count < 5}
+        rare = {word: count for word, count in counts.items() if count < 5}  # of 1600; 30 and more of the 6500 that we train on
         assert not rare
+        assert 250 <= len(counts) <= 400
 
 
 def test_text_has_no_digits_abbreviations_or_contractions(corpus):
@@ -126,6 +128,20 @@ def test_nearest_offers_sentences_of_the_domain_with_shared_words():
     assert len(near) == 3 and all(grammar.translate(s) for s in near)
     assert any("farmacia" in s for s in near)
     assert len(grammar.nearest("xyzzy", n=2)) == 2
+
+
+def test_the_grammar_has_hundreds_of_thousands_of_sentences():
+    assert grammar.sentence_count() > 200_000
+
+
+@pytest.mark.parametrize(
+    "line", ["<few> camas = beds", "<few> y <few> = <few> and <few>", "{a|b|c} = x", "<nothing> = <nothing>"]
+)
+def test_a_faulty_pattern_is_refused_by_name(line):
+    rules = {"few": [grammar.synchronous.production("dos = two")]}
+    with pytest.raises(ValueError, match="sentences.txt"):
+        grammar.synchronous.read_patterns(f"S.x:\n  {line}\n", rules)
+        grammar.synchronous.prune(rules)
 
 
 def test_articles_and_contractions():
