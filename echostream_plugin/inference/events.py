@@ -48,7 +48,7 @@ KINDS = {SourceText: "source_text", TargetText: "target_text", Speech: "speech",
 
 def as_record(event: Event) -> dict:
     """The event as a flat json object; of speech its length in milliseconds and units, not the samples."""
-    record = {"kind": KINDS[type(event)], "source_ms": round(event.source_ms, 3)}
+    record = {"kind": KINDS[type(event)], "source_ms": event.source_ms}
     if isinstance(event, Speech):
         duration_ms = 1000 * len(event.samples) / event.sample_rate
         return {**record, "duration_ms": round(duration_ms, 3), "units": list(event.units)}

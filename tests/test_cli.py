@@ -1,0 +1,70 @@
+"""`echostream translate`: a file through a session in real chunks."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from echostream_plugin.cli import build_parser, main, options_of
+from echostream_plugin.inference.audio import place_in_time
+from echostream_plugin.inference.bundle import save_bundle
+from echostream_plugin.inference.session import SessionOptions
+from tests.tiny_bundle import SOURCE_PIECES, TARGET_PIECES, speechlike, tiny_bundle, write_dictionary
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    folder, bundle = tmp_path_factory.mktemp("cli"), tiny_bundle()
+    write_dictionary(folder / "source.txt", SOURCE_PIECES)
+    write_dictionary(folder / "target.txt", TARGET_PIECES)
+    np.savez(folder / "gcmvn.npz", mean=bundle.cmvn_mean, std=bundle.cmvn_std)
+    return save_bundle(
+        folder / "bundle",
+        bundle.model,
+        source_dictionary=folder / "source.txt",
+        target_dictionary=folder / "target.txt",
+        gcmvn=folder / "gcmvn.npz",
+        vocoder=bundle.vocoder,
+    )
+
+
+def test_translate_writes_everything(bundle, tmp_path, capsys):
+    soundfile.write(tmp_path / "in.flac", speechlike(2.0, 44100, seed=3), 44100)
+    wav, out = tmp_path / "in.flac", tmp_path / "out"
+    assert main(["translate", str(wav), "-o", str(out), "--bundle", str(bundle), "--max-tokens", "5"]) == 0
+    records = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
+    assert records[-1] == {"kind": "finished", "source_ms": 2000.0}
+    grown = [record["text"] for record in records if record["kind"] == "target_text"]
+    assert (out / "translation.txt").read_text().strip("\n") == grown[-1] and len(grown) > 1
+    speech, rate = soundfile.read(out / "speech.wav")
+    heard, _ = soundfile.read(out / "heard.wav")
+    duration = sum(record["duration_ms"] for record in records if record["kind"] == "speech")
+    assert rate == 16000 and len(speech) == pytest.approx(duration * 16) and len(heard) > len(speech)
+    assert "2.0 s translated" in capsys.readouterr().out
+
+
+def test_errors_are_one_line(bundle, tmp_path, capsys):
+    soundfile.write(tmp_path / "in.wav", speechlike(0.5), 16000)
+    for flags, words in (
+        ([str(tmp_path / "none.wav"), "--bundle", str(bundle)], "no such audio file"),
+        ([str(tmp_path / "in.wav"), "--bundle", str(tmp_path / "none")], "no such bundle folder"),
+        ([str(tmp_path / "in.wav"), "--bundle", str(bundle), "--chunk-ms", "330"], "multiple of 40"),
+    ):
+        assert main(["translate", *flags, "-o", str(tmp_path / "out")]) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_flags_are_the_options():
+    parser = build_parser()
+    plain = parser.parse_args(["translate", "a.wav", "-o", "out"])
+    assert options_of(plain, SessionOptions) == SessionOptions()
+    changed = parser.parse_args("translate a.wav -o o --chunk-ms 640 --no-speech --no-whole-word --stride-n 3".split())
+    assert options_of(changed, SessionOptions) == SessionOptions(
+        chunk_ms=640, speech=False, whole_word=False, stride_n=3
+    )
+
+
+def test_pieces_are_placed_when_they_can_be_heard():
+    track = place_in_time([(np.ones(4), 1.0), (np.ones(2), 2.0), (np.ones(1), 20.0)], 1000)
+    assert track.tolist() == [0, 1, 1, 1, 1, 1, 1] + [0] * 13 + [1]
