@@ -1,0 +1,324 @@
+"""Builds the quickstart corpus: parallel Spanish-English speech in StreamSpeech's layout, from packages alone.
+
+    python examples/quickstart/build_corpus.py --out corpus
+
+Each step leaves files that the next run finds again, so the same command goes on where it was stopped.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import zlib
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: one thread per worker, and sums in one order
+
+import numpy as np  # noqa: E402
+from filterbank import FeatureZip, MomentAccumulator, filterbank  # noqa: E402
+from manifests import (  # noqa: E402
+    COLUMNS,
+    normalise,
+    read_table,
+    train_pieces,
+    write_configs,
+    write_table,
+    write_text,
+)
+from speech import (  # noqa: E402
+    HELD_OUT_VOICE,
+    PITCH,
+    TRAINING_VOICES,
+    WORDS_PER_MINUTE,
+    EnglishVoice,
+    Speaker,
+    read_wav,
+    speak_spanish,
+    write_wav,
+)
+from tqdm import tqdm  # noqa: E402
+from units import UNIT_SETS, UnitModel, fit_units, make_features, reduce_units  # noqa: E402
+
+SPLITS = ("train", "dev", "test")
+PIECES = "spm_unigram_es"  # after StreamSpeech, named for the source language on both sides
+_worker = {}  # what a worker process keeps between utterances
+
+
+# ------------------------------------------------------------------------------------------------------------ text
+
+
+def write_corpus_text(out, sizes, seed):
+    """text/<split>.tsv: id, source, target, voice, words_per_minute, pitch, level. Returns them by split."""
+    tables = {split: out / "text" / f"{split}.tsv" for split in SPLITS}
+    if not all(path.exists() for path in tables.values()):
+        import grammar
+
+        text = grammar.build_text(sizes["train"], sizes["dev"], sizes["test"], seed)
+        for split, path in tables.items():
+            rows = []
+            for number, utterance in enumerate(text[split]):
+                speaker = choose_speaker(split, number, utterance.id, seed)
+                rows.append(
+                    {
+                        "id": utterance.id,
+                        "source": utterance.source,
+                        "target": utterance.target,
+                        "voice": speaker.voice,
+                        "words_per_minute": speaker.words_per_minute,
+                        "pitch": speaker.pitch,
+                        "level": speaker.level,
+                    }
+                )
+            write_table(path, list(rows[0]), rows)
+    return {split: read_table(path) for split, path in tables.items()}
+
+
+def choose_speaker(split, number, name, seed):
+    """Training draws from the training voices; every other utterance of dev and test is the held-out voice's."""
+    draw = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    voice = str(draw.choice(TRAINING_VOICES))
+    if split != "train" and number % 2 == 0:
+        voice = HELD_OUT_VOICE
+    words_per_minute = int(draw.integers(WORDS_PER_MINUTE[0], WORDS_PER_MINUTE[1] + 1))
+    pitch = int(draw.integers(PITCH[0], PITCH[1] + 1))
+    return Speaker(voice, words_per_minute, pitch, round(float(draw.uniform(0.3, 0.9)), 3))
+
+
+# ---------------------------------------------------------------------------------------------------------- speech
+
+
+def speak_source(job):
+    path, row = job
+    speaker = Speaker(row["voice"], int(row["words_per_minute"]), int(row["pitch"]), float(row["level"]))
+    write_wav(path, speak_spanish(row["source"], speaker))
+
+
+def start_english():
+    _worker["english"] = EnglishVoice()
+
+
+def speak_target(job):
+    path, row = job
+    write_wav(path, _worker["english"].speak(row["target"]))
+
+
+def speak_all(out, side, text, jobs):
+    """<side>_wav/<split>/<id>.wav for every utterance that has none yet."""
+    function, initializer = (speak_source, None) if side == "src" else (speak_target, start_english)
+    work = []
+    for split, rows in text.items():
+        folder = out / f"{side}_wav" / split
+        folder.mkdir(parents=True, exist_ok=True)
+        there = {entry.name for entry in os.scandir(folder)}
+        work += [(folder / f"{row['id']}.wav", row) for row in rows if f"{row['id']}.wav" not in there]
+    for _ in parallel(function, work, jobs, f"{side} speech", initializer):
+        pass
+
+
+def parallel(function, work, jobs, description, initializer=None, arguments=(), chunk=8):
+    """Yields function(item) in order, from `jobs` processes (this one alone if jobs is 1), under a progress bar."""
+    bar = dict(total=len(work), desc=description, unit="utt", disable=not work, mininterval=1.0)
+    if jobs <= 1 or len(work) < 2:
+        if work and initializer:
+            initializer(*arguments)
+        yield from tqdm(map(function, work), **bar)
+        return
+    with multiprocessing.get_context("spawn").Pool(jobs, initializer, arguments) as pool:
+        yield from tqdm(pool.imap(function, work, chunksize=chunk), **bar)
+
+
+# ----------------------------------------------------------------------------------------------------------- units
+
+
+def fit_unit_set(out, name, train, clusters, fit_utterances, seed):
+    """units/<name>/kmeans.npz, from `fit_utterances` training wavs spread over the split."""
+    path = out / "units" / name / "kmeans.npz"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picked = train[:: max(1, len(train) // fit_utterances)][:fit_utterances]
+        waves = [read_wav(out / "tgt_wav" / "train" / f"{row['id']}.wav") for row in picked]
+        bar = lambda items: tqdm(items, desc=f"{name} features", unit="wav", mininterval=1.0)  # noqa: E731
+        fit_units(make_features(name), waves, clusters, seed, progress=bar).save(path)
+    return path
+
+
+def start_units(name, path):
+    _worker["features"], _worker["units"] = make_features(name), UnitModel.load(path)
+
+
+def units_of(path):
+    return _worker["units"](_worker["features"](read_wav(path))).tolist()
+
+
+def write_unit_set(out, name, text, model_path, jobs):
+    """units/<name>/<split>.txt, lines `id|u u u ...` at 50 Hz; an interrupted file is continued."""
+    for split, rows in text.items():
+        path = out / "units" / name / f"{split}.txt"
+        if path.exists():
+            continue
+        partial = path.with_name(path.name + ".part")
+        done = _whole_lines(partial)
+        work = [out / "tgt_wav" / split / f"{row['id']}.wav" for row in rows[done:]]
+        results = parallel(units_of, work, jobs, f"{name} units {split}", start_units, (name, model_path))
+        with open(partial, "a", encoding="utf-8") as file:
+            for wav, units in zip(work, results, strict=True):
+                file.write(f"{wav.stem}|{' '.join(map(str, units))}\n")
+        os.replace(partial, path)
+
+
+def _whole_lines(path):
+    """Number of complete lines; what follows the last of them is cut off."""
+    if not path.exists():
+        return 0
+    content = path.read_bytes()
+    content = content[: content.rfind(b"\n") + 1]
+    path.write_bytes(content)
+    return content.count(b"\n")
+
+
+def read_units(path):
+    """{id: [units at 50 Hz]}"""
+    lines = (line.rstrip("\n").split("|") for line in open(path, encoding="utf-8"))
+    return {name: [int(unit) for unit in units.split()] for name, units in lines}
+
+
+# --------------------------------------------------------------------------------------------- features, manifests
+
+
+def features_of(path):
+    return filterbank(read_wav(path))
+
+
+def write_features(out, text, jobs):
+    """src_fbank80.zip, gcmvn.npz, and features.json with {id: [offset, size, frames]}."""
+    index_path = out / "features.json"
+    if not index_path.exists():
+        store, moments, index = FeatureZip(out / "src_fbank80.zip"), MomentAccumulator(), {}
+        for split, rows in text.items():
+            wavs = [out / "src_wav" / split / f"{row['id']}.wav" for row in rows]
+            for row, features in zip(rows, parallel(features_of, wavs, jobs, f"features {split}"), strict=True):
+                index[row["id"]] = (*store.add(row["id"], features), len(features))
+                if split == "train":
+                    moments.add(features)
+        store.close()
+        moments.save(out / "gcmvn.npz")
+        write_text(index_path, json.dumps(index))
+    return json.loads(index_path.read_text())
+
+
+def write_manifests(out, text, index, unit_set, source_pieces, target_pieces):
+    """Everything fairseq and SimulEval read besides the features; cheap, so made anew by every run."""
+    sides = {}
+    for side, column, size in (("src", "source", source_pieces), ("tgt", "target", target_pieces)):
+        sentences = [normalise(row[column]) for row in text["train"]]
+        sides[side] = column, train_pieces(out / f"{side}_unigram", PIECES, sentences, size)
+    for split, rows in text.items():
+        for side, (column, pieces) in sides.items():
+            texts = [" ".join(pieces.encode(normalise(row[column]), out_type=str)) for row in rows]
+            encoded = [{"id": row["id"], "tgt_text": text} for row, text in zip(rows, texts, strict=True)]
+            write_table(out / f"{side}_unigram" / f"{split}.tsv", ("id", "tgt_text"), encoded)
+        units = read_units(out / "units" / unit_set / f"{split}.txt")
+        manifest = [_manifest_row(row, index[row["id"]], reduce_units(units[row["id"]])) for row in rows]
+        data = out / "fbank2unit"
+        write_table(data / f"{split}.tsv", COLUMNS, manifest)
+        write_text(data / f"{split}.unit", "".join(row["tgt_audio"] + "\n" for row in manifest))
+        write_text(data / f"{split}.src", "".join(row["src_text"] + "\n" for row in manifest))
+        write_text(data / f"{split}.txt", "".join(row["tgt_text"] + "\n" for row in manifest))
+        if split != "train":
+            wavs = [str((out / "src_wav" / split / f"{row['id']}.wav").resolve()) for row in rows]
+            lists = {"wav_list": wavs, "target": [row["tgt_text"] for row in manifest]}
+            lists["src"] = [row["src_text"] for row in manifest]
+            for name, lines in lists.items():
+                write_text(out / "simuleval" / split / f"{name}.txt", "".join(line + "\n" for line in lines))
+    write_configs(out / "fbank2unit", out / "src_unigram", out / "tgt_unigram", PIECES)
+
+
+def _manifest_row(row, feature, units):
+    offset, size, frames = feature
+    return {
+        "id": row["id"],
+        "src_audio": f"../src_fbank80.zip:{offset}:{size}",
+        "src_n_frames": frames,
+        "src_text": row["source"],
+        "tgt_text": normalise(row["target"]),
+        "tgt_audio": " ".join(map(str, units)),
+        "tgt_n_frames": len(units),
+    }
+
+
+# --------------------------------------------------------------------------------------------------------- summary
+
+
+def summarise(out, unit_set):
+    """Sizes, and units per target token, which the unit decoder's upsampling must cover (repeats need a blank)."""
+    lines = []
+    for split in SPLITS:
+        rows = read_table(out / "fbank2unit" / f"{split}.tsv")
+        tokens = {row["id"]: len(row["tgt_text"].split()) for row in read_table(out / "tgt_unigram" / f"{split}.tsv")}
+        source_h = sum(int(row["src_n_frames"]) for row in rows) / 360000
+        full = read_units(out / "units" / unit_set / f"{split}.txt")
+        target_h = sum(len(units) for units in full.values()) / 50 / 3600
+        ratio = np.array([int(row["tgt_n_frames"]) / (tokens[row["id"]] + 1) for row in rows])
+        lines.append(
+            f"{split:5s} {len(rows):5d} utterances, {source_h:5.2f} h source, {target_h:5.2f} h target, "
+            f"{sum(tokens.values()) / len(rows):4.1f} target tokens; reduced {unit_set} units per (token + 1): "
+            f"mean {ratio.mean():.2f}, p99 {np.percentile(ratio, 99):.2f}, max {ratio.max():.2f}"
+        )
+    text = "\n".join(lines) + "\n"
+    write_text(out / "summary.txt", text)
+    return text
+
+
+def check_settings(out, settings):
+    """A folder belongs to the settings it was begun with."""
+    path = out / "settings.json"
+    if not path.exists():
+        write_text(path, json.dumps(settings, indent=1) + "\n")
+        return
+    before = json.loads(path.read_text())
+    if before != settings:
+        changed = sorted(key for key in settings if before.get(key) != settings[key])
+        raise SystemExit(
+            f"{path}: this folder was begun with other {', '.join(changed)}; use another --out, or remove the folder"
+        )
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the corpus")
+    parser.add_argument("--train", type=int, default=6500, help="training utterances (default %(default)s)")
+    parser.add_argument("--dev", type=int, default=200, help="dev utterances (default %(default)s)")
+    parser.add_argument("--test", type=int, default=240, help="test utterances (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of text, speakers and k-means (default %(default)s)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
+    parser.add_argument("--units", choices=UNIT_SETS, default="whisper", help="what the target units are made of")
+    parser.add_argument("--all-units", action="store_true", help="make the other unit set too, for comparison")
+    parser.add_argument("--clusters", type=int, default=250, help="number of units K (default %(default)s)")
+    parser.add_argument("--fit-utterances", type=int, default=500, help="wavs for k-means (default %(default)s)")
+    parser.add_argument("--source-pieces", type=int, default=450, help="Spanish pieces (default %(default)s)")
+    parser.add_argument("--target-pieces", type=int, default=450, help="English pieces (default %(default)s)")
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    out = args.out
+    out.mkdir(parents=True, exist_ok=True)
+    sizes = {split: getattr(args, split) for split in SPLITS}
+    if min(sizes.values()) < 1:
+        raise SystemExit("--train, --dev and --test must each be at least 1")
+    check_settings(out, {**sizes, "seed": args.seed, "clusters": args.clusters, "fit_utterances": args.fit_utterances})
+    text = write_corpus_text(out, sizes, args.seed)
+    speak_all(out, "tgt", text, args.jobs)
+    for name in UNIT_SETS if args.all_units else (args.units,):
+        model_path = fit_unit_set(out, name, text["train"], args.clusters, args.fit_utterances, args.seed)
+        write_unit_set(out, name, text, model_path, args.jobs)
+    speak_all(out, "src", text, args.jobs)
+    index = write_features(out, text, args.jobs)
+    write_manifests(out, text, index, args.units, args.source_pieces, args.target_pieces)
+    print(f"{out}: the corpus is complete, with {args.units} units\n{summarise(out, args.units)}", end="")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
