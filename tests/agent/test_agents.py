@@ -185,13 +185,11 @@ def test_a_reset_in_the_middle_leaves_nothing(data, build, tmp_path):
 
 
 def test_flags_of_streamspeech_scripts_are_taken(data, build, tmp_path):
-    flags = (
-        command(data, "echostream_agent", tmp_path)
-        + (
-            "--dur-prediction --lagging-k1 2 --lagging-k2 1 --segment-size 320 --stride-n 3 --stride-n2 2 --force-finish "
-            "--unit-per-subword 15 --sample-rate 48000 --global-stats x.json --agent-dir agent --device cpu"
-        ).split()
+    extra = (
+        "--dur-prediction --lagging-k1 2 --lagging-k2 1 --segment-size 320 --stride-n 3 --stride-n2 2 --force-finish "
+        "--unit-per-subword 15 --sample-rate 48000 --global-stats x.json --agent-dir agent --device cpu"
     )
+    flags = [*command(data, "echostream_agent", tmp_path), *extra.split()]
     agent, _ = build(flags)
     options = agent.session.options
     assert (options.lagging_k1, options.lagging_k2, options.stride_n, options.stride_n2) == (2, 1, 3, 2)
