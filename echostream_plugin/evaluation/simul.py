@@ -188,15 +188,22 @@ def read_run(output) -> list[Utterance]:
             if note is None:
                 silent = f"{folder / PUSHES}: says nothing of utterance {speech.index}"
                 raise SimulError(f"{silent}; remove {output} and run again")
-            pieces = {
-                kind: [(event["source_ms"], event["added"]) for event in note["events"] if event["kind"] == kind]
-                for kind in (TRANSCRIPT, TRANSLATION)
-            }
             pushes = [tuple(push) for push in note["pushes"]]
+            arrivals = [arrival for arrival, _ in pushes]
+            pieces = {kind: [] for kind in (TRANSCRIPT, TRANSLATION)}
+            for event in note["events"]:
+                if event["kind"] in pieces:
+                    # events are logged with rounded times; the push that they belong to has the exact one
+                    time_ms = _nearest(arrivals, event["source_ms"])
+                    pieces[event["kind"]].append((time_ms, event["added"]))
             utterances[speech.index] = Utterance(speech.index, speech, pieces[TRANSCRIPT], pieces[TRANSLATION], pushes)
     if not utterances:
         raise SimulError(f"{output}: holds no finished utterance; see {output}/part0/process.log")
     return [utterances[index] for index in sorted(utterances)]
+
+
+def _nearest(times: list[float], time_ms: float) -> float:
+    return min(times, key=lambda candidate: abs(candidate - time_ms))
 
 
 def _read_notes(path: Path) -> dict[int, dict]:

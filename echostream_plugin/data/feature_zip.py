@@ -1,0 +1,127 @@
+"""Features of a whole corpus in one stored zip, which fairseq reads by byte offset; an interrupted one is continued."""
+
+import io
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from echostream_plugin.data import DataError
+
+_DATE = (1980, 1, 1, 0, 0, 0)  # two builds are the same bytes
+_LOCAL_HEADER_BYTES = 30  # of a zip member, before its name
+
+
+class FeatureZip:
+    """Writes `<id>.npy` members one after the other, and a journal of them, so that nothing done is done again.
+
+    While it grows the zip is ``<name>.part`` beside ``<name>.part.jsonl``; `close` gives it its name and leaves
+    ``<name>.jsonl`` with one line a member: id, offset and size in bytes, frames, crc.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._part = self.path.with_name(self.path.name + ".part")
+        self._journal = self.path.with_name(self._part.name + ".jsonl")
+        self.members = {entry["id"]: entry for entry in _whole_lines(self._journal)}
+        self._resume()
+
+    def _resume(self):
+        end = max((entry["offset"] + entry["size"] for entry in self.members.values()), default=0)
+        if self._part.is_file() and self._part.stat().st_size < end:
+            raise DataError(f"{self._part}: shorter than its journal says; remove it and {self._journal}")
+        if end and not self._part.is_file():
+            raise DataError(f"{self._journal}: its zip {self._part} is gone; remove the journal")
+        with open(self._part, "ab") as file:
+            file.truncate(end)
+        self._zip = zipfile.ZipFile(self._part, "a", zipfile.ZIP_STORED)
+        for name, entry in self.members.items():
+            member = zipfile.ZipInfo(f"{name}.npy", _DATE)
+            member.header_offset = entry["offset"] - _LOCAL_HEADER_BYTES - len(member.filename.encode())
+            member.file_size = member.compress_size = entry["size"]
+            member.CRC = entry["crc"]
+            self._zip.filelist.append(member)
+            self._zip.NameToInfo[member.filename] = member
+        self._log = open(self._journal, "a", encoding="utf-8")
+
+    def add(self, name: str, features: np.ndarray) -> dict:
+        """Store [T, F] features; returns the journal's entry."""
+        buffer = io.BytesIO()
+        np.save(buffer, features.astype(np.float32))
+        member = zipfile.ZipInfo(f"{name}.npy", _DATE)
+        self._zip.writestr(member, buffer.getvalue())
+        self._zip.fp.flush()
+        offset = member.header_offset + _LOCAL_HEADER_BYTES + len(member.filename.encode())
+        entry = {"id": name, "offset": offset, "size": buffer.tell(), "frames": len(features), "crc": member.CRC}
+        self._log.write(json.dumps(entry) + "\n")
+        self._log.flush()
+        self.members[name] = entry
+        return entry
+
+    def close(self) -> None:
+        """Finish the zip under its own name."""
+        self._zip.close()
+        self._log.close()
+        os.replace(self._journal, index_path(self.path))
+        os.replace(self._part, self.path)
+
+
+def index_path(zip_path) -> Path:
+    """Where a finished zip's index lies."""
+    return Path(zip_path).with_name(Path(zip_path).name + ".jsonl")
+
+
+def read_index(zip_path) -> dict[str, dict]:
+    """id -> {offset, size, frames} of a finished zip."""
+    path = index_path(zip_path)
+    if not Path(zip_path).is_file() or not path.is_file():
+        raise DataError(f"{zip_path}: no finished feature zip (with {path.name}); make it with build_features.py")
+    return {entry["id"]: entry for entry in _whole_lines(path)}
+
+
+def _whole_lines(path: Path) -> list[dict]:
+    """Journal entries; a torn last line is cut off the file."""
+    if not path.is_file():
+        return []
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        with open(path, "r+b") as file:
+            file.truncate(len(whole))
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+class Moments:
+    """Mean and standard deviation of each feature over many utterances, in float64; adding order does not matter much
+    and is the corpus's, so that two builds agree."""
+
+    def __init__(self):
+        self.count, self.total, self.squares = 0, 0.0, 0.0
+
+    def add(self, features: np.ndarray) -> None:
+        frames = features.astype(np.float64)
+        self.count += len(frames)
+        self.total = self.total + frames.sum(axis=0)
+        self.squares = self.squares + np.square(frames).sum(axis=0)
+
+    def save(self, path) -> None:
+        """gcmvn.npz: `mean` and `std`, float32 [F]."""
+        if not self.count:
+            raise DataError(f"{path}: no training frames to take mean and variance of")
+        mean = self.total / self.count
+        std = np.sqrt(np.maximum(self.squares / self.count - np.square(mean), 1e-10))
+        path = Path(path)
+        partial = path.with_name(path.name + ".part")
+        with open(partial, "wb") as file:
+            np.savez(file, mean=mean.astype(np.float32), std=std.astype(np.float32))
+        os.replace(partial, path)
+
+
+def read_member(zip_path, entry: dict) -> np.ndarray:
+    """Features [T, F] of one journal entry, read as fairseq does."""
+    with open(zip_path, "rb") as file:
+        file.seek(entry["offset"])
+        return np.load(io.BytesIO(file.read(entry["size"])))

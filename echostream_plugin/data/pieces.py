@@ -1,0 +1,113 @@
+"""SentencePiece models and fairseq dictionaries of them, multitask tables, and the two yamls of a data folder."""
+
+import io
+import os
+from pathlib import Path
+
+import sentencepiece
+import yaml
+
+from echostream_plugin.data import DataError
+from echostream_plugin.data.tables import normalise, write_lines, write_table, write_text
+
+SPECIALS = 4  # <s> <pad> </s> <unk>: the same numbers in SentencePiece and in fairseq
+
+
+def train_pieces(folder, name: str, sentences, size: int, threads: int = 1):
+    """Train a unigram model of `size` pieces on normalised sentences; returns the processor.
+
+    Leaves ``<name>.model``, ``<name>.vocab`` and ``<name>.txt``: fairseq's dictionary, pieces in the model's order.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(sentences),
+            model_writer=buffer,
+            model_type="unigram",
+            vocab_size=size,
+            hard_vocab_limit=False,
+            character_coverage=1.0,
+            num_threads=threads,
+            bos_id=0,
+            pad_id=1,
+            eos_id=2,
+            unk_id=3,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        message = f"{folder / name}.model: SentencePiece cannot make {size} pieces of this text: {error}"
+        raise DataError(message) from error
+    partial = folder / f"{name}.model.part"
+    partial.write_bytes(buffer.getvalue())
+    os.replace(partial, folder / f"{name}.model")
+    processor = sentencepiece.SentencePieceProcessor(model_proto=buffer.getvalue())
+    pieces = range(processor.get_piece_size())
+    write_lines(folder / f"{name}.vocab", (f"{processor.id_to_piece(i)}\t{processor.get_score(i):g}" for i in pieces))
+    write_lines(folder / f"{name}.txt", (f"{processor.id_to_piece(i)} 1" for i in pieces if i >= SPECIALS))
+    return processor
+
+
+def load_pieces(model):
+    """The processor of a model file that is there."""
+    if not Path(model).is_file():
+        raise DataError(f"{model}: no such SentencePiece model")
+    return sentencepiece.SentencePieceProcessor(model_file=str(model))
+
+
+def write_task_table(path, rows, column: str, processor) -> None:
+    """``id`` and ``tgt_text`` (pieces joined by spaces) of a multitask manifest; `column` holds the raw text."""
+    encoded = (processor.encode(normalise(row[column]), out_type=str) for row in rows)
+    table = [{"id": row["id"], "tgt_text": " ".join(pieces)} for row, pieces in zip(rows, encoded, strict=True)]
+    write_table(path, ("id", "tgt_text"), table)
+
+
+def write_configs(data_folder, source_dictionary, target_dictionary, vocoder=None) -> None:
+    """config_gcmvn.yaml and config_mtl_asr_st_ctcst.yaml with StreamSpeech's values; paths relative to the folder.
+
+    source_dictionary, target_dictionary: dictionary files, beside which the multitask tables lie; vocoder: (checkpoint,
+    config json) or None.
+    """
+    folder = Path(data_folder)
+
+    def relative(path) -> str:
+        return Path(os.path.relpath(path, folder)).as_posix()
+
+    data = {
+        "global_cmvn": {"stats_npz_path": relative(folder.parent / "gcmvn.npz")},
+        "input_channels": 1,
+        "input_feat_per_channel": 80,
+        "specaugment": {
+            "freq_mask_F": 27, "freq_mask_N": 1, "time_mask_N": 1, "time_mask_T": 100, "time_mask_p": 1.0,
+            "time_wrap_W": 0,
+        },
+        "transforms": {"*": ["global_cmvn"], "_train": ["global_cmvn", "specaugment"]},
+    }  # fmt: skip
+    if vocoder is not None:
+        checkpoint, config = map(str, vocoder)
+        data["vocoder"] = {"type": "code_hifigan", "checkpoint": checkpoint, "config": config}
+    write_text(folder / "config_gcmvn.yaml", yaml.safe_dump(data, sort_keys=False))
+    tasks = {
+        "target_unigram": _task("transformer", relative(target_dictionary), 8.0),
+        "source_unigram": _task("ctc", relative(source_dictionary), 4.0),
+        "ctc_target_unigram": _task("ctc", relative(target_dictionary), 4.0),
+    }
+    write_text(folder / "config_mtl_asr_st_ctcst.yaml", yaml.safe_dump(tasks, sort_keys=False))
+
+
+def _task(kind: str, dictionary: str, weight: float) -> dict:
+    return {
+        "decoder_type": kind,
+        "dict": dictionary,
+        "data": Path(dictionary).parent.as_posix(),
+        "loss_weight": weight,
+        "rdrop_alpha": 0.0,
+        "decoder_args": {
+            "decoder_layers": 4 if kind == "transformer" else 0,
+            "decoder_embed_dim": 512,
+            "decoder_ffn_embed_dim": 2048,
+            "decoder_attention_heads": 8,
+        },
+        "label_smoothing": 0.1,
+    }

@@ -1,0 +1,63 @@
+"""Tab-separated tables as fairseq and Common Voice have them, lists of lines, and resumable logs of lines."""
+
+import csv
+import os
+import re
+from pathlib import Path
+
+from echostream_plugin.data import DataError
+
+MANIFEST_COLUMNS = ("id", "src_audio", "src_n_frames", "src_text", "tgt_text", "tgt_audio", "tgt_n_frames")
+
+
+def normalise(text: str) -> str:
+    """What the model reads and writes: lower case, no punctuation (StreamSpeech's rule), one space between words."""
+    return " ".join(re.sub(r"[^\w\s]", "", text.lower()).split())
+
+
+def write_text(path, text: str) -> None:
+    """Written whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def write_lines(path, lines) -> None:
+    write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def write_table(path, columns, rows) -> None:
+    """A fairseq manifest: tab separated, no quoting. Tabs and line breaks inside a value become spaces."""
+    lines = ["\t".join(columns)]
+    for row in rows:
+        # a backslash would escape the character after it in fairseq's reader
+        lines.append("\t".join(" ".join(str(row[column]).replace("\\", " ").split()) for column in columns))
+    write_lines(path, lines)
+
+
+def read_table(path, columns=()) -> list[dict]:
+    """Rows as dicts; a file or column that is missing is named."""
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such table")
+    with open(path, encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\")
+        missing = [column for column in columns if column not in (reader.fieldnames or ())]
+        if missing:
+            raise DataError(f"{path}: no column '{missing[0]}'; it has {', '.join(reader.fieldnames or ['none'])}")
+        return list(reader)
+
+
+def keyed_lines(path) -> dict[str, str]:
+    """``id|value`` lines of a log; a torn last line is cut off the file, so that appending goes on."""
+    path = Path(path)
+    if not path.is_file():
+        return {}
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        with open(path, "r+b") as file:
+            file.truncate(len(whole))
+    return dict(line.split("|", 1) for line in whole.decode("utf-8").splitlines() if "|" in line)

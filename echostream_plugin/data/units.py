@@ -1,0 +1,76 @@
+"""Units of speech: the nearest of K cluster centres for each 20 ms of features; reduced: without repeats."""
+
+from pathlib import Path
+
+import numpy as np
+
+from echostream_plugin.data import DataError
+from echostream_plugin.data.tables import keyed_lines
+
+
+def load_centres(path) -> np.ndarray:
+    """[K, D] centres of a k-means model: a joblib or pickle file of scikit-learn, or a .npy of centres.
+
+    A joblib file is a pickle: loading it runs code of whoever made it. Name only files that you trust.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such k-means model; for mHuBERT it is mhubert_base_vp_en_es_fr_it3_L11_km1000.bin")
+    if path.suffix == ".npy":
+        centres = np.load(path, allow_pickle=False)
+    else:
+        import joblib
+
+        print(f"note: {path} is a pickle; it can run code, so use it only if you trust where it is from")
+        try:
+            centres = joblib.load(path).cluster_centers_
+        except (AttributeError, ValueError, EOFError, KeyError, ModuleNotFoundError) as error:
+            raise DataError(f"{path}: is not a scikit-learn k-means model ({error!r})") from error
+    if centres.ndim != 2:
+        raise DataError(f"{path}: expected centres [K, D], got shape {list(centres.shape)}")
+    return np.asarray(centres, dtype=np.float32)
+
+
+def nearest_units(features: np.ndarray, centres: np.ndarray) -> list[int]:
+    """The unit of each frame of features [T, D]."""
+    if features.shape[-1] != centres.shape[-1]:
+        raise DataError(f"features of {features.shape[-1]} dimensions, but k-means centres of {centres.shape[-1]}")
+    distances = (centres**2).sum(1) - 2 * features @ centres.T
+    return distances.argmin(axis=1).tolist()
+
+
+def reduce_units(units) -> list[int]:
+    """Consecutive repeats dropped: [5, 5, 7, 5] -> [5, 7, 5]."""
+    units = list(units)
+    return [unit for position, unit in enumerate(units) if position == 0 or unit != units[position - 1]]
+
+
+def write_units(path, rows, units_of, progress: str | None = "units") -> None:
+    """Lines ``id|u u u ...`` (all frames) for the rows' `tgt_wav`; what an interrupted run left is kept.
+
+    units_of: path of a wav -> list of units.
+    """
+    from tqdm import tqdm
+
+    path = Path(path)
+    if path.is_file():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    done = keyed_lines(partial)
+    waiting = [row for row in rows if row["id"] not in done]
+    bar = tqdm(waiting, desc=progress, initial=len(done), total=len(rows), unit="utt", disable=progress is None)
+    with open(partial, "a", encoding="utf-8") as log:
+        for row in bar:
+            if not Path(row["tgt_wav"]).is_file():
+                raise DataError(f"{row['tgt_wav']}: no such recording (utterance {row['id']})")
+            log.write(f"{row['id']}|{' '.join(map(str, units_of(row['tgt_wav'])))}\n")
+            log.flush()
+    partial.replace(path)
+
+
+def read_units(path) -> dict[str, list[int]]:
+    """id -> units of every frame."""
+    if not Path(path).is_file():
+        raise DataError(f"{path}: not made yet; run scripts/cvss/build_units.py first")
+    return {name: [int(unit) for unit in line.split()] for name, line in keyed_lines(path).items()}

@@ -1,0 +1,95 @@
+"""The demo: everything it promises is in the folder, and what it cannot use is named."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.scripts.conftest import load_script
+
+pytest.importorskip("simuleval")
+demo = load_script("demo")
+
+
+def test_the_demo_leaves_everything_it_promises(bundle_folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["--bundle", str(bundle_folder), "--output", str(out), "--no-judge", "--jobs", "1"]
+    assert demo.main(arguments) == 0
+    for name in ("say0", "say1"):
+        for file in ("source.wav", "translated.wav", "together.wav", "written.tsv", "timeline.png"):
+            assert (out / name / file).is_file(), file
+        assert soundfile.info(out / name / "together.wav").channels == 2
+    scores = json.loads((out / "scores.json").read_text())
+    assert {"AL", "LAAL", "ATD", "StartOffset", "EndOffset", "RTF", "text_bleu"} <= set(scores["scores"])
+    assert scores["scores"]["AL_CA"] >= scores["scores"]["AL"]
+    header, *rows = (out / "scores.tsv").read_text().splitlines()
+    assert header.startswith("recording\tseconds\tAL") and len(rows) == 3
+    growth = (out / "say0" / "written.tsv").read_text().splitlines()
+    times = [int(line.split("\t")[0]) for line in growth[1:]]
+    assert times == sorted(times) and {line.split("\t")[1] for line in growth[1:]} == {"transcript", "translation"}
+    said = capsys.readouterr().out
+    assert "AL ms" in said and str(out) in said and "reference:" in said
+    (out / "stale").touch()
+    assert demo.fresh_folder(out) == out and [path.name for path in out.iterdir()] == [demo.MARK]
+
+
+@pytest.mark.parametrize("kind, message", [
+    ("missing", "no such file"), ("folder", "is a folder"), ("empty", "is empty"), ("text", "cannot be read as audio"),
+    ("no samples", "holds no samples"), ("nan", "not numbers"),
+])  # fmt: skip
+def test_a_file_that_cannot_be_used_is_named_and_old_output_stays(bundle_folder, tmp_path, capsys, kind, message):
+    wav, out = tmp_path / "my recording.wav", tmp_path / "out"
+    demo.fresh_folder(out)
+    (out / "kept").touch()
+    match kind:
+        case "folder":
+            wav.mkdir()
+        case "empty":
+            wav.touch()
+        case "text":
+            wav.write_text("hello")
+        case "no samples":
+            soundfile.write(wav, np.zeros(0), 16000)
+        case "nan":
+            soundfile.write(wav, np.full(1600, np.nan), 16000, subtype="FLOAT")
+    assert demo.main(["--bundle", str(bundle_folder), "--output", str(out), "--wav", str(wav)]) == 2
+    said = capsys.readouterr().err
+    assert message in said and "my recording.wav" in said and (out / "kept").exists()
+
+
+def test_a_recording_of_any_rate_and_channels_is_taken(tmp_path):
+    soundfile.write(tmp_path / "stereo file.flac", np.full((4410, 2), [0.2, 0.4]), 44100)
+    recording = demo.own_recording(tmp_path / "stereo file.flac")
+    assert recording.name == "stereo_file" and recording.rate == 44100
+    assert recording.samples == pytest.approx(np.full(4410, 0.3), abs=1e-3)
+
+
+def test_a_folder_that_no_demo_made_is_left_alone(bundle_folder, tmp_path, capsys):
+    (tmp_path / "thesis.txt").touch()
+    assert demo.main(["--bundle", str(bundle_folder), "--output", str(tmp_path), "--no-judge"]) == 2
+    assert "no demo made it" in capsys.readouterr().err and (tmp_path / "thesis.txt").exists()
+
+
+def test_a_missing_bundle_says_how_to_make_one(tmp_path, capsys):
+    assert demo.main(["--bundle", str(tmp_path / "none"), "--output", str(tmp_path / "out")]) == 2
+    assert "train.sh makes a bundle" in capsys.readouterr().err
+
+
+def test_a_sentence_outside_the_domain_gets_near_ones(monkeypatch):
+    grammar = SimpleNamespace(translate=lambda text: None, nearest=lambda text, n: ["uno", "dos", "tres"])
+    monkeypatch.setattr(demo, "_quickstart", lambda name: grammar)
+    with pytest.raises(demo.DemoError, match="(?s)la luna.*  uno\n  dos\n  tres"):
+        demo.spoken_sentence("la luna")
+    with pytest.raises(demo.DemoError, match="empty"):
+        demo.spoken_sentence("  ")
+
+
+def test_a_sentence_of_the_domain_is_spoken():
+    pytest.importorskip("espeakng_loader")
+    if not (demo.QUICKSTART / "grammar.py").exists():
+        pytest.skip("no quickstart grammar")
+    likely = demo._quickstart("grammar").nearest("¿Dónde está la estación?", 1)[0]
+    recording = demo.spoken_sentence(likely)
+    assert recording.target and len(recording.samples) > 8000 and np.abs(recording.samples).max() > 0.1
