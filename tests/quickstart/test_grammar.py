@@ -21,7 +21,7 @@ def _load():
 
 
 grammar = _load()
-SIZES = {"train": 1600, "dev": 120, "test": 120}
+SIZES = {"train": 1200, "dev": 80, "test": 80}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def words(text):
 def test_same_seed_gives_the_same_corpus_in_another_process():
     code = (
         f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import grammar; "
-        "print([u.source + u.target for s in grammar.build_text(60, 20, 20, 7).values() for u in s])"
+        "print([u.source + u.target for s in grammar.build_text(20, 5, 5, 7).values() for u in s])"
     )
     runs = [
         subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": h}, capture_output=True, check=True).stdout
@@ -52,7 +52,7 @@ def test_another_seed_gives_another_corpus():
 
 def test_splits_have_the_asked_sizes_and_ids(corpus):
     assert {split: len(us) for split, us in corpus.items()} == SIZES
-    assert corpus["train"][0].id == "train_00001" and corpus["test"][-1].id == "test_00120"
+    assert corpus["train"][0].id == "train_00001" and corpus["test"][-1].id == "test_00080"
 
 
 def test_no_utterance_twice_in_a_split(corpus):
@@ -89,14 +89,15 @@ def test_about_one_utterance_in_eight_has_several_sentences(corpus):
 
 def test_one_translation_per_source_sentence(corpus):
     for split in ("dev", "test", "train"):
-        for u in corpus[split][:400]:
+        for u in corpus[split][:150]:
             for source, target in u.sentences:
                 assert grammar.translations(source) == [target]
 
 
 def test_every_word_is_seen_often_and_the_vocabulary_is_small(corpus):
     for counts in grammar.word_frequencies(corpus["train"]):
-        rare = {word: count for word, count in counts.items() if count < 5}  # of 1600; 30 and more of the 6500 that we train on
+        # in 1200 utterances; in the 6500 that the recipe trains on it is 35 and more
+        rare = {word: count for word, count in counts.items() if count < 5}
         assert not rare
         assert 250 <= len(counts) <= 400
 
@@ -111,7 +112,7 @@ def test_text_has_no_digits_abbreviations_or_contractions(corpus):
 def test_domain_check_ignores_case_punctuation_and_counts_sentences(corpus):
     assert grammar.translate("donde") is None
     assert grammar.translate("DÓNDE ESTÁ LA ESTACIÓN") == "Where is the station?"
-    for u in corpus["test"][:100]:
+    for u in corpus["test"][:60]:
         assert grammar.translate(u.source) == u.target
         assert words(grammar.translate(u.source.lower().strip("¿.?"))) == words(u.target)
 
