@@ -104,14 +104,13 @@ def speak_target(job):
 
 
 def speak_all(out, side, text, jobs):
-    """<side>_wav/<split>/<id>.wav for every utterance that has none yet."""
+    """<side>_wav/<id>.wav for every utterance that has none yet."""
     function, initializer = (speak_source, None) if side == "src" else (speak_target, start_english)
-    work = []
-    for split, rows in text.items():
-        folder = out / f"{side}_wav" / split
-        folder.mkdir(parents=True, exist_ok=True)
-        there = {entry.name for entry in os.scandir(folder)}
-        work += [(folder / f"{row['id']}.wav", row) for row in rows if f"{row['id']}.wav" not in there]
+    folder = out / f"{side}_wav"
+    folder.mkdir(parents=True, exist_ok=True)
+    there = {entry.name for entry in os.scandir(folder)}
+    rows = [row for split in SPLITS for row in text[split]]
+    work = [(folder / f"{row['id']}.wav", row) for row in rows if f"{row['id']}.wav" not in there]
     for _ in parallel(function, work, jobs, f"{side} speech", initializer):
         pass
 
@@ -137,7 +136,7 @@ def fit_unit_set(out, name, train, clusters, fit_utterances, seed):
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         picked = train[:: max(1, len(train) // fit_utterances)][:fit_utterances]
-        waves = [read_wav(out / "tgt_wav" / "train" / f"{row['id']}.wav") for row in picked]
+        waves = [read_wav(out / "tgt_wav" / f"{row['id']}.wav") for row in picked]
         bar = lambda items: tqdm(items, desc=f"{name} features", unit="wav", mininterval=1.0)  # noqa: E731
         fit_units(make_features(name), waves, clusters, seed, progress=bar).save(path)
     return path
@@ -159,7 +158,7 @@ def write_unit_set(out, name, text, model_path, jobs):
             continue
         partial = path.with_name(path.name + ".part")
         done = _whole_lines(partial)
-        work = [out / "tgt_wav" / split / f"{row['id']}.wav" for row in rows[done:]]
+        work = [out / "tgt_wav" / f"{row['id']}.wav" for row in rows[done:]]
         results = parallel(units_of, work, jobs, f"{name} units {split}", start_units, (name, model_path))
         with open(partial, "a", encoding="utf-8") as file:
             for wav, units in zip(work, results, strict=True):
@@ -196,7 +195,7 @@ def write_features(out, text, jobs):
     if not index_path.exists():
         store, moments, index = FeatureZip(out / "src_fbank80.zip"), MomentAccumulator(), {}
         for split, rows in text.items():
-            wavs = [out / "src_wav" / split / f"{row['id']}.wav" for row in rows]
+            wavs = [out / "src_wav" / f"{row['id']}.wav" for row in rows]
             for row, features in zip(rows, parallel(features_of, wavs, jobs, f"features {split}"), strict=True):
                 index[row["id"]] = (*store.add(row["id"], features), len(features))
                 if split == "train":
@@ -226,7 +225,7 @@ def write_manifests(out, text, index, unit_set, source_pieces, target_pieces):
         write_text(data / f"{split}.src", "".join(row["src_text"] + "\n" for row in manifest))
         write_text(data / f"{split}.txt", "".join(row["tgt_text"] + "\n" for row in manifest))
         if split != "train":
-            wavs = [str((out / "src_wav" / split / f"{row['id']}.wav").resolve()) for row in rows]
+            wavs = [str((out / "src_wav" / f"{row['id']}.wav").resolve()) for row in rows]
             lists = {"wav_list": wavs, "target": [row["tgt_text"] for row in manifest]}
             lists["src"] = [row["src_text"] for row in manifest]
             for name, lines in lists.items():
@@ -271,17 +270,15 @@ def summarise(out, unit_set):
 
 
 def check_settings(out, settings):
-    """A folder belongs to the settings it was begun with."""
+    """A folder belongs to the settings it was begun with; only the unit set of its manifests may change."""
     path = out / "settings.json"
-    if not path.exists():
-        write_text(path, json.dumps(settings, indent=1) + "\n")
-        return
-    before = json.loads(path.read_text())
-    if before != settings:
-        changed = sorted(key for key in settings if before.get(key) != settings[key])
+    before = json.loads(path.read_text()) if path.exists() else settings
+    changed = sorted(key for key in settings if key != "units" and before.get(key) != settings[key])
+    if changed:
         raise SystemExit(
             f"{path}: this folder was begun with other {', '.join(changed)}; use another --out, or remove the folder"
         )
+    write_text(path, json.dumps(settings, indent=1) + "\n")
 
 
 def parse_args(argv=None):
@@ -308,7 +305,8 @@ def main(argv=None):
     sizes = {split: getattr(args, split) for split in SPLITS}
     if min(sizes.values()) < 1:
         raise SystemExit("--train, --dev and --test must each be at least 1")
-    check_settings(out, {**sizes, "seed": args.seed, "clusters": args.clusters, "fit_utterances": args.fit_utterances})
+    kept = {name: getattr(args, name) for name in ("seed", "clusters", "fit_utterances", "units")}
+    check_settings(out, {**sizes, **kept})
     text = write_corpus_text(out, sizes, args.seed)
     speak_all(out, "tgt", text, args.jobs)
     for name in UNIT_SETS if args.all_units else (args.units,):

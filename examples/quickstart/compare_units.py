@@ -76,7 +76,7 @@ def main():
     parser.add_argument("--clusters", type=int, nargs="+", default=[200, 300], help="numbers of units to try")
     args = parser.parse_args()
     rows = read_table(args.corpus / "text" / "train.tsv")[: args.wavs]
-    waves = [read_wav(args.corpus / "tgt_wav" / "train" / f"{row['id']}.wav") for row in rows]
+    waves = [read_wav(args.corpus / "tgt_wav" / f"{row['id']}.wav") for row in rows]
     words = [len(row["target"].split()) for row in rows]
     slow = EnglishVoice(length_scale=1.08)
     pairs = [(wave, slow.speak(row["target"])) for wave, row in tqdm(list(zip(waves, rows, strict=True))[: args.pairs])]

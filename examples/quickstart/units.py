@@ -118,8 +118,8 @@ def make_features(name):
 class UnitModel:
     """Features -> units: (x - offset[position]) smoothed over three frames, @ projection, then the nearest centroid.
 
-    Without the smoothing (weights 1/4, 1/2, 1/4) units flicker between neighbours: with 250 whisper units there were 22.9
-    instead of 18.8 a second, and 14 % instead of 8 % differed when a sentence was spoken 8 % slower.
+    Without the smoothing (weights 1/4, 1/2, 1/4) units flicker between neighbours: with 250 whisper units there were
+    22.9 instead of 18.8 a second, and 14 % instead of 8 % differed when a sentence was spoken 8 % slower.
 
     offset: [P, F], what the features' mean is at each position (P = 1 where position does not matter);
     projection: [F, d] of standardised PCA; centroids: [K, d].
