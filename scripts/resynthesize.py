@@ -5,7 +5,8 @@
 
 --units takes lines `name|u u u`, bare `u u u`, or the unit lines of fairseq-generate (`D-<id> TAB score TAB u u u`).
 Repeats are removed and durations predicted, unless --full-rate. References are one sentence a line in the order of the
-unit list, or `name|sentence` / `name TAB sentence` in any order. The last line printed is json.
+unit list, `name|sentence` / `name TAB sentence` in any order, or a table with columns `id` and `target`. The last line
+printed is json.
 """
 
 import argparse
@@ -78,6 +79,10 @@ def read_references(path, names: list[str]) -> list[str]:
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; references are one sentence a line")
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    columns = lines[0].split("\t") if lines else []
+    if "id" in columns and "target" in columns:
+        rows = [dict(zip(columns, line.split("\t"), strict=False)) for line in lines[1:]]
+        lines = [f"{row['id']}\t{row.get('target', '')}" for row in rows]
     separator = next((s for s in ("\t", "|") if all(s in line for line in lines)), None)
     if separator is None:
         if len(lines) < len(names):

@@ -136,6 +136,8 @@ def test_references_are_found_by_order_or_name(tmp_path):
     assert read(path, ["a", "b"]) == ["one", "two"]
     path.write_text("b\ttwo\na\tone\n")
     assert read(path, ["a", "b"]) == ["one", "two"]
+    path.write_text("id\tsource\ttarget\tvoice\nb\tdos\ttwo\tx\na\tuno\tone\tx\n")
+    assert read(path, ["a", "b"]) == ["one", "two"]
     with pytest.raises(ConfigError, match="no sentence for 'c'"):
         read(path, ["c"])
     path.write_text("one\n")
