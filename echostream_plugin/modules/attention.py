@@ -20,14 +20,28 @@ class Windows:
     mask: [B * N, 1, C + R + 1, M + L + C + R], True where a query may look; the last query is the summary. None: every
     query sees every key.
     summary_weights: [B or 1, N, 1, C] averages the valid frames of a segment.
-    query_table, key_table: rotary tables over the window, None without rotary position.
+    rotary: tables by position in the call, None without rotary position.
     """
 
     segment_frames: int
     mask: Tensor | None
     summary_weights: Tensor
-    query_table: tuple[Tensor, Tensor] | None
-    key_table: tuple[Tensor, Tensor] | None
+    rotary: "RotaryTables | None"
+
+
+@dataclass(frozen=True)
+class RotaryTables:
+    """Rotary tables of a call, counted from its first frame; only distances matter, so any origin does.
+
+    query: [N, C + R + 1, 1, D / 2H], the summary stands at its segment's start; frames: [L + NC, 1, D / 2H] keys of
+    left context and segments; memory: [N, 1, 1, D / 2H] puts all memory at the start of the segment that reads it;
+    right: [N, R, 1, D / 2H] keys of the right context.
+    """
+
+    query: tuple[Tensor, Tensor]
+    frames: tuple[Tensor, Tensor]
+    memory: tuple[Tensor, Tensor]
+    right: tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -52,8 +66,8 @@ class WindowShape:
         if valid is not None:
             weights = valid[:, :, None, : self.segment_frames].to(dtype)
         weights = weights / weights.sum(-1, keepdim=True)
-        tables = self._rotary_tables(head_dim, dtype, device) if head_dim else (None, None)
-        return Windows(self.segment_frames, self._mask(past_segments, valid), weights, *tables)
+        tables = self._rotary_tables(head_dim, dtype, device) if head_dim else None
+        return Windows(self.segment_frames, self._mask(past_segments, valid), weights, tables)
 
     def _valid_frames(self, lengths: Tensor) -> Tensor:
         """[B, N, C + R]: which frames exist. A segment wholly in the padding sees itself, as a softmax needs a key."""
@@ -79,13 +93,16 @@ class WindowShape:
         mask = torch.cat([frames.unsqueeze(2).expand(-1, -1, width, -1), summary.unsqueeze(2)], dim=2)
         return mask.flatten(0, 1).unsqueeze(1)
 
-    def _rotary_tables(self, head_dim: int, dtype, device) -> tuple:
-        """Positions count from the segment's first frame; memory and summary stand there, unrotated."""
-        frames = torch.arange(-self.left_frames, self.segment_frames + self.right_frames, device=device)
-        origin = frames.new_zeros(1)
-        queries = torch.cat([frames[self.left_frames :], origin])
-        keys = torch.cat([origin.expand(self.memory_size), frames])
-        return rotary_table(queries, head_dim, dtype), rotary_table(keys, head_dim, dtype)
+    def _rotary_tables(self, head_dim: int, dtype, device) -> RotaryTables:
+        starts = torch.arange(self.segments, device=device).unsqueeze(1) * self.segment_frames
+        within = starts + torch.arange(self.segment_frames + self.right_frames, device=device)
+        positions = {
+            "query": torch.cat([within, starts], dim=1).unsqueeze(2),
+            "frames": torch.arange(-self.left_frames, self.segments * self.segment_frames, device=device).unsqueeze(1),
+            "memory": starts.unsqueeze(2),
+            "right": within[:, self.segment_frames :].unsqueeze(2),
+        }
+        return RotaryTables(**{name: rotary_table(value, head_dim, dtype) for name, value in positions.items()})
 
 
 class EmformerAttention(nn.Module):
@@ -123,39 +140,61 @@ class EmformerAttention(nn.Module):
         count = windows.segment_frames
         summary = None if memory is None else windows.summary_weights @ frames[:, :, :count]
         attends = summary is not None and self.memory_kind == "attention"
-        query = self._split(self.query(torch.cat([frames, summary], dim=2) if attends else frames), 1)[0]
+        query = self.query(torch.cat([frames, summary], dim=2) if attends else frames)
 
         projected = self.key_value(frames)
         sequence = torch.cat([left_context, projected[:, :, :count].reshape(batch_size, -1, 2 * dim)], dim=1)
-        parts = [sequence.unfold(1, left_context.size(1) + count, count).transpose(2, 3)]
+        right = projected[:, :, count:] if width > count else None
         if memory is not None:
             bank = torch.cat([bank, self.key_value(memory)], dim=1)
-            memory_size = bank.size(1) - segments
-            parts.insert(0, bank[:, :-1].unfold(1, memory_size, 1).transpose(2, 3))
-            bank = bank[:, segments:]
-        if width > count:
-            parts.append(projected[:, :, count:])
-        key, value = self._split(torch.cat(parts, dim=2) if len(parts) > 1 else parts[0], 2)
-        out = self._attend(query, key, value, windows).view(batch_size, segments, -1, dim)
-        out = self.output(out)
-        written = self._written(out[:, :, -1] if attends else summary.squeeze(2)) if summary is not None else None
-        return out[:, :, :width], written, sequence[:, segments * count :], bank
+        key, value = self._gather(sequence, None if memory is None else bank, right, windows)
+        out = self.output(self._attend(query, key, value, windows))
 
-    def _split(self, x: Tensor, parts: int) -> Tensor:
-        """[B, N, X, parts * D] to [parts, B * N, H, X, D / H]."""
-        batch_size, segments, frames, _ = x.shape
-        return x.reshape(batch_size * segments, frames, parts, self.heads, -1).permute(2, 0, 3, 1, 4)
+        written = None if summary is None else self._written(out[:, :, -1] if attends else summary.squeeze(2))
+        next_bank = bank if memory is None else bank[:, segments:]
+        return out[:, :, :width], written, sequence[:, segments * count :], next_bank
+
+    def _gather(self, sequence: Tensor, bank: Tensor | None, right: Tensor | None, windows: Windows):
+        """The windows' keys and values, each [B * N, H, M + L + C + R, D / H].
+
+        sequence: [B, L + NC, 2D] of left context and segments; bank: [B, M + N, 2D]; right: [B, N, R, 2D]."""
+        count, tables = windows.segment_frames, windows.rotary
+        segments = windows.summary_weights.size(1)
+        width = sequence.size(1) - (segments - 1) * count
+        keys, values = [], []
+        if bank is not None:
+            memory = bank[:, :-1].unfold(1, bank.size(1) - segments, 1).transpose(2, 3)  # [B, N, M, 2D]
+            self._append(keys, values, memory, tables and tables.memory)
+        key, value = self._heads(sequence, 2).unbind(-3)
+        if tables:  # before the windows are cut: each frame lies in several
+            key = rotate(key, tables.frames)
+        for parts, part in ((keys, key), (values, value)):
+            parts.append(part.unfold(1, width, count).transpose(3, 4))  # [B, N, H, L + C, D / H]
+        if right is not None:
+            self._append(keys, values, right, tables and tables.right)
+        return [torch.cat(parts, dim=3).flatten(0, 1) for parts in (keys, values)]
+
+    def _append(self, keys: list, values: list, part: Tensor, table: tuple[Tensor, Tensor] | None) -> None:
+        """Split [B, N, X, 2D] into keys, rotated, and values, both [B, N, H, X, D / H]."""
+        key, value = self._heads(part, 2).unbind(-3)
+        keys.append((rotate(key, table) if table else key).transpose(2, 3))
+        values.append(value.transpose(2, 3))
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, windows: Windows) -> Tensor:
-        """query: [B * N, H, Q, D / H]; key, value: [B * N, H, K, D / H]; returns [B * N, Q, D]."""
-        queries = query.size(2)
-        if windows.query_table is not None:
-            query = rotate(query, tuple(table[:queries] for table in windows.query_table))
-            key = rotate(key, windows.key_table)
+        """query: [B, N, Q, D]; key, value: [B * N, H, K, D / H]; returns [B, N, Q, D]."""
+        heads = self._heads(query, 1).squeeze(-3)
+        queries = heads.size(2)
+        if windows.rotary:
+            heads = rotate(heads, tuple(table[:, :queries] for table in windows.rotary.query))
         mask = None if windows.mask is None else windows.mask[:, :, :queries]
         dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
-        return out.transpose(1, 2).flatten(2)
+        heads = heads.flatten(0, 1).transpose(1, 2)
+        out = F.scaled_dot_product_attention(heads, key, value, attn_mask=mask, dropout_p=dropout)
+        return out.transpose(1, 2).reshape(query.shape)
+
+    def _heads(self, x: Tensor, parts: int) -> Tensor:
+        """[..., parts * D] to [..., parts, H, D / H]."""
+        return x.unflatten(-1, (parts, self.heads, x.size(-1) // (parts * self.heads)))
 
     def _written(self, memory: Tensor) -> Tensor:
         return torch.tanh(memory) if self.tanh_on_memory else memory.clamp(-10, 10)

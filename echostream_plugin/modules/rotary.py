@@ -7,14 +7,16 @@ BASE = 10000.0
 
 
 def rotary_table(positions: Tensor, head_dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [P, head_dim / 2] for positions [P] (frames of 40 ms, negative ones lie in the past)."""
-    channels = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32)
-    angles = positions.float().unsqueeze(1) * BASE ** (-channels / head_dim)
+    """Cosines and sines [..., head_dim / 2] for positions [...] (frames of 40 ms, negative ones lie in the past).
+
+    Angles are taken in double precision, so that the position in a long utterance costs none."""
+    channels = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float64)
+    angles = positions.double().unsqueeze(-1) * BASE ** (-channels / head_dim)
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
 def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
-    """x: [..., P, head_dim] queries or keys; channel i turns together with channel i + head_dim / 2."""
+    """x: [..., head_dim] queries or keys, table: [..., head_dim / 2]; channels i and i + head_dim / 2 turn together."""
     cosine, sine = table
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cosine - b * sine, b * cosine + a * sine], dim=-1)

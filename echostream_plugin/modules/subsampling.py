@@ -72,7 +72,7 @@ class CausalSubsampling(nn.Module):
         convolution = self.convolutions[index]
         count = (inputs.size(2) - KERNEL) // STRIDE + 1
         if count > 0:
-            outputs = torch.relu(convolution(inputs[:, :, : (count - 1) * STRIDE + KERNEL]))
+            outputs = torch.relu_(convolution(inputs[:, :, : (count - 1) * STRIDE + KERNEL]))
         else:
             count = 0
             outputs = inputs.new_zeros(inputs.size(0), self.channels, 0, _halve(inputs.size(3)))
