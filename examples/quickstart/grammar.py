@@ -84,7 +84,7 @@ def sentence_count() -> int:
     return sum(synchronous.count_derivations(grammar(), symbol, memo) for symbol in sentence_symbols())
 
 
-# --- written form ----------------------------------------------------------------------------------------------------
+# --- written form -------------------------------------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=1)
@@ -114,7 +114,7 @@ def _words(text: str) -> list[str]:
     return WORD.findall(text.lower())
 
 
-# --- understanding -----------------------------------------------------------------------------------------------------
+# --- understanding ------------------------------------------------------------------------------------------
 
 
 def source_words(text: str) -> list[str]:
@@ -187,7 +187,7 @@ def nearest(source_sentence: str, n: int = 3) -> list[str]:
     return [sentence for sentence, _ in sorted(_examples(), key=likeness, reverse=True)[:n]]
 
 
-# --- the corpus --------------------------------------------------------------------------------------------------------
+# --- the corpus ---------------------------------------------------------------------------------------------
 
 
 def split_of(source: list[str], target: list[str]) -> str:
@@ -275,7 +275,7 @@ def word_frequencies(utterances: list[Utterance]) -> tuple[Counter[str], Counter
     )
 
 
-# --- command line --------------------------------------------------------------------------------------------------------
+# --- command line -------------------------------------------------------------------------------------------
 
 
 def _print_stats(corpus: dict[str, list[Utterance]]) -> None:
@@ -284,7 +284,8 @@ def _print_stats(corpus: dict[str, list[Utterance]]) -> None:
         several = sum(len(u.sentences) > 1 for u in utterances) / max(1, len(utterances))
         print(f"{split}: {len(utterances)} utterances, {several:.1%} of them of two or three sentences")
     train = corpus["train"]
-    for language, field, counts in zip(("Spanish", "English"), ("source", "target"), word_frequencies(train), strict=True):
+    sides = (("Spanish", "source"), ("English", "target"))
+    for (language, field), counts in zip(sides, word_frequencies(train), strict=True):
         lengths = Counter(len(_words(getattr(u, field))) for u in train)
         mean = sum(n * count for n, count in lengths.items()) / len(train)
         print(f"{language}: {len(counts)} word forms, {mean:.1f} words an utterance")
