@@ -13,6 +13,7 @@ written.tsv (both texts as they grew) and timeline.png; over all of them scores.
 import argparse
 import importlib.util
 import json
+import logging
 import re
 import shutil
 import sys
@@ -194,6 +195,7 @@ def summary(scores: dict, count: int) -> str:
 
 def main(argv=None) -> int:
     args = parse_args(argv)
+    logging.disable(logging.INFO)  # fairseq turns on everybody's
     try:
         return demo(args)
     except (DemoError, simul.SimulError, JudgeError) as error:

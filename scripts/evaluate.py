@@ -9,6 +9,7 @@ Every utterance is kept as it is done, so the same command goes on where it stop
 
 import argparse
 import datetime
+import logging
 import shlex
 import sys
 from pathlib import Path
@@ -119,6 +120,7 @@ def report(rows, args) -> str:
 
 def main(argv=None) -> int:
     args = parse_args(argv)
+    logging.disable(logging.INFO)  # fairseq turns on everybody's
     args.command = list(sys.argv[1:] if argv is None else argv)
     try:
         if not args.bundle.is_dir():

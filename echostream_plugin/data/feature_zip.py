@@ -39,7 +39,7 @@ class FeatureZip:
             file.truncate(end)
         self._zip = zipfile.ZipFile(self._part, "a", zipfile.ZIP_STORED)
         for name, entry in self.members.items():
-            member = zipfile.ZipInfo(f"{name}.npy", _DATE)
+            member = _member(name)
             member.header_offset = entry["offset"] - _LOCAL_HEADER_BYTES - len(member.filename.encode())
             member.file_size = member.compress_size = entry["size"]
             member.CRC = entry["crc"]
@@ -51,7 +51,7 @@ class FeatureZip:
         """Store [T, F] features; returns the journal's entry."""
         buffer = io.BytesIO()
         np.save(buffer, features.astype(np.float32))
-        member = zipfile.ZipInfo(f"{name}.npy", _DATE)
+        member = _member(name)
         self._zip.writestr(member, buffer.getvalue())
         self._zip.fp.flush()
         offset = member.header_offset + _LOCAL_HEADER_BYTES + len(member.filename.encode())
@@ -67,6 +67,12 @@ class FeatureZip:
         self._log.close()
         os.replace(self._journal, index_path(self.path))
         os.replace(self._part, self.path)
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    member = zipfile.ZipInfo(f"{name}.npy", _DATE)
+    member.external_attr = 0o644 << 16
+    return member
 
 
 def index_path(zip_path) -> Path:

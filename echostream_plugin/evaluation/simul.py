@@ -158,7 +158,9 @@ def _wait(workers, shards, total: int, progress) -> None:
         try:
             while True:
                 running = [process for process, _ in workers if process.poll() is None]
-                bar.update(sum(_lines(folder / LOG) for folder, _, _ in shards) - bar.n)
+                news = sum(_lines(folder / LOG) for folder, _, _ in shards) - bar.n
+                if news:
+                    bar.update(news)
                 failed = [(p, folder) for p, folder in workers if p.poll() not in (None, 0)]
                 if failed:
                     process, folder = failed[0]

@@ -1,0 +1,148 @@
+"""Training data: the feature zip goes on after an interruption and fairseq's reader finds every member."""
+
+import zipfile
+
+import numpy as np
+import pytest
+import yaml
+
+from echostream_plugin.data import DataError
+from echostream_plugin.data.feature_zip import FeatureZip, Moments, index_path, read_index, read_member
+from echostream_plugin.data.pieces import load_pieces, train_pieces, write_configs, write_task_table
+from echostream_plugin.data.tables import keyed_lines, normalise, read_table, write_table
+from echostream_plugin.data.units import load_centres, nearest_units, read_units, reduce_units, write_units
+
+FEATURES = {f"clip_{n}": np.random.default_rng(n).normal(size=(5 + n, 80)).astype(np.float32) for n in range(4)}
+
+
+def build_zip(path, interrupt_after=None, torn=b""):
+    store = FeatureZip(path)
+    for number, (name, features) in enumerate(FEATURES.items()):
+        if number == interrupt_after:
+            with open(store._part, "ab") as file:
+                file.write(torn)
+            store._zip.fp.close()
+            store._zip.fp = None
+            store._log.close()
+            return
+        if name not in store.members:
+            store.add(name, features)
+    store.close()
+
+
+def test_an_interrupted_zip_goes_on_and_equals_a_whole_one(tmp_path):
+    build_zip(tmp_path / "whole.zip")
+    build_zip(tmp_path / "cut.zip", interrupt_after=2, torn=b"PK half a member")
+    with open(tmp_path / "cut.zip.part.jsonl", "a") as journal:
+        journal.write('{"id": "clip_2", "off')
+    assert not (tmp_path / "cut.zip").exists()
+    build_zip(tmp_path / "cut.zip")
+    assert (tmp_path / "cut.zip").read_bytes() == (tmp_path / "whole.zip").read_bytes()
+    assert zipfile.ZipFile(tmp_path / "cut.zip").testzip() is None
+    index = read_index(tmp_path / "cut.zip")
+    assert list(index) == list(FEATURES)
+    for name, features in FEATURES.items():
+        assert np.array_equal(read_member(tmp_path / "cut.zip", index[name]), features)
+        assert index[name]["frames"] == len(features)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "cut.zip", "cut.zip.jsonl", "whole.zip", "whole.zip.jsonl",
+    ]  # fmt: skip
+
+
+def test_fairseq_reads_a_member_by_offset_and_size(tmp_path):
+    pytest.importorskip("fairseq")
+    from fairseq.data.audio.audio_utils import get_features_or_waveform
+
+    build_zip(tmp_path / "f.zip")
+    entry = read_index(tmp_path / "f.zip")["clip_1"]
+    read = get_features_or_waveform(f"{tmp_path}/f.zip:{entry['offset']}:{entry['size']}")
+    assert np.array_equal(read, FEATURES["clip_1"])
+
+
+def test_a_zip_that_is_not_there_or_lost_its_data_is_named(tmp_path):
+    with pytest.raises(DataError, match="f.zip: no finished feature zip.*build_features.py"):
+        read_index(tmp_path / "f.zip")
+    build_zip(tmp_path / "f.zip", interrupt_after=2)
+    (tmp_path / "f.zip.part").write_bytes(b"")
+    with pytest.raises(DataError, match="f.zip.part: shorter than its journal"):
+        FeatureZip(tmp_path / "f.zip")
+    assert index_path(tmp_path / "f.zip").name == "f.zip.jsonl"
+
+
+def test_moments_are_those_of_all_frames(tmp_path):
+    moments = Moments()
+    for features in FEATURES.values():
+        moments.add(features)
+    moments.save(tmp_path / "gcmvn.npz")
+    frames = np.concatenate(list(FEATURES.values()))
+    saved = np.load(tmp_path / "gcmvn.npz")
+    assert np.allclose(saved["mean"], frames.mean(0), atol=1e-5) and np.allclose(saved["std"], frames.std(0), atol=1e-5)
+    with pytest.raises(DataError, match="no training frames"):
+        Moments().save(tmp_path / "none.npz")
+
+
+def test_tables_survive_tabs_backslashes_and_missing_columns(tmp_path):
+    write_table(tmp_path / "t.tsv", ("id", "text"), [{"id": "a", "text": 'one\ttwo\n"three\\'}])
+    assert read_table(tmp_path / "t.tsv", ("id",)) == [{"id": "a", "text": 'one two "three'}]
+    with pytest.raises(DataError, match="t.tsv: no column 'units'; it has id, text"):
+        read_table(tmp_path / "t.tsv", ("units",))
+    with pytest.raises(DataError, match="none.tsv: no such table"):
+        read_table(tmp_path / "none.tsv")
+    assert normalise("L'Assemblée, nationale !") == "lassemblée nationale"
+
+
+def test_pieces_and_dictionary_have_the_same_numbers(tmp_path):
+    sentences = [f"the {a} goes to the {b}" for a in ("train", "bus", "man") for b in ("hotel", "bank", "sea")] * 5
+    processor = train_pieces(tmp_path / "src", "spm", sentences, 40)
+    lines = (tmp_path / "src" / "spm.txt").read_text().splitlines()
+    pieces = [processor.id_to_piece(number) for number in range(processor.get_piece_size())]
+    assert [line.split()[0] for line in lines] == pieces[4:]
+    again = load_pieces(tmp_path / "src" / "spm.model")
+    write_task_table(tmp_path / "src" / "dev.tsv", [{"id": "x", "text": "The train!"}], "text", again)
+    assert read_table(tmp_path / "src" / "dev.tsv")[0]["tgt_text"].replace(" ", "").replace("▁", " ") == " the train"
+    write_configs(tmp_path / "fbank2unit", tmp_path / "src" / "spm.txt", tmp_path / "src" / "spm.txt")
+    tasks = yaml.safe_load((tmp_path / "fbank2unit" / "config_mtl_asr_st_ctcst.yaml").read_text())
+    assert list(tasks) == ["target_unigram", "source_unigram", "ctc_target_unigram"]
+    assert tasks["source_unigram"]["dict"] == "../src/spm.txt" and tasks["source_unigram"]["data"] == "../src"
+    data = yaml.safe_load((tmp_path / "fbank2unit" / "config_gcmvn.yaml").read_text())
+    assert data["global_cmvn"]["stats_npz_path"] == "../gcmvn.npz"
+    with pytest.raises(DataError, match="no such SentencePiece model"):
+        load_pieces(tmp_path / "none.model")
+
+
+def test_units_are_the_nearest_centres_and_a_run_goes_on(tmp_path):
+    centres = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 5.0]], np.float32)
+    np.save(tmp_path / "km.npy", centres)
+    features = np.array([[0.9, 0.2], [0.1, 4.0], [0.2, 0.1]], np.float32)
+    assert nearest_units(features, load_centres(tmp_path / "km.npy")) == [1, 2, 0]
+    with pytest.raises(DataError, match="3 dimensions"):
+        nearest_units(np.zeros((1, 3), np.float32), centres)
+    assert reduce_units([5, 5, 7, 5, 5]) == [5, 7, 5] and reduce_units([]) == []
+    rows = [{"id": f"u{n}", "tgt_wav": str(tmp_path / f"{n}.wav")} for n in range(3)]
+    for row in rows[:2]:
+        (tmp_path / row["tgt_wav"]).touch()
+    with pytest.raises(DataError, match="2.wav: no such recording"):
+        write_units(tmp_path / "units.txt", rows, lambda wav: [1, 1, 2], progress=None)
+    with open(tmp_path / "units.txt.part", "a") as log:
+        log.write("u2|1 1")
+    (tmp_path / "2.wav").touch()
+    asked = []
+    write_units(tmp_path / "units.txt", rows, lambda wav: asked.append(wav) or [3], progress=None)
+    assert asked == [str(tmp_path / "2.wav")]
+    assert read_units(tmp_path / "units.txt") == {"u0": [1, 1, 2], "u1": [1, 1, 2], "u2": [3]}
+
+
+def test_a_kmeans_file_is_read_from_joblib_and_others_are_refused(tmp_path, capsys):
+    joblib, cluster = pytest.importorskip("joblib"), pytest.importorskip("sklearn.cluster")
+    frames = np.random.default_rng(0).normal(size=(50, 4))
+    model = cluster.KMeans(3, n_init=1, random_state=0).fit(frames)
+    joblib.dump(model, tmp_path / "km.bin")
+    centres = load_centres(tmp_path / "km.bin")
+    assert "is a pickle" in capsys.readouterr().out
+    assert nearest_units(frames.astype(np.float32), centres) == model.predict(frames).tolist()
+    joblib.dump({"a": 1}, tmp_path / "other.bin")
+    with pytest.raises(DataError, match="other.bin: is not a scikit-learn k-means model"):
+        load_centres(tmp_path / "other.bin")
+    with pytest.raises(DataError, match="none.bin: no such k-means model"):
+        load_centres(tmp_path / "none.bin")
+    assert keyed_lines(tmp_path / "none.txt") == {}
