@@ -1,12 +1,13 @@
 """EchoStream: simultaneous speech-to-speech translation on an Emformer, as a fairseq plugin.
 
-Importing the package registers task, criterion and models with fairseq where fairseq is installed; the inference core
-(`echostream_plugin.inference`) works without it.
+fairseq's `--user-dir` imports this package, which registers task, criterion and models. Where fairseq is not running,
+nothing of it is loaded: the inference core (`echostream_plugin.inference`) works alone. A program of yours that uses
+both asks for the registration by `import echostream_plugin.fairseq_ext`.
 """
 
-import importlib.util
+import sys
 
 __version__ = "0.1.0"
 
-if importlib.util.find_spec("fairseq") is not None and importlib.util.find_spec("echostream_plugin.fairseq_ext") is not None:
+if "fairseq" in sys.modules:
     from echostream_plugin import fairseq_ext  # noqa: F401  registration

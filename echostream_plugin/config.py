@@ -107,7 +107,8 @@ class ModelConfig:
 
     def __post_init__(self):
         for name in ("asr", "st"):
-            _require(getattr(self, name).dim == self.encoder.dim, f"{name}.dim must equal encoder.dim {self.encoder.dim}")
+            fits = getattr(self, name).dim == self.encoder.dim
+            _require(fits, f"{name}.dim must equal encoder.dim {self.encoder.dim}")
         _require(self.mt.encoder_dim == self.encoder.dim, f"mt.encoder_dim must equal encoder.dim {self.encoder.dim}")
         _require(self.unit.dim == self.mt.dim, f"unit.dim must equal mt.dim {self.mt.dim}")
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import soundfile
 import torch
 from fairseq.data.audio import speech_to_speech_dataset as s2s
 from fairseq.data.audio.audio_utils import get_features_or_waveform, parse_path
@@ -10,7 +11,7 @@ from fairseq.data.audio.speech_to_text_dataset import SpeechToTextDatasetCreator
 from fairseq.data.data_utils import numpy_seed
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.inference.features import file_features
+from echostream_plugin.inference.features import MEL_BINS, features_of
 
 
 class SpeechToUnitDataset(s2s.SpeechToSpeechMultitaskDataset):
@@ -26,6 +27,12 @@ class SpeechToUnitDataset(s2s.SpeechToSpeechMultitaskDataset):
     def set_epoch(self, epoch):
         super().set_epoch(epoch)
         self._epoch = epoch
+
+    def batch_by_size(self, indices, **limits):
+        """fairseq's batches, and what its batcher leaves out: a last batch that its size multiple does not fill."""
+        batches = super().batch_by_size(indices, **limits)
+        batched = sum(len(batch) for batch in batches)
+        return batches if batched == len(indices) else [*batches, indices[batched:]]
 
     def _get_source_audio(self, index):
         path = self.audio_paths[index]
@@ -43,10 +50,11 @@ def load_features(path: str) -> np.ndarray:
     try:
         file_path, window = parse_path(path)
         if not window and Path(file_path).suffix != ".npy":
-            return file_features(file_path)
+            samples, rate = soundfile.read(file_path, dtype="float32", always_2d=True)
+            return features_of(samples, rate, np.zeros(MEL_BINS), np.ones(MEL_BINS))
         return get_features_or_waveform(path)
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file; check the src_audio column of the manifest") from error
+    except (FileNotFoundError, soundfile.LibsndfileError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); check the src_audio column of the manifest") from error
 
 
 def load_split(root: str, split: str, data_cfg, target_dictionary, multitask: dict, seed: int) -> SpeechToUnitDataset:

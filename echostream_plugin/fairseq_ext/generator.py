@@ -9,7 +9,7 @@ from fairseq.sequence_generator import SequenceGenerator
 from torch import Tensor, nn
 
 from echostream_plugin.decoders.ctc import greedy_collapse
-from echostream_plugin.inference.dictionary import join_pieces
+from echostream_plugin.inference.dictionary import Dictionary
 from echostream_plugin.model import EOS, PAD, S2STModel, Waits, padding_mask
 
 _UNK = 3
@@ -32,8 +32,9 @@ class TwoPassGenerator(nn.Module):
         super().__init__()
         if len(models) != 1:
             raise ValueError(f"ensembles are not supported: give one --path, not {len(models)}")
-        self.model: S2STModel = models[0].eval()
+        self.model: S2STModel = models[0]  # fairseq has put it in evaluation mode
         self.waits = waits or Waits()
+        self.symbols_to_strip_from_output = {EOS}  # asked for by fairseq-generate
         self.source_dictionary = source_dictionary
         self.target_dictionary = target_dictionary
         self.search = SequenceGenerator(
@@ -121,8 +122,8 @@ def ctc_texts(logits: Tensor, lengths: Tensor, dictionary) -> list[str]:
 
 
 def text_of(tokens, dictionary) -> str:
-    """Text of fairseq token indices: pieces joined, special symbols left out."""
-    return join_pieces(dictionary[int(token)] for token in tokens if int(token) >= 4)
+    """Text of token indices under a fairseq dictionary: pieces joined, special symbols left out."""
+    return Dictionary(dictionary.symbols).text(int(token) for token in tokens)
 
 
 def _hypothesis(units: Tensor, scores: Tensor) -> dict:

@@ -86,11 +86,12 @@ def echostream_tiny(args):
         encoder_ffn_embed_dim=768,
         subsampling_channels=32,
         memory_size=4,
+        left_context_frames=24,
         translation_decoder_layers=2,
         synthesizer_encoder_layers=1,
         decoder_layers=2,
         decoder_embed_dim=192,
         decoder_attention_heads=4,
         decoder_ffn_embed_dim=768,
-        ctc_upsample_rate=16,
+        ctc_upsample_rate=10,
     )

@@ -25,15 +25,6 @@ class SpeechToSpeechCTCTask(SpeechToSpeechTask):
 
     blank_symbol = "<blank>"
 
-    @classmethod
-    def add_args(cls, parser):
-        SpeechToSpeechTask.add_args(parser)
-        parser.add_argument("--beam-mt", type=int, default=1, metavar="N", help="beam size of the MT decoder (offline)")
-        parser.add_argument(
-            "--max-len-a-mt", type=float, default=0.0, metavar="A", help="MT length limit: A per mel frame plus B"
-        )
-        parser.add_argument("--max-len-b-mt", type=int, default=200, metavar="B", help="see --max-len-a-mt")
-
     def __init__(self, args, tgt_dict, infer_tgt_lang_id=None):
         LegacyFairseqTask.__init__(self, args)
         if not args.target_is_code:
@@ -74,9 +65,9 @@ class SpeechToSpeechCTCTask(SpeechToSpeechTask):
             models,
             source_dictionary=self.multitask_tasks["source_unigram"].target_dictionary,
             target_dictionary=self.target_dictionary_mt,
-            beam_size=getattr(args, "beam_mt", None) or getattr(self.args, "beam_mt", 1),
-            max_len_a=getattr(self.args, "max_len_a_mt", 0.0),
-            max_len_b=getattr(self.args, "max_len_b_mt", 200),
+            beam_size=max(1, getattr(args, "beam_mt", 1)),
+            max_len_a=getattr(args, "max_len_a_mt", 0.0),
+            max_len_b=getattr(args, "max_len_b_mt", 200),
             length_penalty=getattr(args, "lenpen", 1),
         )
 

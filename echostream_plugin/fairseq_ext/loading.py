@@ -1,0 +1,118 @@
+"""A checkpoint of fairseq-train, with its data folder, as a `Bundle` for the inference core."""
+
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from echostream_plugin.config import ConfigError
+from echostream_plugin.fairseq_ext.task import SpeechToSpeechCTCTask
+from echostream_plugin.inference.bundle import Bundle, save_bundle
+from echostream_plugin.inference.dictionary import Dictionary
+from echostream_plugin.vocoder import load_public_checkpoint, load_vocoder
+
+
+def load_checkpoint_bundle(
+    model_path, data_bin=None, config_yaml=None, multitask_config_yaml=None, vocoder=None, vocoder_cfg=None
+) -> Bundle:
+    """Build the model that a checkpoint holds; options left out are those it was trained with.
+
+    model_path: a checkpoint, or several separated by commas whose parameters are averaged; data_bin: the folder of the
+    yamls; vocoder: a folder of ours, or a public checkpoint with its json in `vocoder_cfg`. Only tensors and plain
+    values are unpickled. Raises ConfigError for files that are missing or do not fit together."""
+    args, state = read_checkpoint(model_path)
+    for name, value in (
+        ("data", data_bin),
+        ("config_yaml", config_yaml),
+        ("multitask_config_yaml", multitask_config_yaml),
+    ):
+        if value:
+            setattr(args, name, str(value))
+    task = SpeechToSpeechCTCTask.setup_task(args)
+    model = task.build_model(args)
+    load_parameters(model, state, model_path)
+    stats = np.load(task.data_cfg.config["global_cmvn"]["stats_npz_path"])
+    return Bundle(
+        model=model,
+        config=model.config,
+        source_dictionary=_dictionary(task, "source_unigram"),
+        target_dictionary=_dictionary(task, "target_unigram"),
+        cmvn_mean=stats["mean"],
+        cmvn_std=stats["std"],
+        vocoder=_vocoder(vocoder, vocoder_cfg),
+        card={"checkpoint": Path(str(model_path)).name},
+    )
+
+
+def export_bundle(folder, model_path, data_bin=None, vocoder=None, card: dict | None = None) -> Path:
+    """Write the bundle of a checkpoint (see `load_checkpoint_bundle`) into a folder."""
+    args, _ = read_checkpoint(model_path)
+    bundle = load_checkpoint_bundle(model_path, data_bin)
+    task = SpeechToSpeechCTCTask.setup_task(Namespace(**{**vars(args), "data": data_bin or args.data}))
+    source, target = (
+        Path(task.multitask_tasks[name].args.config["dict"]) for name in ("source_unigram", "target_unigram")
+    )
+    return save_bundle(
+        folder,
+        bundle.model,
+        source_dictionary=source,
+        target_dictionary=target,
+        gcmvn=task.data_cfg.config["global_cmvn"]["stats_npz_path"],
+        vocoder=vocoder,
+        source_spm=_beside(source),
+        target_spm=_beside(target),
+        card={**bundle.card, **(card or {})},
+    )
+
+
+def read_checkpoint(model_path) -> tuple[Namespace, dict]:
+    """The training options and the (averaged) parameters of one or several checkpoints."""
+    states, args = [], None
+    for path in str(model_path).split(","):
+        if not Path(path).is_file():
+            raise ConfigError(f"{path}: no such checkpoint")
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(checkpoint, dict) or "model" not in checkpoint:
+            raise ConfigError(f"{path}: not a checkpoint of fairseq-train")
+        states.append(checkpoint["model"])
+        args = checkpoint.get("args") or checkpoint["cfg"]["model"]
+    names = states[0].keys()
+    if any(state.keys() != names for state in states):
+        raise ConfigError(f"{model_path}: checkpoints of different models cannot be averaged")
+    return args, {name: sum(state[name].float() for state in states) / len(states) for name in names}
+
+
+def load_parameters(model, state: dict, where) -> None:
+    """Load a state dict; raises ConfigError that names what is missing, unknown or of another shape."""
+    wanted = model.state_dict()
+    problems = [f"missing {name}" for name in wanted if name not in state]
+    problems += [f"unknown {name}" for name in state if name not in wanted]
+    problems += [
+        f"{name} has shape {list(state[name].shape)}, the options give {list(wanted[name].shape)}"
+        for name in state
+        if name in wanted and state[name].shape != wanted[name].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
+        raise ConfigError(
+            f"{where}: does not fit its options and dictionaries: {'; '.join(problems[:4])}{more}. "
+            "Was it trained with these dictionaries?"
+        )
+    model.load_state_dict(state)
+
+
+def _dictionary(task, name: str) -> Dictionary:
+    return Dictionary(tuple(task.multitask_tasks[name].target_dictionary.symbols))
+
+
+def _vocoder(vocoder, vocoder_cfg):
+    if not vocoder:
+        return None
+    return load_public_checkpoint(vocoder, vocoder_cfg) if vocoder_cfg else load_vocoder(vocoder)
+
+
+def _beside(dictionary: Path) -> Path | None:
+    """The SentencePiece model that lies beside its dictionary, where there is one."""
+    path = dictionary.with_suffix(".model")
+    return path if path.is_file() else None

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Trains the quickstart model from nothing: corpus, vocoder, model, bundle, evaluation.
+#
+#   examples/quickstart/train.sh [WORK]          WORK: folder for everything that is made, default work/quickstart
+#
+# Every step goes on where it was stopped: run the same command again. Environment:
+#   PYTHON           the interpreter to use (default: .venv/bin/python where `make venv` made one, else python3)
+#   JOBS             processes for corpus and evaluation (default 2)
+#   VOCODER_MINUTES  training time of the vocoder (default 75)
+#   MAX_UPDATE       updates of the model (default 9000)
+#   STEPS            which steps to run (default "corpus vocoder model bundle evaluation")
+set -euo pipefail
+
+cd "$(dirname "$0")/../.."
+WORK=${1:-work/quickstart}
+PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
+JOBS=${JOBS:-2}
+STEPS=${STEPS:-corpus vocoder model bundle evaluation}
+CORPUS=$WORK/corpus
+SAVE=$WORK/checkpoints
+
+step() { [[ " $STEPS " == *" $1 "* ]] && echo "== $1"; }
+
+if step corpus; then
+  "$PYTHON" examples/quickstart/build_corpus.py --out "$CORPUS" --jobs "$JOBS"
+fi
+
+UNITS=$("$PYTHON" -c "import json, sys; print(json.load(open(sys.argv[1]))['units'])" "$CORPUS/settings.json")
+K=$("$PYTHON" -c "import json, sys; print(json.load(open(sys.argv[1]))['clusters'])" "$CORPUS/settings.json")
+
+if step vocoder; then
+  "$PYTHON" scripts/train_vocoder.py --preset small --num-units "$K" \
+    --units "$CORPUS/units/$UNITS/train.txt" --dev-units "$CORPUS/units/$UNITS/dev.txt" \
+    --wav-dir "$CORPUS/tgt_wav" --out "$WORK/vocoder" --max-minutes "${VOCODER_MINUTES:-75}"
+fi
+
+if step model; then
+  "$PYTHON" -m fairseq_cli.train "$CORPUS/fbank2unit" --user-dir echostream_plugin \
+    --task speech_to_speech_ctc --config-yaml config_gcmvn.yaml --multitask-config-yaml config_mtl_asr_st_ctcst.yaml \
+    --target-is-code --target-code-size "$K" --vocoder code_hifigan \
+    --criterion speech_to_unit_2pass_ctc_asr_st --label-smoothing 0.1 --k1 0 --n1 1 --k2 0 --n2 1 \
+    --multichunk --multichunk-sizes 8,8,16,24,0 --autocast bf16 \
+    --arch echostream_tiny --uni-encoder --dropout 0.1 --attention-dropout 0 --relu-dropout 0 \
+    --train-subset train --valid-subset dev --save-dir "$SAVE" --tensorboard-logdir "$WORK/tensorboard" \
+    --optimizer adam --adam-betas "(0.9,0.98)" --clip-norm 5.0 --lr 0.0015 --lr-scheduler inverse_sqrt \
+    --warmup-updates 600 --warmup-init-lr 1e-7 --max-tokens 6000 --max-target-positions 1200 \
+    --max-update "${MAX_UPDATE:-9000}" --save-interval-updates 500 --keep-interval-updates 5 --no-epoch-checkpoints \
+    --validate-interval-updates 500 --validate-interval 1000 --num-workers 1 --seed 1 --cpu --log-interval 50
+fi
+
+if step bundle; then
+  "$PYTHON" scripts/make_bundle.py --checkpoint "$SAVE/checkpoint_best.pt" --data "$CORPUS/fbank2unit" \
+    --vocoder "$WORK/vocoder" --samples "$CORPUS/simuleval/test" --out "$WORK/bundle"
+fi
+
+if step evaluation; then
+  "$PYTHON" scripts/evaluate.py --bundle "$WORK/bundle" --data "$CORPUS/simuleval/test" --output "$WORK/evaluation" --jobs "$JOBS"
+fi

@@ -1,0 +1,172 @@
+"""fairseq-train with the plugin: it learns, it resumes, its draws are under the seed, bad data is told clearly."""
+
+import shutil
+
+import pytest
+import torch
+import yaml
+from miniature import run_cli, task_arguments, train
+
+from echostream_plugin.config import ConfigError
+
+
+def test_resumed_training_equals_uninterrupted(corpus, tmp_path):
+    draws = ("--multichunk", "--n2", "-1")
+    whole = train(corpus, tmp_path / "whole", *draws, updates=6)
+    train(corpus, tmp_path / "halves", *draws, updates=3)
+    resumed = train(corpus, tmp_path / "halves", *draws, updates=6)
+    assert whole["optimizer_history"][-1]["num_updates"] == resumed["optimizer_history"][-1]["num_updates"] == 6
+    for name, weights in whole["model"].items():
+        assert torch.equal(weights, resumed["model"][name]), name
+
+
+def test_another_seed_gives_another_model(corpus, tmp_path):
+    one = train(corpus, tmp_path / "one", updates=1)["model"]
+    two = train(corpus, tmp_path / "two", "--seed", "2", updates=1)["model"]
+    assert any(not torch.equal(one[name], two[name]) for name in one)
+
+
+def test_it_learns_and_generates(corpus, tmp_path, capsys):
+    """Four hundred updates on twelve utterances: most are heard, translated and spoken right, and they differ."""
+    train(corpus, tmp_path / "model", "--dropout", "0", "--lr", "0.005", "--warmup-updates", "30", updates=400)
+    capsys.readouterr()
+    run_cli(
+        "fairseq_cli.generate",
+        [*task_arguments(corpus), "--path", str(tmp_path / "model" / "checkpoint_last.pt"), "--gen-subset", "train",
+         "--beam-mt", "3", "--max-tokens", "2000", "--cpu", "--results-path", str(tmp_path / "out")],
+    )  # fmt: skip
+    lines = capsys.readouterr().out.splitlines()
+    reference = {i: row.split("\t") for i, row in enumerate((corpus / "train.tsv").read_text().splitlines()[1:])}
+    heard = {int(line.split("\t")[0][2:]): line.split("\t")[1] for line in lines if line.startswith("A-")}
+    translated = {int(line.split("\t")[0][2:]): line.split("\t")[1] for line in lines if line.startswith("D-")}
+    assert sorted(heard) == sorted(translated) == list(range(12))
+    sources = {i: row[3].replace(" ", "").replace("▁", " ").strip() for i, row in reference.items()}
+    targets = {i: row[4].replace(" ", "").replace("▁", " ").strip() for i, row in reference.items()}
+    assert sum(heard[i] == sources[i] for i in range(12)) >= 9
+    assert sum(translated[i] == targets[i] for i in range(12)) >= 9
+    results = (tmp_path / "out" / "generate-train.txt").read_text().splitlines()
+    units = {int(line.split("\t")[0][2:]): line.split("\t")[2] for line in results if line.startswith("D-")}
+    assert sum(units[i] == reference[i][5] for i in range(12)) >= 6
+    assert len(set(units.values())) > 3  # a collapsed model says the same for every utterance
+
+
+@pytest.mark.parametrize(
+    "file, change, message",
+    [
+        ("config_gcmvn.yaml", lambda c: c["global_cmvn"].update(stats_npz_path="none.npz"), "stats_npz_path.*none.npz"),
+        ("config_mtl.yaml", lambda c: c["source_unigram"].update(dict="no.txt"), "source_unigram.dict.*no.txt"),
+        ("config_mtl.yaml", lambda c: c.pop("ctc_target_unigram"), "no task named ctc_target_unigram"),
+    ],
+)
+def test_wrong_yaml_is_named(corpus, tmp_path, file, change, message):
+    shutil.copytree(corpus.parent, tmp_path / "corpus")
+    path = tmp_path / "corpus" / "fbank2unit" / file
+    config = yaml.safe_load(path.read_text())
+    change(config)
+    path.write_text(yaml.safe_dump(config))
+    with pytest.raises(ConfigError, match=message):
+        train(tmp_path / "corpus" / "fbank2unit", tmp_path / "save", updates=1)
+
+
+def test_audio_of_any_rate_in_the_manifest(corpus, tmp_path):
+    """src_audio may name wav or flac files; 44.1 kHz stereo gives the features of its 16 kHz mono version."""
+    import numpy as np
+    import soundfile
+
+    from echostream_plugin.fairseq_ext.dataset import load_features
+
+    time = np.arange(44100) / 44100
+    tone = 0.3 * np.sin(2 * np.pi * 440 * time)
+    soundfile.write(tmp_path / "stereo.flac", np.stack([tone, tone], 1), 44100)
+    soundfile.write(tmp_path / "mono.wav", 0.3 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000), 16000)
+    stereo, mono = load_features(str(tmp_path / "stereo.flac")), load_features(str(tmp_path / "mono.wav"))
+    assert stereo.shape == mono.shape == (98, 80)
+    loud = mono[5:-5] > mono.max() - 6
+    assert np.abs(stereo[5:-5] - mono[5:-5])[loud].max() < 0.2
+    with pytest.raises(ConfigError, match="missing.wav"):
+        load_features(str(tmp_path / "missing.wav"))
+
+
+def test_every_utterance_is_batched(corpus):
+    """fairseq's batcher forgets a last batch that does not fill its size multiple."""
+    from miniature import load_task
+
+    task, dataset = load_task(corpus)
+    batches = task.get_batch_iterator(dataset, max_tokens=2000, required_batch_size_multiple=8).frozen_batches
+    assert sorted(index for batch in batches for index in batch) == list(range(12))
+
+
+def test_bundle_of_a_checkpoint_translates(corpus, tmp_path):
+    """A checkpoint becomes a bundle whose outputs are those of the training model, to half precision."""
+    from echostream_plugin.fairseq_ext.loading import export_bundle, load_checkpoint_bundle
+    from echostream_plugin.inference.bundle import load_bundle
+
+    train(corpus, tmp_path, updates=2)
+    path = tmp_path / "checkpoint_last.pt"
+    trained, exported = load_checkpoint_bundle(path), load_bundle(export_bundle(tmp_path / "bundle", path))
+    features = torch.randn(1, 100, 80)
+    for name in ("encoder",):
+        expected, actual = (getattr(b.model, name)(features, torch.tensor([100]))[0] for b in (trained, exported))
+        assert torch.allclose(expected, actual, atol=0.05)
+    assert exported.target_dictionary.symbols[4:] == ("▁one", "▁two", "▁three", "▁four")
+
+
+def test_checkpoint_with_other_dictionaries_is_refused(corpus, tmp_path):
+    from echostream_plugin.fairseq_ext.loading import load_checkpoint_bundle
+
+    train(corpus, tmp_path / "save", updates=1)
+    shutil.copytree(corpus.parent, tmp_path / "corpus")
+    dictionary = tmp_path / "corpus" / "tgt_unigram" / "dict.txt"
+    dictionary.write_text(dictionary.read_text(encoding="utf-8") + "▁five 1\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="trained with these dictionaries"):
+        load_checkpoint_bundle(tmp_path / "save" / "checkpoint_last.pt", tmp_path / "corpus" / "fbank2unit")
+
+
+def test_equal_lengths_and_places_in_the_batch_do_not_matter(corpus):
+    """Equal target lengths have a unit loss, and an utterance's unit logits are the same anywhere in a batch."""
+    from miniature import load_task
+
+    from echostream_plugin.fairseq_ext.criterion import ctc_loss
+
+    task, dataset = load_task(corpus)
+    torch.manual_seed(0)
+    model = task.build_model(task.args).eval()
+    sample = dataset.collater([dataset[i] for i in (0, 3, 6)])  # all of two words
+    features, lengths = sample["net_input"]["src_tokens"], sample["net_input"]["src_lengths"]
+    tokens = sample["multitask"]["target_unigram"]["net_input"]["prev_output_tokens"]
+    output = model(features, lengths, tokens)
+    loss = ctc_loss(output.unit_logits, output.unit_lengths, sample["target"], output.unit_logits.size(-1) - 1)
+    assert torch.isfinite(loss) and loss > 0
+    flipped = model(features.flip(0), lengths.flip(0), tokens.flip(0))
+    assert torch.allclose(flipped.unit_logits.flip(0), output.unit_logits, atol=1e-5)
+    assert not torch.allclose(output.unit_logits[:, :6], output.unit_logits[:, 6:12], atol=1e-3)  # positions in time
+
+
+def test_dropout_is_as_asked(corpus):
+    from miniature import load_task
+
+    task, _ = load_task(corpus, "--dropout", "0.25", "--attention-dropout", "0.125", "--relu-dropout", "0.0625")
+    model = task.build_model(task.args)
+    for part in (model.config.encoder, model.config.mt, model.config.unit):
+        assert (part.dropout, part.attention_dropout, part.activation_dropout) == (0.25, 0.125, 0.0625)
+
+
+def test_every_draw_is_under_the_seed(corpus):
+    """Chunk sizes and n2 repeat with torch's seed, whatever Python's own generator does."""
+    import random
+
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+    from miniature import load_task
+
+    task, _ = load_task(corpus, "--multichunk", "--n2", "-1")
+    criterion = task.build_criterion(convert_namespace_to_omegaconf(task.args).criterion).train()
+
+    def draws(python_seed):
+        random.seed(python_seed)
+        torch.manual_seed(7)
+        return [criterion.draw(9) for _ in range(20)]
+
+    first = draws(1)
+    assert first == draws(2)
+    assert len({segment for _, segment in first}) > 2 and len({waits.n2 for waits, _ in first}) > 2
+    assert not criterion.eval().draw(9)[1]  # validation draws nothing
