@@ -12,6 +12,7 @@ INCHES_PER_SECOND = 2.0
 ROW_INCHES = 0.24
 WAVE_INCHES = 1.15
 ENVELOPE_COLUMNS = 2400
+LABEL_LETTERS = 44
 
 
 def draw_timeline(utterance, path, source, translated, sample_rate: int = 16000, heard: str | None = None) -> Path:
@@ -64,14 +65,15 @@ def draw_timeline(utterance, path, source, translated, sample_rate: int = 16000,
 
 
 def _labels(pieces) -> list[tuple[float, str]]:
-    """(seconds, words completed then) of a text that grew, one label for each time."""
+    """(seconds, words completed then) of a text that grew; long ones as several labels of the same time."""
     labels = []
     for word, delay in zip(*words_with_delays(pieces), strict=True):
         if labels and labels[-1][0] == delay / 1000:
             labels[-1] = (labels[-1][0], f"{labels[-1][1]} {word}")
         else:
             labels.append((delay / 1000, word))
-    return labels
+    wrapped = ((time, textwrap.wrap(text, LABEL_LETTERS, max_lines=8, placeholder=" …")) for time, text in labels)
+    return [(time, line) for time, lines in wrapped for line in lines]
 
 
 def _rows(labels, seconds: float, width: float) -> list[int]:

@@ -1,0 +1,69 @@
+"""The evaluation command: offline and simultaneous rows, the README's block, resumption, the collapse status."""
+
+import json
+
+import pytest
+import soundfile
+
+from tests.scripts.conftest import load_script
+from tests.tiny_bundle import speechlike
+
+pytest.importorskip("simuleval")
+evaluate = load_script("evaluate")
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "test"
+    folder.mkdir()
+    for number in range(2):
+        soundfile.write(folder / f"{number}.wav", speechlike(1.0 + 0.4 * number, seed=number), 16000)
+    (folder / "wav_list.txt").write_text("0.wav\n1.wav\n")
+    (folder / "target.txt").write_text("t1 t2 t3 t4\nt5 t6 t7 t8\n")
+    (folder / "src.txt").write_text("s1 s2\ns3 s4\n")
+    return folder
+
+
+def test_a_table_is_written_and_a_second_run_translates_nothing_again(bundle_folder, data, tmp_path, monkeypatch):
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- results:begin -->\n<!-- results:end -->\nafter\n")
+    arguments = ["--bundle", str(bundle_folder), "--data", str(data), "--output", str(tmp_path / "eval"), "--no-judge"]
+    arguments += ["--segments-ms", "320", "--write-readme", str(readme)]
+    assert evaluate.main(arguments) == 0
+    results = json.loads((tmp_path / "eval" / "results.json").read_text())
+    offline, simultaneous = results["rows"]
+    assert offline["mode"] == "offline" and simultaneous["mode"] == "320 ms" and results["command"] == arguments
+    for row in (offline, simultaneous):
+        assert {"text_bleu", "asr_wer", "AL", "LAAL", "ATD", "StartOffset", "distinct"} <= set(row)
+    assert simultaneous["AL_CA"] >= simultaneous["AL"] and "AL_CA" not in offline
+    assert offline["StartOffset"] == pytest.approx(1200) and offline["utterances"] == 2
+    text = readme.read_text()
+    assert "| 320 ms |" in text and "scripts/evaluate.py --bundle" in text and text.endswith("after\n")
+
+    monkeypatch.setattr(evaluate.simul, "_start", lambda *args: pytest.fail("translated again"))
+    monkeypatch.setattr("echostream_plugin.evaluation.offline._prepare", lambda *args: pytest.fail("translated again"))
+    assert evaluate.main(arguments) == 0
+
+
+def test_a_collapsed_model_has_its_own_exit_status(bundle_folder, data, tmp_path, monkeypatch, capsys):
+    row = {"mode": "320 ms", "text_bleu": 0.1, "distinct": 1, "collapsed": True, "utterances": 240}
+    monkeypatch.setattr(evaluate, "evaluate", lambda args: [row])
+    arguments = ["--bundle", str(bundle_folder), "--data", str(data), "--output", str(tmp_path / "eval")]
+    assert evaluate.main(arguments) == evaluate.COLLAPSED
+    assert "**Collapsed** (320 ms): 1 distinct outputs for 240 recordings" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("file, text, message", [
+    ("wav_list.txt", None, "wav_list.txt: no such list"), ("target.txt", "one\n", "1 lines for 2 recordings"),
+    ("wav_list.txt", "9.wav\n", "no such recording '9.wav'"),
+])  # fmt: skip
+def test_lists_that_do_not_fit_are_named(bundle_folder, data, tmp_path, capsys, file, text, message):
+    (data / file).unlink() if text is None else (data / file).write_text(text)
+    arguments = ["--bundle", str(bundle_folder), "--data", str(data), "--output", str(tmp_path / "eval"), "--no-judge"]
+    assert evaluate.main(arguments) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_missing_bundle_is_named(data, tmp_path, capsys):
+    assert evaluate.main(["--bundle", "nowhere", "--data", str(data), "--output", str(tmp_path / "eval")]) == 1
+    assert "nowhere: no such bundle folder" in capsys.readouterr().err

@@ -1,0 +1,75 @@
+"""Who may import whom; see the table. The arrow runs one way, and only fairseq_ext knows fairseq."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "echostream_plugin"
+METHOD = {"config", "modules", "encoders", "decoders", "vocoder", "model"}
+ALLOWED = {
+    "config": set(),
+    "modules": {"config"},
+    "encoders": {"config", "modules"},
+    "decoders": {"config", "modules"},
+    "vocoder": {"config", "modules"},
+    "model": METHOD,
+    "inference": METHOD,
+    "data": {"config", "inference"},
+    "evaluation": METHOD | {"inference"},
+    "fairseq_ext": METHOD | {"inference", "data"},
+    "cli": METHOD | {"inference"},
+    "__init__": {"fairseq_ext"},
+}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Dotted names of every module that a file imports, inside functions too; relative imports made absolute."""
+    names = set()
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = list(package[: len(package) - node.level + 1]) if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            names |= {f"{module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def part_of(name: str) -> str | None:
+    """The part of the package that a dotted name lies in; None outside it."""
+    pieces = name.split(".")
+    return pieces[1] if pieces[0] == "echostream_plugin" and len(pieces) > 1 else None
+
+
+def sources(*folders):
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", sources("echostream_plugin"), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_arrow_runs_back(path):
+    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    assert part in ALLOWED, f"{path}: a new part of the package; say in {__file__} what it may import"
+    wanted = {part_of(name) for name in imports_of(path)} - {None, part, "__version__"}
+    assert wanted <= ALLOWED[part], f"{path} imports {sorted(wanted - ALLOWED[part])}"
+
+
+def test_only_fairseq_ext_imports_fairseq():
+    for path in sources("echostream_plugin", "agent", "scripts", "examples"):
+        inside = PACKAGE / "fairseq_ext" in path.parents
+        tops = {name.split(".")[0] for name in imports_of(path)}
+        assert inside or "fairseq" not in tops, f"{path} imports fairseq"
+
+
+def test_agents_and_examples_are_run_by_path():
+    for path in sources("echostream_plugin", "agent", "scripts", "examples"):
+        tops = {name.split(".")[0] for name in imports_of(path)}
+        assert not tops & {"agent", "examples", "scripts", "tests"}, f"{path} imports {sorted(tops)}"
+
+
+def test_the_check_sees_imports_inside_functions_and_relative_ones(tmp_path):
+    assert part_of("echostream_plugin.inference.session") == "inference" and part_of("torch.nn") is None
+    names = imports_of(PACKAGE / "evaluation" / "offline.py")
+    assert "echostream_plugin.inference.bundle.load_bundle" in names
