@@ -62,19 +62,16 @@ def read_data(folder: Path, limit: int):
     return wavs[:limit], lists["target"][:limit], lists["src"][:limit], lists["unit"][:limit]
 
 
-def resynthesis_row(bundle: Path, unit_lines, references, judge, cache) -> dict:
+def resynthesis_row(bundle: Path, unit_lines, references, judge, folder: Path, cache) -> dict:
     """How well the judge reads the vocoder's speech of the reference units: the ceiling of every other row."""
     import torch
-    from tqdm import tqdm
 
-    from echostream_plugin.vocoder import load_vocoder
+    from echostream_plugin.evaluation.resynthesis import open_vocoder, write_wavs
 
     torch.set_num_threads(1)
-    vocoder, heard = load_vocoder(bundle / "vocoder").eval(), []
-    with torch.no_grad():
-        for line in tqdm(unit_lines, desc="reference units", unit="utt"):
-            wav, _ = vocoder(torch.tensor([[int(unit) for unit in line.split()]]), predict_durations=True)
-            heard += judge.transcribe_all([wav[0].numpy()], cache=cache, progress=None)
+    sequences = {str(number): [int(unit) for unit in line.split()] for number, line in enumerate(unit_lines)}
+    wavs = write_wavs(open_vocoder(bundle), sequences, folder, progress="reference units")
+    heard = judge.transcribe_all(list(wavs.values()), cache=cache, progress="judge of reference units")
     row = {"mode": "reference units, resynthesised", "asr_bleu": bleu(heard, references)}
     return row | {"heard_wer": wer(heard, references)}
 
@@ -87,7 +84,7 @@ def evaluate(args) -> list[dict]:
     cache = output / "transcripts.jsonl"
     rows = []
     if judge is not None and unit_lines and not args.no_units:
-        rows.append(resynthesis_row(bundle, unit_lines, references, judge, cache))
+        rows.append(resynthesis_row(bundle, unit_lines, references, judge, output / "reference_units", cache))
     if not args.no_offline:
         runs = translate_offline(wavs, references, output / "offline", bundle, args.jobs)
         rows.append({"mode": "offline"} | score_run(runs, references, judge, sources, cache, timed=False))
