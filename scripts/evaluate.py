@@ -41,7 +41,8 @@ def parse_args(argv=None):
     parser.add_argument("--segments-ms", type=int, nargs="*", default=[320, 640, 960], help="segment sizes")
     parser.add_argument("--no-offline", action="store_true", help="leave the offline translation out")
     parser.add_argument("--no-judge", action="store_true", help="leave ASR-BLEU out (no whisper)")
-    parser.add_argument("--no-units", action="store_true", help="leave out the resynthesis of unit.txt")
+    parser.add_argument("--units", type=Path, help="reference units, a line each, to resynthesise (default: unit.txt)")
+    parser.add_argument("--no-units", action="store_true", help="leave out the resynthesis of the reference units")
     parser.add_argument("--limit", type=int, default=0, help="only the first so many utterances")
     parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
     parser.add_argument("--agent-args", default="", help="further flags for the agent, in quotes")
@@ -49,13 +50,14 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def read_data(folder: Path, limit: int):
+def read_data(folder: Path, limit: int, units: Path | None = None):
     """Recordings, references, source texts and reference units (empty lists where a file is not there)."""
     wavs = simul.resolve_wavs(folder / "wav_list.txt")
     lists = {}
     for name in ("target", "src", "unit"):
-        path = folder / f"{name}.txt"
-        lists[name] = simul.read_list(path) if name == "target" or path.is_file() else []
+        path = units if units and name == "unit" else folder / f"{name}.txt"
+        optional = name == "src" or (name == "unit" and units is None)
+        lists[name] = [] if optional and not path.is_file() else simul.read_list(path)
         if lists[name] and len(lists[name]) != len(wavs):
             raise simul.SimulError(f"{path}: {len(lists[name])} lines for {len(wavs)} recordings of wav_list.txt")
     limit = limit or len(wavs)
@@ -78,7 +80,7 @@ def resynthesis_row(bundle: Path, unit_lines, references, judge, folder: Path, c
 
 def evaluate(args) -> list[dict]:
     """One row of scores for each way of translating."""
-    wavs, references, sources, unit_lines = read_data(args.data, args.limit)
+    wavs, references, sources, unit_lines = read_data(args.data, args.limit, args.units)
     bundle, output = args.bundle.resolve(), args.output
     judge = None if args.no_judge else Judge()
     cache = output / "transcripts.jsonl"

@@ -1,0 +1,34 @@
+#!/usr/bin/env python3
+"""Turn a public unit vocoder (fairseq's CodeHiFiGAN checkpoint and config.json) into a vocoder folder without pickle.
+
+    python scripts/convert_vocoder.py --checkpoint g_00500000 --config config.json --output vocoder
+
+The checkpoint is a pickle, which can run code: name only one that you trust. The folder has safetensors and json.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from echostream_plugin.config import ConfigError  # noqa: E402
+from echostream_plugin.vocoder import load_public_checkpoint, save_vocoder  # noqa: E402
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", required=True, help="checkpoint with the generator")
+    parser.add_argument("--config", required=True, help="its config.json")
+    parser.add_argument("--output", required=True, help="vocoder folder")
+    args = parser.parse_args(argv)
+    try:
+        print(save_vocoder(load_public_checkpoint(args.checkpoint, args.config), args.output))
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
