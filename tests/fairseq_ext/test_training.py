@@ -27,27 +27,45 @@ def test_another_seed_gives_another_model(corpus, tmp_path):
 
 
 def test_it_learns_and_generates(corpus, tmp_path, capsys):
-    """Four hundred updates on twelve utterances: most are heard, translated and spoken right, and they differ."""
-    train(corpus, tmp_path / "model", "--dropout", "0", "--lr", "0.005", "--warmup-updates", "30", updates=400)
+    """After two hundred updates on twelve utterances the CTC heads spell them, and translations follow the source."""
+    train(
+        corpus,
+        tmp_path,
+        "--dropout",
+        "0",
+        "--lr",
+        "0.005",
+        "--warmup-updates",
+        "30",
+        "--disable-validation",
+        updates=200,
+    )
     capsys.readouterr()
+    results = tmp_path / "out"
     run_cli(
         "fairseq_cli.generate",
-        [*task_arguments(corpus), "--path", str(tmp_path / "model" / "checkpoint_last.pt"), "--gen-subset", "train",
-         "--beam-mt", "3", "--max-tokens", "2000", "--cpu", "--results-path", str(tmp_path / "out")],
+        [*task_arguments(corpus), "--path", str(tmp_path / "checkpoint_last.pt"), "--gen-subset", "train",
+         "--beam-mt", "3", "--max-tokens", "2000", "--cpu", "--results-path", str(results)],
     )  # fmt: skip
-    lines = capsys.readouterr().out.splitlines()
-    reference = {i: row.split("\t") for i, row in enumerate((corpus / "train.tsv").read_text().splitlines()[1:])}
-    heard = {int(line.split("\t")[0][2:]): line.split("\t")[1] for line in lines if line.startswith("A-")}
-    translated = {int(line.split("\t")[0][2:]): line.split("\t")[1] for line in lines if line.startswith("D-")}
-    assert sorted(heard) == sorted(translated) == list(range(12))
-    sources = {i: row[3].replace(" ", "").replace("▁", " ").strip() for i, row in reference.items()}
-    targets = {i: row[4].replace(" ", "").replace("▁", " ").strip() for i, row in reference.items()}
-    assert sum(heard[i] == sources[i] for i in range(12)) >= 9
-    assert sum(translated[i] == targets[i] for i in range(12)) >= 9
-    results = (tmp_path / "out" / "generate-train.txt").read_text().splitlines()
-    units = {int(line.split("\t")[0][2:]): line.split("\t")[2] for line in results if line.startswith("D-")}
-    assert sum(units[i] == reference[i][5] for i in range(12)) >= 6
-    assert len(set(units.values())) > 3  # a collapsed model says the same for every utterance
+    printed = capsys.readouterr().out.splitlines()
+    written = (results / "generate-train.txt").read_text().splitlines()
+    heard, st, translated = (_lines(printed, kind, 1) for kind in "ASD")
+    units = _lines(written, "D", 2)
+    rows = [row.split("\t") for row in (corpus / "train.tsv").read_text(encoding="utf-8").splitlines()[1:]]
+    source, target = ([row[i].replace(" ", "").replace("▁", " ").strip() for row in rows] for i in (3, 4))
+    assert sum(heard[i] == source[i] for i in range(12)) >= 9
+    assert sum(st[i] == target[i] for i in range(12)) >= 9
+    words = [(set(translated[i].split()), set(target[i].split())) for i in range(12)]
+    assert sum(len(said & wanted) / len(wanted) for said, wanted in words) / 12 > 0.7
+    assert len(set(translated.values())) >= 5 and len(set(units.values())) >= 5  # a collapsed model says one thing
+
+
+def _lines(lines, kind, column):
+    """The text of fairseq-generate's lines of one kind, by utterance; all twelve must be there."""
+    fields = [line.split("\t") for line in lines if line.startswith(f"{kind}-")]
+    texts = {int(field[0][2:]): field[column] for field in fields}
+    assert sorted(texts) == list(range(12))
+    return texts
 
 
 @pytest.mark.parametrize(
