@@ -293,8 +293,8 @@ def parse_args(argv=None):
     parser.add_argument("--all-units", action="store_true", help="make the other unit set too, for comparison")
     parser.add_argument("--clusters", type=int, default=250, help="number of units K (default %(default)s)")
     parser.add_argument("--fit-utterances", type=int, default=500, help="wavs for k-means (default %(default)s)")
-    parser.add_argument("--source-pieces", type=int, default=450, help="Spanish pieces (default %(default)s)")
-    parser.add_argument("--target-pieces", type=int, default=450, help="English pieces (default %(default)s)")
+    parser.add_argument("--source-pieces", type=int, default=400, help="Spanish pieces (default %(default)s)")
+    parser.add_argument("--target-pieces", type=int, default=400, help="English pieces (default %(default)s)")
     return parser.parse_args(argv)
 
 

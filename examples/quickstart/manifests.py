@@ -48,12 +48,16 @@ def train_pieces(folder, name, sentences, size):
 
     Leaves `<name>.model` and `<name>.txt`, fairseq's dictionary with the pieces in SentencePiece's order, so that a
     piece has the same number in both.
+
+    Each word is given once more by itself: SentencePiece's candidates are the strings that are followed by different
+    things, and in a small corpus a word inside sentences is always followed by a space ("would" was "w ou ld").
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    words = sorted({word for sentence in sentences for word in sentence.split()})
     buffer = io.BytesIO()  # no file names, which a model file would keep
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(sentences),
+        sentence_iterator=iter([*sentences, *words]),
         model_writer=buffer,
         model_type="unigram",
         vocab_size=size,

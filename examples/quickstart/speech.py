@@ -82,7 +82,9 @@ def _espeak(library, data_folder, text, speaker):
     rate = library.espeak_Initialize(_SYNCHRONOUS_OUTPUT, 0, os.fsencode(data_folder), 0)
     if rate <= 0:
         raise RuntimeError(f"espeak-ng found no data in {data_folder}; reinstall the package espeakng-loader")
-    if library.espeak_SetVoiceByName(speaker.voice.encode()) != 0:
+    variant = speaker.voice.partition("+")[2]  # espeak itself takes an unknown variant for none
+    known = not variant or (Path(data_folder) / "voices" / "!v" / variant).is_file()
+    if not known or library.espeak_SetVoiceByName(speaker.voice.encode()) != 0:
         raise ValueError(f"espeak-ng has no voice {speaker.voice!r}; see TRAINING_VOICES for some")
     library.espeak_SetParameter(_RATE, int(speaker.words_per_minute), 0)
     library.espeak_SetParameter(_PITCH, int(speaker.pitch), 0)
