@@ -188,3 +188,20 @@ def test_every_draw_is_under_the_seed(corpus):
     assert first == draws(2)
     assert len({segment for _, segment in first}) > 2 and len({waits.n2 for waits, _ in first}) > 2
     assert not criterion.eval().draw(9)[1]  # validation draws nothing
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_half_precision_trains(corpus, precision):
+    """What --bf16 and --fp16 do: parameters and features in half precision, losses in float32."""
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+    from miniature import load_task
+
+    task, dataset = load_task(corpus, "--multichunk", "--st-ctc-layers", "2", "--right-context-frames", "2")
+    model = task.build_model(task.args).to(precision).train()
+    criterion = task.build_criterion(convert_namespace_to_omegaconf(task.args).criterion).train()
+    sample = dataset.collater([dataset[i] for i in range(4)])
+    sample["net_input"]["src_tokens"] = sample["net_input"]["src_tokens"].to(precision)
+    loss, _, _ = criterion(model, sample)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
