@@ -226,7 +226,7 @@ def demo(args) -> int:
     utterances = simul.run(
         wavs, references, output / "simuleval", args.segment_ms, flags, jobs=args.jobs, progress=progress
     )
-    judge, cache = (None if args.no_judge else Judge()), output / "simuleval" / "heard.jsonl"
+    judge, cache = (None if args.no_judge else Judge(threads=args.jobs)), output / "simuleval" / "heard.jsonl"
     sources = [recording.source for recording in recordings]
     scores = score_run(utterances, references, judge, sources, cache, progress="whisper listens")
     heard = [None] * len(recordings)

@@ -82,7 +82,7 @@ def evaluate(args) -> list[dict]:
     """One row of scores for each way of translating."""
     wavs, references, sources, unit_lines = read_data(args.data, args.limit, args.units)
     bundle, output = args.bundle.resolve(), args.output
-    judge = None if args.no_judge else Judge()
+    judge = None if args.no_judge else Judge(threads=args.jobs)
     cache = output / "transcripts.jsonl"
     rows = []
     if judge is not None and unit_lines and not args.no_units:
