@@ -66,7 +66,7 @@ class TrainingConfig:
 
 
 def preset(name: str, num_units: int) -> tuple[VocoderConfig, TrainingConfig]:
-    """`full`: the published size, for a GPU; `small`: about a million parameters, for hours of one CPU core."""
+    """`full`: the published size, for a GPU; `small`: two million parameters, for an hour or two of one CPU core."""
     if name == "full":
         return VocoderConfig(num_embeddings=num_units), TrainingConfig()
     if name != "small":
@@ -84,7 +84,8 @@ def preset(name: str, num_units: int) -> tuple[VocoderConfig, TrainingConfig]:
         dur_predictor_params=duration_params(96, 128, 0.2),
     )
     training = TrainingConfig(
-        batch_size=8,
+        batch_size=4,
+        duration_batch=6,
         precision="bf16",
         learning_rate=1e-3,
         discriminator_learning_rate=5e-4,
