@@ -49,7 +49,7 @@ class TrainingConfig:
     duration_weight: float = option(1.0, "weight of the duration predictor's squared error of log(frames + 1)")
     duration_batch: int = option(16, "whole utterances in a step of the duration predictor")
     ema_decay: float = option(0.999, "decay of the averaged weights, which are the ones saved")
-    precision: str = option("fp32", "fp32, or bf16 for the convolutions")
+    precision: str = option("fp32", "fp32, bf16 for the convolutions, or auto: bf16 where the device is faster at it")
     periods: tuple = option((2, 3, 5, 7, 11), "periods of the multi-period discriminator")
     period_channels: tuple = option((32, 128, 512, 1024), "channels of a period discriminator's layers")
     stft_sizes: tuple = option((512, 1024, 2048), "windows of the STFT discriminators in samples")
@@ -59,8 +59,8 @@ class TrainingConfig:
     seed: int = option(1, "seed of initialisation and of all draws")
 
     def __post_init__(self):
-        if self.precision not in ("fp32", "bf16"):
-            raise ConfigError(f"precision '{self.precision}': use fp32 or bf16")
+        if self.precision not in ("fp32", "bf16", "auto"):
+            raise ConfigError(f"precision '{self.precision}': use fp32, bf16 or auto")
         if not 0 <= self.adversarial_start <= 1:
             raise ConfigError(f"adversarial_start {self.adversarial_start}: a part of training, from 0 to 1")
 
@@ -86,7 +86,7 @@ def preset(name: str, num_units: int) -> tuple[VocoderConfig, TrainingConfig]:
     training = TrainingConfig(
         batch_size=4,
         duration_batch=6,
-        precision="bf16",
+        precision="auto",
         learning_rate=1e-3,
         discriminator_learning_rate=5e-4,
         adversarial_start=0.3,
@@ -100,6 +100,14 @@ def preset(name: str, num_units: int) -> tuple[VocoderConfig, TrainingConfig]:
     return vocoder, training
 
 
+def fast_bf16(device: torch.device) -> bool:
+    """Whether the device has bfloat16 instructions (on a CPU without them bfloat16 is slower than float32)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # torch has no public name for it yet
+    return device.type == "cpu" and bool(supported and supported())
+
+
 class VocoderTrainer:
     """Owns generator, discriminators, optimisers and EMA; `fit` runs to the end or the limit."""
 
@@ -108,6 +116,7 @@ class VocoderTrainer:
         self.vocoder_config, self.config = vocoder, training
         self.folder, self.device = Path(folder), torch.device(device)
         self.generator = CodeHiFiGAN(vocoder).to(self.device)
+        self.bf16 = training.precision == "bf16" or (training.precision == "auto" and fast_bf16(self.device))
         self.discriminators = Discriminators(
             training.periods, training.period_channels, training.stft_sizes, training.stft_channels
         ).to(self.device)
@@ -199,7 +208,7 @@ class VocoderTrainer:
         return error[~mask].mean()
 
     def _autocast(self):
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def _set_learning_rates(self):
         config = self.config

@@ -150,6 +150,8 @@ def test_presets():
         vocoder, _ = preset(name, 1000)
         assert vocoder.hop_samples == HOP
         assert abs(sum(p.numel() for p in generator_parameters(vocoder)) / 1e6 - millions) < 1
+    with pytest.raises(ConfigError, match="precision 'fp8'"):
+        TrainingConfig(precision="fp8")
     with pytest.raises(ConfigError, match="preset 'big'"):
         preset("big", 10)
 
