@@ -4,14 +4,18 @@
     cvss-c/fr-en/{train,dev,test}.tsv, cvss-c/fr-en/{train,dev,test}/*.mp3.wav
 """
 
+import argparse
 import csv
 import io
+import sys
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from echostream_plugin.config import ConfigError
 from echostream_plugin.data import DataError
 from echostream_plugin.data.tables import read_table, write_table
+from echostream_plugin.inference.errors import InputError
 
 SPLITS = ("train", "dev", "test")
 LIST_COLUMNS = ("id", "src_wav", "tgt_wav", "src_text", "tgt_text")
@@ -97,17 +101,22 @@ class Corpus:
         return self.output / f"{side}_unigram{size}"
 
 
-def corpus_from(args) -> Corpus:
-    """The corpus of the flags that `add_corpus_flags` adds."""
-    for path in (args.covost, args.cvss):
-        if not path.is_dir():
-            raise DataError(f"{path}: no such folder")
-    return Corpus(args.covost, args.cvss, args.output or args.cvss, args.language)
-
-
-def add_corpus_flags(parser) -> None:
-    """The flags that every step has."""
+def run_step(doc: str, build, argv=None, add_flags=None) -> int:
+    """The command line of a step: `build(corpus, args)`; an error in the data is said and is the exit status 1."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--covost", type=Path, required=True, help="CoVoST 2 of the language, such as covost2/fr")
     parser.add_argument("--cvss", type=Path, required=True, help="CVSS-C of the pair, such as cvss-c/fr-en")
     parser.add_argument("--language", default="fr", help="source language (default %(default)s)")
     parser.add_argument("--output", type=Path, help="where to put what is made (default: the --cvss folder)")
+    if add_flags is not None:
+        add_flags(parser)
+    args = parser.parse_args(argv)
+    try:
+        for path in (args.covost, args.cvss):
+            if not path.is_dir():
+                raise DataError(f"{path}: no such folder")
+        build(Corpus(args.covost, args.cvss, args.output or args.cvss, args.language), args)
+    except (DataError, ConfigError, InputError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -6,6 +6,8 @@ import numpy as np
 
 from echostream_plugin.data import DataError
 from echostream_plugin.data.tables import keyed_lines
+from echostream_plugin.inference.audio import read_audio
+from echostream_plugin.inference.features import SAMPLE_RATE
 
 
 def load_centres(path) -> np.ndarray:
@@ -37,6 +39,15 @@ def nearest_units(features: np.ndarray, centres: np.ndarray) -> list[int]:
         raise DataError(f"features of {features.shape[-1]} dimensions, but k-means centres of {centres.shape[-1]}")
     distances = (centres**2).sum(1) - 2 * features @ centres.T
     return distances.argmin(axis=1).tolist()
+
+
+def read_wave(path) -> np.ndarray:
+    """A recording as mono float32 [n] at 16 kHz."""
+    import soxr
+
+    samples, rate = read_audio(path)
+    mono = samples.mean(axis=1) if samples.ndim == 2 else samples
+    return soxr.resample(mono, rate, SAMPLE_RATE).astype(np.float32)
 
 
 def reduce_units(units) -> list[int]:

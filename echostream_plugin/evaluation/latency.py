@@ -219,18 +219,13 @@ def score_latency(
     pushes: utterance index -> [(arrival ms, computing ms), ...]. ``compute_RTF`` is computing / audio time, over all.
     """
     rows = {}
-    for instance in speech:
-        if instance.delays:
-            _add(rows, speech_metrics(instance))
-            if pushes is not None:
-                aware = computation_aware(instance.delays, pushes[instance.index])
-                _add(rows, {f"{name}_CA": value for name, value in speech_metrics(instance, aware).items()})
-    for instance in texts:
-        if instance.delays:
-            _add(rows, text_metrics(instance))
-            if pushes is not None:
-                aware = computation_aware(instance.delays, pushes[instance.index])
-                _add(rows, {f"{name}_CA": value for name, value in text_metrics(instance, aware).items()})
+    for instances, metrics in ((speech, speech_metrics), (texts, text_metrics)):
+        for instance in instances:
+            if instance.delays:
+                _add(rows, metrics(instance))
+                if pushes is not None:
+                    aware = computation_aware(instance.delays, pushes[instance.index])
+                    _add(rows, {f"{name}_CA": value for name, value in metrics(instance, aware).items()})
     scores = {name: mean(values) for name, values in rows.items()}
     scores.pop("Discontinuity_CA", None)  # falls when computing delays everything; not a latency
     if pushes and speech:

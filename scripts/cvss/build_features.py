@@ -8,7 +8,6 @@ utterances/<split>.tsv; skipped.tsv has the clips that are missing, unreadable o
 goes on where it stopped.
 """
 
-import argparse
 import os
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np  # noqa: E402
 
 from echostream_plugin.data import DataError  # noqa: E402
-from echostream_plugin.data.cvss import SPLITS, add_corpus_flags, corpus_from  # noqa: E402
+from echostream_plugin.data.cvss import SPLITS, run_step  # noqa: E402
 from echostream_plugin.data.feature_zip import FeatureZip, Moments, read_index, read_member  # noqa: E402
 from echostream_plugin.data.parallel import ordered  # noqa: E402
 from echostream_plugin.data.tables import keyed_lines, write_table  # noqa: E402
@@ -79,16 +78,10 @@ def write_moments(corpus, index) -> None:
 
 
 def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_corpus_flags(parser)
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default %(default)s)")
-    args = parser.parse_args(argv)
-    try:
-        build(corpus_from(args), args.jobs)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    def add_flags(parser):
+        parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default %(default)s)")
+
+    return run_step(__doc__, lambda corpus, args: build(corpus, args.jobs), argv, add_flags)
 
 
 if __name__ == "__main__":

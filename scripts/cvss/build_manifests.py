@@ -7,7 +7,6 @@ Leaves fbank2unit/<split>.{tsv,src,txt,unit} (units reduced, paths relative to t
 simuleval/<split>/{wav_list,target,src,unit}.txt.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -16,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tqdm import tqdm  # noqa: E402
 
 from echostream_plugin.data import DataError  # noqa: E402
-from echostream_plugin.data.cvss import SPLITS, add_corpus_flags, corpus_from  # noqa: E402
+from echostream_plugin.data.cvss import SPLITS, run_step  # noqa: E402
 from echostream_plugin.data.feature_zip import read_index  # noqa: E402
 from echostream_plugin.data.tables import MANIFEST_COLUMNS, normalise, write_lines, write_table  # noqa: E402
 from echostream_plugin.data.units import read_units, reduce_units  # noqa: E402
@@ -58,15 +57,7 @@ def build(corpus) -> None:
 
 
 def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_corpus_flags(parser)
-    args = parser.parse_args(argv)
-    try:
-        build(corpus_from(args))
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_step(__doc__, lambda corpus, args: build(corpus), argv)
 
 
 if __name__ == "__main__":

@@ -8,15 +8,13 @@ config_mtl_asr_st_ctcst.yaml with relative paths. Models that are there already 
 StreamSpeech's to go on from its checkpoints).
 """
 
-import argparse
 import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from echostream_plugin.data import DataError  # noqa: E402
-from echostream_plugin.data.cvss import SPLITS, add_corpus_flags, corpus_from  # noqa: E402
+from echostream_plugin.data.cvss import SPLITS, run_step  # noqa: E402
 from echostream_plugin.data.pieces import load_pieces, train_pieces, write_configs, write_task_table  # noqa: E402
 from echostream_plugin.data.tables import normalise  # noqa: E402
 
@@ -39,19 +37,17 @@ def build(corpus, size: int, threads: int, vocoder=None) -> None:
     write_configs(corpus.data_folder, *dictionaries, vocoder)
 
 
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_corpus_flags(parser)
+def add_flags(parser) -> None:
     parser.add_argument("--pieces", type=int, default=6000, help="pieces of each side (default %(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of SentencePiece")
     parser.add_argument("--vocoder", nargs=2, metavar=("CHECKPOINT", "CONFIG"), help="noted in config_gcmvn.yaml")
-    args = parser.parse_args(argv)
-    try:
-        build(corpus_from(args), args.pieces, args.threads, args.vocoder)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+
+def main(argv=None) -> int:
+    def step(corpus, args):
+        build(corpus, args.pieces, args.threads, args.vocoder)
+
+    return run_step(__doc__, step, argv, add_flags)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,13 @@
 Leaves units/<split>.txt with lines `id|u u u ...`, one unit every 20 ms. The same command goes on where it stopped.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from echostream_plugin.config import ConfigError  # noqa: E402
-from echostream_plugin.data import DataError  # noqa: E402
-from echostream_plugin.data.cvss import SPLITS, add_corpus_flags, corpus_from  # noqa: E402
-from echostream_plugin.data.units import load_centres, nearest_units, write_units  # noqa: E402
-from echostream_plugin.evaluation.judge import JudgeError, read_mono  # noqa: E402
+from echostream_plugin.data.cvss import SPLITS, run_step  # noqa: E402
+from echostream_plugin.data.units import load_centres, nearest_units, read_wave, write_units  # noqa: E402
 
 
 def build(corpus, features, centres) -> None:
@@ -27,28 +23,27 @@ def build(corpus, features, centres) -> None:
         write_units(
             corpus.units_path(split),
             rows,
-            lambda wav: nearest_units(features(read_mono(wav)), centres),
+            lambda wav: nearest_units(features(read_wave(wav)), centres),
             progress=f"units {split}",
         )
 
 
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_corpus_flags(parser)
+def build_with_hubert(corpus, args) -> None:
+    centres = load_centres(args.kmeans)
+    from echostream_plugin.fairseq_ext.hubert import HubertFeatures
+
+    build(corpus, HubertFeatures(args.hubert, args.layer, args.device), centres)
+
+
+def add_flags(parser) -> None:
     parser.add_argument("--hubert", type=Path, required=True, help="fairseq checkpoint of HuBERT (a pickle)")
     parser.add_argument("--layer", type=int, default=11, help="its layer (default %(default)s)")
     parser.add_argument("--kmeans", type=Path, required=True, help="k-means of that layer: joblib (a pickle) or .npy")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
-    args = parser.parse_args(argv)
-    try:
-        corpus, centres = corpus_from(args), load_centres(args.kmeans)
-        from echostream_plugin.fairseq_ext.hubert import HubertFeatures
 
-        build(corpus, HubertFeatures(args.hubert, args.layer, args.device), centres)
-    except (DataError, ConfigError, JudgeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+def main(argv=None) -> int:
+    return run_step(__doc__, build_with_hubert, argv, add_flags)
 
 
 if __name__ == "__main__":

@@ -126,5 +126,46 @@ def test_steps_out_of_order_and_missing_tables_say_what_to_do(corpus, capsys):
     arguments = ["--covost", str(corpus.covost), "--cvss", str(corpus.cvss)]
     assert features_step.main(arguments) == 1
     assert "covost_v2.fr_en.tsv: no such table" in capsys.readouterr().err
-    arguments += ["--hubert", "none.pt", "--kmeans", "none.bin"]
-    assert units_step.main(arguments) == 1 and "none.bin" in capsys.readouterr().err
+    hubert = [*arguments, "--hubert", "none.pt", "--kmeans", "none.bin"]
+    assert units_step.main(hubert) == 1 and "none.bin" in capsys.readouterr().err
+    assert text_step.main(arguments) == manifests_step.main(arguments) == 1
+    assert features_step.main(["--covost", "nowhere", "--cvss", str(corpus.cvss)]) == 1
+    assert "nowhere: no such folder" in capsys.readouterr().err
+
+
+def test_hubert_features_come_from_a_fairseq_checkpoint(tmp_path):
+    """A tiny random HuBERT, saved as fairseq saves it."""
+    pytest.importorskip("fairseq")
+    import torch
+    from fairseq.data import Dictionary
+    from fairseq.models.hubert import HubertConfig, HubertModel
+    from fairseq.tasks.hubert_pretraining import HubertPretrainingConfig
+
+    from echostream_plugin.config import ConfigError
+    from echostream_plugin.fairseq_ext.hubert import HubertFeatures
+
+    (tmp_path / "dict.km.txt").write_text("".join(f"{unit} 1\n" for unit in range(6)))
+    config = HubertConfig(
+        label_rate=50.0, encoder_layers=2, encoder_embed_dim=16, encoder_ffn_embed_dim=32, encoder_attention_heads=2,
+        conv_feature_layers="[(8,10,5)] + [(8,3,2)] * 4 + [(8,2,2)] * 2", conv_pos=8, conv_pos_groups=2, final_dim=8,
+    )  # fmt: skip
+    task_config = HubertPretrainingConfig(data=str(tmp_path), label_dir=str(tmp_path), labels=["km"], label_rate=50.0)
+    model = HubertModel(config, task_config, [Dictionary.load(str(tmp_path / "dict.km.txt"))]).eval()
+    from omegaconf import OmegaConf
+
+    cfg = OmegaConf.create({"task": OmegaConf.structured(task_config), "model": OmegaConf.structured(config)})
+    cfg.task._name, cfg.model._name = "hubert_pretraining", "hubert"
+    cfg.common = {}
+    history = {"criterion_name": "hubert", "optimizer_name": "adam", "lr_scheduler_state": {}, "num_updates": 1}
+    state = {
+        "cfg": OmegaConf.to_container(cfg, enum_to_str=True),
+        "model": model.state_dict(),
+        "task_state": {},
+        "optimizer_history": [history],
+        "extra_state": {"train_iterator": {}},
+    }
+    torch.save(state, tmp_path / "hubert.pt")
+    features = HubertFeatures(tmp_path / "hubert.pt", layer=2)(speechlike(1.0))
+    assert features.shape == (49, 16) and np.isfinite(features).all()
+    with pytest.raises(ConfigError, match="none.pt: no such HuBERT checkpoint"):
+        HubertFeatures(tmp_path / "none.pt", layer=2)
