@@ -19,7 +19,7 @@ from echostream_plugin.config import ConfigError  # noqa: E402
 from echostream_plugin.inference.bundle import load_bundle  # noqa: E402
 from echostream_plugin.inference.errors import InputError  # noqa: E402
 from echostream_plugin.inference.events import Finished, SourceText, Speech, TargetText, as_record  # noqa: E402
-from echostream_plugin.inference.session import FRAME_MS, SessionOptions, TranslationSession  # noqa: E402
+from echostream_plugin.inference.session import FRAME_MS, TranslationSession, bundle_options  # noqa: E402
 
 DEFAULT_BUNDLE = REPOSITORY / "examples" / "quickstart" / "bundle"
 DEFAULT_CHUNK_MS = 320
@@ -63,11 +63,11 @@ def add_flags(parser: argparse.ArgumentParser):
     model.add_argument("--vocoder", default=None, help="unit vocoder checkpoint, or a vocoder folder of this project")
     model.add_argument("--vocoder-cfg", default=None, help="config.json of a vocoder checkpoint")
     model.add_argument("--dur-prediction", action="store_true", help="accepted; durations are always predicted")
-    policy = parser.add_argument_group("EchoStream: policy (counts are subwords)")
-    policy.add_argument("--lagging-k1", type=int, default=0, help="target tokens that stay behind the CTC translation")
-    policy.add_argument("--lagging-k2", type=int, default=0, help="further target tokens that a token's units wait for")
-    policy.add_argument("--stride-n", type=int, default=1, help="CTC tokens by which both prefixes grow between writes")
-    policy.add_argument("--stride-n2", type=int, default=1, help="target tokens whose units are decided together")
+    policy = parser.add_argument_group("EchoStream: policy (counts are subwords; default: the bundle's, else k 0, n 1)")
+    policy.add_argument("--lagging-k1", type=int, help="target tokens that stay behind the CTC translation")
+    policy.add_argument("--lagging-k2", type=int, help="further target tokens that a token's units wait for")
+    policy.add_argument("--stride-n", type=int, help="CTC tokens by which both prefixes grow between writes")
+    policy.add_argument("--stride-n2", type=int, help="target tokens whose units are decided together")
     policy.add_argument("--chunk-ms", type=int, default=None, help="encoder segment (default: the source segment size)")
     policy.add_argument("--whole-word", type=truth, default=None, help="true or false (default: from 640 ms on)")
     policy.add_argument("--max-len", type=int, default=100, help="most tokens added at the end of the source")
@@ -127,7 +127,9 @@ class SessionAgent:
     def __init__(self, args):
         if getattr(args, "eval_latency_unit", "word") == "spm":
             raise ConfigError("--eval-latency-unit spm: the agents write words; use word or char")
-        options = SessionOptions(
+        self.bundle = load_model(args)
+        options = bundle_options(
+            self.bundle,
             chunk_ms=chunk_ms_of(args),
             lagging_k1=args.lagging_k1,
             stride_n=args.stride_n,
@@ -138,7 +140,6 @@ class SessionAgent:
             translate=self.translate,
             speech=self.speech,
         )
-        self.bundle = load_model(args)
         self.session = TranslationSession(self.bundle, options)
         self.log = EventLog(args)
         super().__init__(args)

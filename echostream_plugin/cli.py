@@ -17,7 +17,7 @@ from echostream_plugin.inference.audio import place_in_time, read_audio
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.errors import BundleError, InputError, SessionError
 from echostream_plugin.inference.events import SourceText, Speech, TargetText, as_record
-from echostream_plugin.inference.session import SessionOptions, TranslationSession
+from echostream_plugin.inference.session import SessionOptions, TranslationSession, bundle_options
 
 DEFAULT_BUNDLE = Path(__file__).resolve().parents[1] / "examples" / "quickstart" / "bundle"
 DEFAULT_PUSH_MS = 320
@@ -28,14 +28,15 @@ def add_option_flags(parser: argparse.ArgumentParser, kind):
     for f in dataclasses.fields(kind):
         flag, text = "--" + f.name.replace("_", "-"), f.metadata["help"]
         if f.type is bool or f.default is None:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=f.default, help=text)
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
         else:
-            parser.add_argument(flag, type=f.type, default=f.default, help=f"{text} (default: {f.default})")
+            text += f" (default: the bundle's, else {f.default})"
+            parser.add_argument(flag, type=f.type, default=None, help=text)
 
 
-def options_of(args: argparse.Namespace, kind):
-    """The dataclass from the flags that `add_option_flags` made."""
-    return kind(**{f.name: getattr(args, f.name) for f in dataclasses.fields(kind)})
+def options_of(args: argparse.Namespace, kind) -> dict:
+    """The options by name that the flags of `add_option_flags` set; None where a flag was not given."""
+    return {f.name: getattr(args, f.name) for f in dataclasses.fields(kind)}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -94,12 +95,13 @@ def write_results(events: list, folder: Path):
 
 
 def translate(args) -> int:
-    options = options_of(args, SessionOptions)
+    bundle = load_bundle(args.bundle, args.device)
+    options = bundle_options(bundle, **options_of(args, SessionOptions))
     push_ms = options.chunk_ms or DEFAULT_PUSH_MS if args.push_ms is None else args.push_ms
     if push_ms < 1:
         raise ConfigError(f"--push-ms must be at least 1, got {push_ms}")
     samples, rate = read_audio(args.audio)
-    session = TranslationSession(load_bundle(args.bundle, args.device), options)
+    session = TranslationSession(bundle, options)
 
     def show(event):
         if isinstance(event, SourceText | TargetText):

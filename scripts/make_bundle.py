@@ -22,6 +22,9 @@ def parse_args(argv=None):
     parser.add_argument("--data", help="data folder with the yamls (default: the one it was trained with)")
     parser.add_argument("--vocoder", help="vocoder folder; without it the bundle translates to text and units only")
     parser.add_argument("--card", help="json file with facts for the model card")
+    parser.add_argument(
+        "--session", default="{}", help='json of session options that suit the model: {"lagging_k1": 1}'
+    )
     parser.add_argument("--samples", help="folder with wav_list.txt, target.txt and src.txt to take recordings from")
     parser.add_argument(
         "--sample-lines", default="0,1,2", help="which lines of it, counted from 0 (default %(default)s)"
@@ -52,7 +55,7 @@ def main(argv=None):
 
     try:
         card = json.loads(Path(args.card).read_text(encoding="utf-8")) if args.card else {}
-        out = export_bundle(args.out, args.checkpoint, args.data, args.vocoder, card)
+        out = export_bundle(args.out, args.checkpoint, args.data, args.vocoder, card, json.loads(args.session))
         if args.samples:
             copy_samples(Path(args.samples), [int(line) for line in args.sample_lines.split(",")], out / "samples")
     except (ConfigError, BundleError, OSError) as error:

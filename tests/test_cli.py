@@ -58,11 +58,10 @@ def test_errors_are_one_line(bundle, tmp_path, capsys):
 def test_flags_are_the_options():
     parser = build_parser()
     plain = parser.parse_args(["translate", "a.wav", "-o", "out"])
-    assert options_of(plain, SessionOptions) == SessionOptions()
+    assert set(options_of(plain, SessionOptions).values()) == {None}
     changed = parser.parse_args("translate a.wav -o o --chunk-ms 640 --no-speech --no-whole-word --stride-n 3".split())
-    assert options_of(changed, SessionOptions) == SessionOptions(
-        chunk_ms=640, speech=False, whole_word=False, stride_n=3
-    )
+    given = {name: value for name, value in options_of(changed, SessionOptions).items() if value is not None}
+    assert given == {"chunk_ms": 640, "speech": False, "whole_word": False, "stride_n": 3}
 
 
 def test_pieces_are_placed_when_they_can_be_heard():

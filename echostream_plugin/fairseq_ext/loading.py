@@ -21,17 +21,9 @@ def load_checkpoint_bundle(
     model_path: a checkpoint, or several separated by commas whose parameters are averaged; data_bin: the folder of the
     yamls; vocoder: a folder of ours, or a public checkpoint with its json in `vocoder_cfg`. Only tensors and plain
     values are unpickled. Raises ConfigError for files that are missing or do not fit together."""
-    args, state = read_checkpoint(model_path)
-    for name, value in (
-        ("data", data_bin),
-        ("config_yaml", config_yaml),
-        ("multitask_config_yaml", multitask_config_yaml),
-    ):
-        if value:
-            setattr(args, name, str(value))
-    task = SpeechToSpeechCTCTask.setup_task(args)
-    model = task.build_model(args)
-    load_parameters(model, state, model_path)
+    task, model = _task_and_model(
+        model_path, data=data_bin, config_yaml=config_yaml, multitask_config_yaml=multitask_config_yaml
+    )
     stats = np.load(task.data_cfg.config["global_cmvn"]["stats_npz_path"])
     return Bundle(
         model=model,
@@ -45,24 +37,23 @@ def load_checkpoint_bundle(
     )
 
 
-def export_bundle(folder, model_path, data_bin=None, vocoder=None, card: dict | None = None) -> Path:
-    """Write the bundle of a checkpoint (see `load_checkpoint_bundle`) into a folder."""
-    args, _ = read_checkpoint(model_path)
-    bundle = load_checkpoint_bundle(model_path, data_bin)
-    task = SpeechToSpeechCTCTask.setup_task(Namespace(**{**vars(args), "data": data_bin or args.data}))
+def export_bundle(folder, model_path, data_bin=None, vocoder=None, card=None, session=None) -> Path:
+    """Write the bundle of a checkpoint into a folder; arguments as in `load_checkpoint_bundle` and `save_bundle`."""
+    task, model = _task_and_model(model_path, data=data_bin)
     source, target = (
         Path(task.multitask_tasks[name].args.config["dict"]) for name in ("source_unigram", "target_unigram")
     )
     return save_bundle(
         folder,
-        bundle.model,
+        model,
         source_dictionary=source,
         target_dictionary=target,
         gcmvn=task.data_cfg.config["global_cmvn"]["stats_npz_path"],
         vocoder=vocoder,
         source_spm=_beside(source),
         target_spm=_beside(target),
-        card={**bundle.card, **(card or {})},
+        card=card,
+        session=session,
     )
 
 
@@ -85,6 +76,8 @@ def read_checkpoint(model_path) -> tuple[Namespace, dict]:
 
 def load_parameters(model, state: dict, where) -> None:
     """Load a state dict; raises ConfigError that names what is missing, unknown or of another shape."""
+    state = dict(state)
+    model.upgrade_state_dict(state)
     wanted = model.state_dict()
     problems = [f"missing {name}" for name in wanted if name not in state]
     problems += [f"unknown {name}" for name in state if name not in wanted]
@@ -100,6 +93,18 @@ def load_parameters(model, state: dict, where) -> None:
             "Was it trained with these dictionaries?"
         )
     model.load_state_dict(state)
+
+
+def _task_and_model(model_path, **options):
+    """The task and the model of a checkpoint; options replace those that it was trained with, where given."""
+    args, state = read_checkpoint(model_path)
+    for name, value in options.items():
+        if value:
+            setattr(args, name, str(value))
+    task = SpeechToSpeechCTCTask.setup_task(args)
+    model = task.build_model(args)
+    load_parameters(model, state, model_path)
+    return task, model
 
 
 def _dictionary(task, name: str) -> Dictionary:

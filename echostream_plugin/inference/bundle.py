@@ -1,7 +1,7 @@
 """A bundle: everything that translating needs in one folder, as safetensors, json and text. Nothing in it runs code.
 
 model.safetensors    parameters in half precision
-config.json          format, feature parameters, model configuration
+config.json          format, feature parameters, model configuration, session options that suit the model
 gcmvn.json           mean and std of the features
 source.dict.txt, target.dict.txt    fairseq dictionaries (source.spm.model, target.spm.model where there are any)
 vocoder/             the unit vocoder, if there is one
@@ -48,6 +48,7 @@ class Bundle:
     cmvn_std: np.ndarray
     vocoder: CodeHiFiGAN | None = None
     card: dict = dataclasses.field(default_factory=dict)
+    session: dict = dataclasses.field(default_factory=dict)  # `SessionOptions` of the model by name
 
     def __post_init__(self):
         self.model.eval()
@@ -101,13 +102,15 @@ def save_bundle(
     source_spm=None,
     target_spm=None,
     card: dict | None = None,
+    session: dict | None = None,
     config: ModelConfig | None = None,
 ) -> Path:
     """Write a bundle and read it back once, so that what is written can be used.
 
     model: any S2STModel (a training model too); source_dictionary, target_dictionary: fairseq dictionary files; gcmvn:
     an npz or json file with `mean` and `std`; vocoder: a folder or a CodeHiFiGAN; source_spm, target_spm:
-    SentencePiece models; card: facts for people, kept as json; config: default `model.config`."""
+    SentencePiece models; card: facts for people, kept as json; session: `SessionOptions` that suit the model, by
+    name, taken where a user gives none; config: default `model.config`."""
     folder, config = Path(folder), config or model.config
     folder.mkdir(parents=True, exist_ok=True)
     mean, std = read_gcmvn(gcmvn)
@@ -118,6 +121,7 @@ def save_bundle(
         "sample_rate": SAMPLE_RATE,
         "features": FEATURES,
         "model": dataclasses.asdict(config),
+        "session": session or {},
     }
     _write_json(folder / "config.json", description)
     _write_json(folder / "gcmvn.json", {"mean": mean.tolist(), "std": std.tolist()})
@@ -160,7 +164,8 @@ def load_bundle(folder, device="cpu") -> Bundle:
     source, target = Dictionary.read(folder / "source.dict.txt"), Dictionary.read(folder / "target.dict.txt")
     model = S2STModel(config)
     _load_parameters(model, folder / "model.safetensors")
-    return Bundle(model, config, source, target, mean, std, vocoder, card).to(device)
+    session = description.get("session", {})
+    return Bundle(model, config, source, target, mean, std, vocoder, card, session).to(device)
 
 
 def read_gcmvn(path) -> tuple[np.ndarray, np.ndarray]:

@@ -52,6 +52,14 @@ class SessionOptions:
         return self.chunk_ms >= 640 if self.whole_word is None else self.whole_word
 
 
+def bundle_options(bundle: Bundle, **flags) -> SessionOptions:
+    """The options that suit the bundle's model, except where a flag is given (not None)."""
+    try:
+        return SessionOptions(**{**bundle.session, **{name: v for name, v in flags.items() if v is not None}})
+    except TypeError as error:
+        raise ConfigError(f"session options of the bundle: {error}") from error
+
+
 class TranslationSession:
     """Translates one utterance at a time.
 
@@ -61,9 +69,10 @@ class TranslationSession:
     """
 
     def __init__(self, bundle: Bundle, options: SessionOptions | None = None, **changes):
-        """options: or single fields of `SessionOptions` by name. Raises SessionError if the bundle cannot do it."""
+        """options: default `bundle_options(bundle)`; changes: single fields of them by name. Raises SessionError if the
+        bundle cannot do it."""
         self.bundle = bundle
-        self.options = dataclasses.replace(options or SessionOptions(), **changes)
+        self.options = dataclasses.replace(options or bundle_options(bundle), **changes)
         self._speaks = self.options.translate and self.options.speech
         if self._speaks and bundle.vocoder is None:
             raise SessionError("the bundle has no vocoder: use speech=False, or give one to save_bundle(vocoder=...)")

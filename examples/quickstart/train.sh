@@ -49,7 +49,9 @@ if step model; then
 fi
 
 if step bundle; then
-  "$PYTHON" scripts/make_bundle.py --checkpoint "$SAVE/checkpoint_best.pt" --data "$CORPUS/fbank2unit" \
+  # the parameters of the newest five checkpoints, averaged
+  NEWEST=$(ls -t "$SAVE"/checkpoint_*_*.pt | head -5 | paste -sd,)
+  "$PYTHON" scripts/make_bundle.py --checkpoint "$NEWEST" --data "$CORPUS/fbank2unit" \
     --vocoder "$WORK/vocoder" --samples "$CORPUS/simuleval/test" --out "$WORK/bundle"
 fi
 

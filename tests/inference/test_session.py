@@ -1,5 +1,7 @@
 """A session: what it says for any cutting, what it never takes back, and what it refuses."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import soundfile
@@ -13,7 +15,7 @@ from echostream_plugin.inference.audio import read_audio
 from echostream_plugin.inference.errors import InputError, SessionError
 from echostream_plugin.inference.events import Finished, SourceText, Speech, TargetText, as_record
 from echostream_plugin.inference.features import Frontend, features_of
-from echostream_plugin.inference.session import SessionOptions, TranslationSession
+from echostream_plugin.inference.session import SessionOptions, TranslationSession, bundle_options
 from echostream_plugin.inference.stages import Listener, Speaker, Writer
 from tests.tiny_bundle import speechlike, tiny_bundle
 
@@ -386,3 +388,12 @@ def test_records_of_events_are_plain_json():
         "text": "ab",
         "added": "b",
     }
+
+
+def test_options_of_the_bundle_hold_where_none_are_given(bundle):
+    suited = dataclasses.replace(bundle, session={"lagging_k1": 2, "chunk_ms": 640})
+    assert TranslationSession(suited).options == SessionOptions(lagging_k1=2, chunk_ms=640)
+    assert TranslationSession(suited, chunk_ms=320).options == SessionOptions(lagging_k1=2, chunk_ms=320)
+    assert bundle_options(suited, lagging_k1=0, chunk_ms=None) == SessionOptions(lagging_k1=0, chunk_ms=640)
+    with pytest.raises(ConfigError, match="lag_k1"):
+        TranslationSession(dataclasses.replace(bundle, session={"lag_k1": 2}))
