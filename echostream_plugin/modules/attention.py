@@ -5,12 +5,13 @@ vectors, H heads, D channels. All frames are encoder frames of 40 ms.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .rotary import rotary_table, rotate
+from .rotary import rotary_table, rotate, rotate_whole, whole_table
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,49 @@ class RotaryTables:
 
 
 @dataclass(frozen=True)
+class LayerWindow:
+    """Rotated keys, and values, of one layer's window, [B, M + L + W, H, D / H] each; `step` fills the last W."""
+
+    keys: Tensor
+    values: Tensor
+
+
+@dataclass(frozen=True)
+class StepWindow:
+    """What the one window of a streaming step looks like, the same for all layers.
+
+    mask: [B, 1, Q, M + L + W], added to the scores; None: every query sees every key. frames: C of the W frames;
+    own, past: rotary tables of the window's frames [W, 1, D / H] and of memory and left context [M + L, 1, D / H],
+    None without rotary position.
+    """
+
+    frames: int
+    mask: Tensor | None
+    own: tuple[Tensor, Tensor] | None
+    past: tuple[Tensor, Tensor] | None
+    width: int
+
+    def pasts(self, past: Tensor, heads: int) -> list:
+        """The windows of all layers from [B, n, M + L, 2D], with room for the step's own frames."""
+        key, value = past.unflatten(-1, (2, heads, past.size(-1) // (2 * heads))).unbind(-3)
+        if self.past:
+            key = rotate_whole(key, self.past)
+        room = (0, 0, 0, 0, 0, self.width)
+        keys, values = F.pad(key, room).unbind(1), F.pad(value, room).unbind(1)
+        return [LayerWindow(*pair) for pair in zip(keys, values, strict=True)]
+
+
+@lru_cache(maxsize=64)
+def _step_tables(frames: int, width: int, left_frames: int, memory_size: int, head_dim: int, dtype, device):
+    """Rotary tables of a step, which depend on sizes only; positions count from the segment's start."""
+    with torch.inference_mode(False):  # kept longer than the caller's mode
+        own = torch.arange(width, device=device)
+        left = torch.arange(-left_frames, 0, device=device)
+        past = torch.cat([torch.zeros(memory_size, dtype=torch.long, device=device), left])
+        return tuple(whole_table(positions.unsqueeze(1), head_dim, dtype) for positions in (own, past))
+
+
+@dataclass(frozen=True)
 class WindowShape:
     """Sizes of the windows of one call: N segments of C frames with L, R frames around them and M memory vectors."""
 
@@ -68,6 +112,29 @@ class WindowShape:
         weights = weights / weights.sum(-1, keepdim=True)
         tables = self._rotary_tables(head_dim, dtype, device) if head_dim else None
         return Windows(self.segment_frames, self._mask(past_segments, valid), weights, tables)
+
+    def step_window(self, past_segments: Tensor, frames: int, head_dim: int | None, dtype) -> StepWindow:
+        """The window of one segment of `frames` frames, at most `segment_frames`, and the right context given with it.
+
+        past_segments, head_dim: as for `windows`."""
+        width = frames + self.right_frames
+        device = past_segments.device
+        mask = None
+        if self.memory_size or self.left_frames:
+            done = past_segments[:, None, None]
+            size = (past_segments.size(0), width + 1, self.memory_size + self.left_frames + width)
+            mask = torch.zeros(size, dtype=dtype, device=device)
+            left = mask[:, :, self.memory_size : self.memory_size + self.left_frames]
+            memory_gap = torch.arange(self.memory_size, device=device) < self.memory_size - done
+            left_gap = torch.arange(self.left_frames, device=device) < self.left_frames - done * self.segment_frames
+            mask[:, :, : self.memory_size].masked_fill_(memory_gap, -torch.inf)
+            left.masked_fill_(left_gap, -torch.inf)
+            mask[:, width:, : self.memory_size] = -torch.inf  # the summary does not read the memory
+            mask = mask.unsqueeze(1)
+        own = past = None
+        if head_dim:
+            own, past = _step_tables(frames, width, self.left_frames, self.memory_size, head_dim, dtype, device)
+        return StepWindow(frames, mask, own, past, width)
 
     def _valid_frames(self, lengths: Tensor) -> Tensor:
         """[B, N, C + R]: which frames exist. A segment wholly in the padding sees itself, as a softmax needs a key."""
@@ -153,6 +220,35 @@ class EmformerAttention(nn.Module):
         written = None if summary is None else self._written(out[:, :, -1] if attends else summary.squeeze(2))
         next_bank = bank if memory is None else bank[:, segments:]
         return out[:, :, :width], written, sequence[:, segments * count :], next_bank
+
+    def step(self, x: Tensor, memory: Tensor | None, past: LayerWindow, window: StepWindow):
+        """`forward` for one window x: [B, W, D] of valid frames, fewer and larger operations, no dropout.
+
+        memory: [B, 1, D] or None; past: this layer's window, its last W places still empty.
+        Returns outputs [B, W, D], memory for the layer above [B, 1, D] or None, and the projected keys and values of
+        x and of `memory` [B, W (+ 1), 2D], not rotated."""
+        width, count = x.size(1), window.frames
+        projected = self.key_value(x if memory is None else torch.cat([x, memory], dim=1))
+        query = self._heads(self.query(x), 1).squeeze(-3)
+        attends = memory is not None and self.memory_kind == "attention"
+        # the summary is the segment's mean at the segment's start: its query is the mean of the queries, not turned
+        summary = query[:, :count].mean(1, keepdim=True) if attends else None
+        key, value = self._heads(projected[:, :width], 2).unbind(-3)
+        if window.own:
+            query, key = rotate_whole(query, window.own), rotate_whole(key, window.own)
+        first = past.keys.size(1) - width
+        past.keys[:, first:] = key
+        past.values[:, first:] = value
+        if attends:
+            query = torch.cat([query, summary], dim=1)
+        mask = None if window.mask is None else window.mask[:, :, : query.size(1)]
+        heads = (part.transpose(1, 2) for part in (query, past.keys, past.values))
+        out = F.scaled_dot_product_attention(*heads, attn_mask=mask)
+        out = self.output(out.transpose(1, 2).flatten(2))
+        written = None
+        if memory is not None:
+            written = self._written(out[:, width:] if attends else x[:, :count].mean(1, keepdim=True))
+        return out[:, :width], written, projected
 
     def _gather(self, sequence: Tensor, bank: Tensor | None, right: Tensor | None, windows: Windows):
         """The windows' keys and values, each [B * N, H, M + L + C + R, D / H].

@@ -40,6 +40,14 @@ class CausalConvolution(nn.Module):
         out = self.dropout(self.output(F.silu(self.norm(mixed))))
         return out, sequence[:, sequence.size(1) - self.kernel + 1 :]
 
+    def step(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """`forward` for one segment and its right context x: [B, W, D], without dropout; past: [B, K - 1, D].
+
+        Returns [B, W, D] and the inputs of the depthwise convolution [B, W, D]."""
+        gated = F.glu(self.gated(self.input_norm(x)), dim=-1)
+        mixed = self._mix(torch.cat([past, gated], dim=1))
+        return self.output(F.silu(self.norm(mixed))), gated
+
     def _mix(self, sequence: Tensor) -> Tensor:
         """Depthwise convolution over time: [B, K - 1 + T, D] to [B, T, D]."""
         # as a Conv2d of height 1: twice as fast backward on a CPU

@@ -11,31 +11,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import EncoderConfig
-from .attention import EmformerAttention, Windows, WindowShape
+from .attention import EmformerAttention, LayerWindow, StepWindow, Windows, WindowShape
 from .convolution import CausalConvolution
 from .streaming import StreamState
 
 
 @dataclass(frozen=True)
-class LayerState(StreamState):
-    """What one layer keeps of the segments before; slots are filled from the right, unfilled ones are masked.
-
-    left_context: [B, L, 2D] projected keys and values; memory: [B, M, 2D] projected memory vectors;
-    convolution: [B, K - 1, D] last inputs of the depthwise convolution (K - 1 = 0 without one).
-    """
-
-    left_context: Tensor
-    memory: Tensor
-    convolution: Tensor
-
-
-@dataclass(frozen=True)
 class EmformerState(StreamState):
-    """State of a stack: layers; past_segments [B] done per stream; pending [B, p, D] frames of unfinished segments."""
+    """What a stack keeps of the segments before, all its layers (n) in one tensor of each kind.
+
+    past_segments: [B] done per stream; pending: [B, p, D] frames of unfinished segments; left_context: [B, n, L, 2D]
+    projected keys and values, not rotated; memory: [B, n, M, 2D] projected memory vectors; convolution:
+    [B, n, K - 1, D] last inputs of the depthwise convolutions (K - 1 = 0 without them). Slots are filled from the
+    right, unfilled ones are masked.
+    """
 
     past_segments: Tensor
     pending: Tensor
-    layers: tuple
+    left_context: Tensor
+    memory: Tensor
+    convolution: Tensor
     segment_frames: int
 
 
@@ -66,18 +61,35 @@ class EmformerLayer(nn.Module):
         )
         self.output_norm = nn.LayerNorm(dim)
 
-    def forward(self, x: Tensor, memory: Tensor | None, state: LayerState, windows: Windows):
-        """x: [B, N, C + R, D]; memory: [B, N, D] or None; returns x, memory for the layer above and the next state."""
+    def forward(self, x: Tensor, memory: Tensor | None, past: tuple[Tensor, Tensor, Tensor], windows: Windows):
+        """x: [B, N, C + R, D]; memory: [B, N, D] or None; past: this layer's left context, memory and convolution
+        inputs; returns x, memory for the layer above and the next past."""
+        left_context, bank, inputs = past
         attended, memory, left_context, bank = self.attention(
-            self.attention_norm(x), memory, state.left_context, state.memory, windows
+            self.attention_norm(x), memory, left_context, bank, windows
         )
         x = x + self.dropout(attended)
-        past = state.convolution
         if self.convolution is not None:
-            convolved, past = self.convolution(x, past, windows.segment_frames)
+            convolved, inputs = self.convolution(x, inputs, windows.segment_frames)
             x = x + convolved
         x = self.output_norm(x + self.feed_forward(x))
-        return x, memory, LayerState(left_context, bank, past)
+        return x, memory, (left_context, bank, inputs)
+
+    def step(self, x: Tensor, memory: Tensor | None, past: LayerWindow, inputs: Tensor, window: StepWindow):
+        """`forward` for a single window of x: [B, W, D], W = C + R, without dropout; inputs: [B, K - 1, D] of the
+        convolution before. Fills `past` with the window's keys and values.
+
+        Returns x, memory for the layer above [B, 1, D] or None, the projected keys and values of this window and of
+        `memory`, [B, W (+ 1), 2D], and the inputs of the depthwise convolution [B, W, D] (None without one)."""
+        attended, memory, projected = self.attention.step(self.attention_norm(x), memory, past, window)
+        x = x + attended
+        gated = None
+        if self.convolution is not None:
+            convolved, gated = self.convolution.step(x, inputs)
+            x = x + convolved
+        norm, expand, activation, _, contract, _ = self.feed_forward
+        x = self.output_norm(x + contract(activation(expand(norm(x)))))
+        return x, memory, projected, gated
 
 
 class Emformer(nn.Module):
@@ -96,15 +108,13 @@ class Emformer(nn.Module):
             raise ValueError(f"segment_frames must be 0 (whole utterance) or more, got {segment_frames}")
         left_frames, memory_size = (config.left_context_frames, config.memory_size) if segment_frames else (0, 0)
         like = next(self.parameters())
-        layer = LayerState(
-            left_context=like.new_zeros(batch_size, left_frames, 2 * config.dim),
-            memory=like.new_zeros(batch_size, memory_size, 2 * config.dim),
-            convolution=like.new_zeros(batch_size, max(config.conv_kernel - 1, 0), config.dim),
-        )
+        layers, dim, inputs = config.layers, config.dim, max(config.conv_kernel - 1, 0)
         return EmformerState(
             past_segments=torch.zeros(batch_size, dtype=torch.long, device=like.device),
-            pending=like.new_zeros(batch_size, 0, config.dim),
-            layers=(layer,) * config.layers,
+            pending=like.new_zeros(batch_size, 0, dim),
+            left_context=like.new_zeros(batch_size, layers, left_frames, 2 * dim),
+            memory=like.new_zeros(batch_size, layers, memory_size, 2 * dim),
+            convolution=like.new_zeros(batch_size, layers, inputs, dim),
             segment_frames=segment_frames,
         )
 
@@ -119,13 +129,24 @@ class Emformer(nn.Module):
         segments = max(pending.size(1) - right, 0) // count if count else 0
         if not segments:
             return pending[:, :0], replace(state, pending=pending)
-        out, layers = self._run(pending[:, : segments * count + right], None, segments, count, state)
-        state = EmformerState(state.past_segments + segments, pending[:, segments * count :], layers, count)
-        return out, state.clone()  # slices of longer tensors would keep those alive
+        window = pending[:, : segments * count + right]
+        if segments == 1 and not self._differentiable:
+            out, kept = self._step(window, count, state)
+        else:
+            out, kept = self._run(window, None, segments, count, state)
+        rest = pending[:, segments * count :].clone()  # a slice of a longer tensor would keep that alive
+        return out, EmformerState(state.past_segments + segments, rest, *kept, count)
 
     def finish(self, state: EmformerState) -> Tensor:
         """The frames still pending, [B, p, D], as the parallel form has them when the utterance ends here."""
+        frames = state.pending.size(1)
+        if 0 < frames <= (state.segment_frames or frames) and not self._differentiable:
+            return self._step(state.pending, frames, state)[0]
         return self._tail(state.pending, None, state)
+
+    @property
+    def _differentiable(self) -> bool:
+        return self.training or torch.is_grad_enabled()
 
     def _tail(self, x: Tensor, lengths: Tensor | None, state: EmformerState) -> Tensor:
         """All frames of x, the last segment ragged: [B, T, D] to [B, T, D]."""
@@ -141,19 +162,56 @@ class Emformer(nn.Module):
     def _run(self, x: Tensor, lengths: Tensor | None, segments: int, count: int, state: EmformerState):
         """N segments at once. x: [B, up to NC + R, D]; lengths: [B] valid frames of x or None.
 
-        Returns [B, NC, D] and the next layer states."""
+        Returns [B, NC, D] and the next left context, memory and convolution inputs of all layers."""
         batch_size, frames, dim = x.shape
         right = self.config.right_context_frames
-        left_frames, memory_size = state.layers[0].left_context.size(1), state.layers[0].memory.size(1)
+        left_frames, memory_size = state.left_context.size(2), state.memory.size(2)
         shape = WindowShape(segments, count, left_frames, right, memory_size)
-        head_dim = dim // self.config.heads if self.config.rotary else None
-        windows = shape.windows(state.past_segments, lengths, head_dim, x.dtype)
+        windows = shape.windows(state.past_segments, lengths, self._rotary_dim, x.dtype)
 
         x = F.pad(x, (0, 0, 0, segments * count + right - frames))
         x = x.unfold(1, count + right, count).transpose(2, 3)  # hard copy of the right context, section 2.2
         memory = (windows.summary_weights @ x[:, :, :count]).squeeze(2) if memory_size else None
-        layers = []
-        for layer, layer_state in zip(self.layers, state.layers, strict=True):
-            x, memory, layer_state = layer(x, memory, layer_state, windows)
-            layers.append(layer_state)
-        return x[:, :, :count].reshape(batch_size, segments * count, dim), tuple(layers)
+        kept = []
+        pasts = zip(state.left_context.unbind(1), state.memory.unbind(1), state.convolution.unbind(1), strict=True)
+        for layer, past in zip(self.layers, pasts, strict=True):
+            x, memory, past = layer(x, memory, past, windows)
+            kept.append(past)
+        kept = tuple(torch.stack(tensors, dim=1) for tensors in zip(*kept, strict=True))
+        return x[:, :, :count].reshape(batch_size, segments * count, dim), kept
+
+    def _step(self, x: Tensor, count: int, state: EmformerState):
+        """`_run` for one segment, with the past of all layers prepared at once: a third of the operations.
+
+        x: [B, count + up to R, D], all of it valid; returns [B, count, D] and what `_run` returns with it."""
+        left_frames, memory_size = state.left_context.size(2), state.memory.size(2)
+        shape = WindowShape(1, state.segment_frames or count, left_frames, x.size(1) - count, memory_size)
+        window = shape.step_window(state.past_segments, count, self._rotary_dim, x.dtype)
+        pasts = window.pasts(torch.cat([state.memory, state.left_context], dim=2), self.config.heads)
+        memory = x[:, :count].mean(1, keepdim=True) if memory_size else None
+        projected, gated = [], []
+        for layer, past, inputs in zip(self.layers, pasts, state.convolution.unbind(1), strict=True):
+            x, memory, keys_values, depthwise = layer.step(x, memory, past, inputs, window)
+            projected.append(keys_values)
+            gated.append(depthwise)
+
+        projected = torch.stack(projected, dim=1)  # [B, n, W (+ 1), 2D]
+        left_context = _newest(state.left_context, projected[:, :, :count])
+        memory = _newest(state.memory, projected[:, :, x.size(1) :]) if memory_size else state.memory
+        convolution = state.convolution
+        if self.config.conv_kernel > 1:
+            convolution = _newest(convolution, torch.stack(gated, dim=1)[:, :, :count])
+        return x[:, :count], (left_context, memory, convolution)
+
+    @property
+    def _rotary_dim(self) -> int | None:
+        """Channels to rotate per head, None without rotary position."""
+        return self.config.dim // self.config.heads if self.config.rotary else None
+
+
+def _newest(past: Tensor, new: Tensor) -> Tensor:
+    """The newest S of [B, n, S, X] and the [B, n, t, X] that follow, in memory of its own."""
+    size, added = past.size(2), new.size(2)
+    if added >= size:
+        return new[:, :, added - size :].clone()
+    return torch.cat([past[:, :, added:], new], dim=2)

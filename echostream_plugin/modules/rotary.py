@@ -20,3 +20,15 @@ def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     cosine, sine = table
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cosine - b * sine, b * cosine + a * sine], dim=-1)
+
+
+def whole_table(positions: Tensor, head_dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """`rotary_table` for `rotate_whole`: cosines, and sines with the sign of each half, [..., head_dim]."""
+    cosine, sine = rotary_table(positions, head_dim, dtype)
+    return torch.cat([cosine, cosine], dim=-1), torch.cat([-sine, sine], dim=-1)
+
+
+def rotate_whole(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+    """`rotate` in three operations instead of eight, for tensors so small that the number of operations counts."""
+    cosine, sine = table
+    return torch.addcmul(x * cosine, x.roll(x.size(-1) // 2, -1), sine)

@@ -182,9 +182,24 @@ def test_the_state_does_not_grow(variant):
     for _ in range(12):
         _, state = encoder.step(make_features(32), state)
         sizes.add(state.nbytes)
-        for layer in state.emformer.layers:  # no slice keeps a longer tensor alive
-            assert layer.left_context.untyped_storage().nbytes() == layer.left_context.nbytes
+        kept = state.emformer
+        for tensor in (kept.pending, kept.left_context, kept.memory, kept.convolution):
+            assert tensor.untyped_storage().nbytes() == tensor.nbytes  # no slice keeps a longer tensor alive
     assert len(sizes) <= 2  # pending frames fill up to the right context in the first steps
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_step_for_one_window_is_the_step_for_many(variant):
+    """Under autograd the general path runs, without it the short one; they may change places at any segment."""
+    encoder, features = ENCODERS[variant], make_features(32 * 9 + 50, batch_size=2)
+    state, outputs = encoder.initial_state(2), []
+    for segment in range(9):
+        with torch.set_grad_enabled(segment % 3 == 1):
+            out, state = encoder.step(features[:, 32 * segment : 32 * (segment + 1)], state)
+        outputs.append(out)
+    outputs.append(encoder.step(features[:, 32 * 9 :], state)[0])
+    joined = torch.cat(outputs, dim=1)
+    assert_same(joined, parallel(encoder, features)[:, : joined.size(1)])
 
 
 def test_a_state_is_a_value():
