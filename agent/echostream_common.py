@@ -68,7 +68,8 @@ def add_flags(parser: argparse.ArgumentParser):
     policy.add_argument("--lagging-k2", type=int, help="further target tokens that a token's units wait for")
     policy.add_argument("--stride-n", type=int, help="CTC tokens by which both prefixes grow between writes")
     policy.add_argument("--stride-n2", type=int, help="target tokens whose units are decided together")
-    policy.add_argument("--chunk-ms", type=int, default=None, help="encoder segment (default: the source segment size)")
+    segment = "encoder segment in ms (default: the bundle's, else the source segment size)"
+    policy.add_argument("--chunk-ms", type=int, help=segment)
     policy.add_argument("--whole-word", type=truth, default=None, help="true or false (default: from 640 ms on)")
     policy.add_argument("--max-len", type=int, default=100, help="most tokens added at the end of the source")
     policy.add_argument("--force-finish", action="store_true", help="accepted; the source always ends the translation")
@@ -105,12 +106,13 @@ def device_name(device: str) -> str:
     return "cuda" if device == "gpu" else device
 
 
-def chunk_ms_of(args) -> int:
-    """The encoder segment: a whole number of frames that fits into a source segment.
+def chunk_ms_of(args, suited: dict | None = None) -> int:
+    """The encoder segment: the flag's, else the one that suits the bundle, else what fits into a source segment.
 
-    Source segments under 160 ms feed encoder segments of 320 ms, provisionally computed while they fill."""
-    if args.chunk_ms is not None:
-        return args.chunk_ms
+    A source segment that is shorter (or under 160 ms) is computed provisionally while the encoder's segment fills."""
+    chunk_ms = (suited or {}).get("chunk_ms") if args.chunk_ms is None else args.chunk_ms
+    if chunk_ms is not None:
+        return chunk_ms
     size = getattr(args, "source_segment_size", DEFAULT_CHUNK_MS)
     return size // FRAME_MS * FRAME_MS if size >= SHORTEST_CHUNK_MS else DEFAULT_CHUNK_MS
 
@@ -130,7 +132,7 @@ class SessionAgent:
         self.bundle = load_model(args)
         options = bundle_options(
             self.bundle,
-            chunk_ms=chunk_ms_of(args),
+            chunk_ms=chunk_ms_of(args, self.bundle.session),
             lagging_k1=args.lagging_k1,
             stride_n=args.stride_n,
             lagging_k2=args.lagging_k2,

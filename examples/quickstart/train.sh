@@ -6,8 +6,8 @@
 # Every step goes on where it was stopped: run the same command again. Environment:
 #   PYTHON           the interpreter to use (default: .venv/bin/python where `make venv` made one, else python3)
 #   JOBS             processes for corpus and evaluation (default 2)
-#   VOCODER_MINUTES  training time of the vocoder (default 75)
-#   MAX_UPDATE       updates of the model (default 9000)
+#   VOCODER_MINUTES  training time of the vocoder (default 64)
+#   MAX_UPDATE       updates of the model (default 5500)
 #   STEPS            which steps to run (default "corpus vocoder model bundle evaluation")
 set -euo pipefail
 
@@ -31,7 +31,7 @@ K=$("$PYTHON" -c "import json, sys; print(json.load(open(sys.argv[1]))['clusters
 if step vocoder; then
   "$PYTHON" scripts/train_vocoder.py --preset small --num-units "$K" \
     --units "$CORPUS/units/$UNITS/train.txt" --dev-units "$CORPUS/units/$UNITS/dev.txt" \
-    --wav-dir "$CORPUS/tgt_wav" --out "$WORK/vocoder" --max-minutes "${VOCODER_MINUTES:-75}"
+    --wav-dir "$CORPUS/tgt_wav" --out "$WORK/vocoder" --max-minutes "${VOCODER_MINUTES:-64}"
 fi
 
 if step model; then
@@ -44,17 +44,17 @@ if step model; then
     --train-subset train --valid-subset dev --save-dir "$SAVE" --tensorboard-logdir "$WORK/tensorboard" \
     --optimizer adam --adam-betas "(0.9,0.98)" --clip-norm 5.0 --lr 0.0015 --lr-scheduler inverse_sqrt \
     --warmup-updates 600 --warmup-init-lr 1e-7 --max-tokens 6000 --max-target-positions 1200 \
-    --max-update "${MAX_UPDATE:-9000}" --save-interval-updates 500 --keep-interval-updates 5 --no-epoch-checkpoints \
+    --max-update "${MAX_UPDATE:-5500}" --save-interval-updates 500 --keep-interval-updates 5 --no-epoch-checkpoints \
     --validate-interval-updates 500 --validate-interval 1000 --num-workers 1 --seed 1 --cpu --log-interval 50
 fi
 
 if step bundle; then
-  # the parameters of the newest five checkpoints, averaged
-  NEWEST=$(ls -t "$SAVE"/checkpoint_*_*.pt | head -5 | paste -sd,)
-  "$PYTHON" scripts/make_bundle.py --checkpoint "$NEWEST" --data "$CORPUS/fbank2unit" \
-    --vocoder "$WORK/vocoder" --samples "$CORPUS/simuleval/test" --out "$WORK/bundle"
+  "$PYTHON" scripts/make_bundle.py --checkpoint "$SAVE/checkpoint_best.pt" --data "$CORPUS/fbank2unit" \
+    --vocoder "$WORK/vocoder" --samples "$CORPUS/simuleval/test" --sample-lines 0,1,2,3,4,9,13,14 \
+    --session '{"chunk_ms": 960, "lagging_k1": 3, "whole_word": false}' --out "$WORK/bundle"
 fi
 
 if step evaluation; then
-  "$PYTHON" scripts/evaluate.py --bundle "$WORK/bundle" --data "$CORPUS/simuleval/test" --output "$WORK/evaluation" --jobs "$JOBS"
+  "$PYTHON" scripts/evaluate.py --bundle "$WORK/bundle" --data "$CORPUS/simuleval/test" \
+    --units "$CORPUS/fbank2unit/test.unit" --output "$WORK/evaluation" --jobs "$JOBS"
 fi

@@ -210,6 +210,7 @@ def test_wrong_flags_say_what_to_do(data, build, tmp_path):
 def test_encoder_segment_fits_into_the_source_segment(segment, chunk):
     assert chunk_ms_of(argparse.Namespace(chunk_ms=None, source_segment_size=segment)) == chunk
     assert chunk_ms_of(argparse.Namespace(chunk_ms=640, source_segment_size=segment)) == 640
+    assert chunk_ms_of(argparse.Namespace(chunk_ms=None, source_segment_size=segment), {"chunk_ms": 960}) == 960
 
 
 def test_word_stream_holds_the_last_word():
