@@ -19,7 +19,7 @@ from echostream_plugin.config import ConfigError  # noqa: E402
 from echostream_plugin.inference.bundle import load_bundle  # noqa: E402
 from echostream_plugin.inference.errors import InputError  # noqa: E402
 from echostream_plugin.inference.events import Finished, SourceText, Speech, TargetText, as_record  # noqa: E402
-from echostream_plugin.inference.session import FRAME_MS, TranslationSession, bundle_options  # noqa: E402
+from echostream_plugin.inference.session import DECODINGS, FRAME_MS, TranslationSession, bundle_options  # noqa: E402
 
 DEFAULT_BUNDLE = REPOSITORY / "examples" / "quickstart" / "bundle"
 DEFAULT_CHUNK_MS = 320
@@ -72,6 +72,13 @@ def add_flags(parser: argparse.ArgumentParser):
     policy.add_argument("--chunk-ms", type=int, help=segment)
     policy.add_argument("--whole-word", type=truth, default=None, help="true or false (default: from 640 ms on)")
     policy.add_argument("--max-len", type=int, default=100, help="most tokens added at the end of the source")
+    policy.add_argument(
+        "--decoding",
+        choices=DECODINGS,
+        default=None,
+        help="incremental (default): each token keeps the source it was made from, as in training; recompute: as "
+        "StreamSpeech's agent, which computes everything again at every push",
+    )
     policy.add_argument("--force-finish", action="store_true", help="accepted; the source always ends the translation")
     output = parser.add_argument_group("EchoStream: output")
     output.add_argument("--extra-output-dir", default=None, help="folder for events.jsonl, asr.txt, st.txt, unit.txt")
@@ -139,6 +146,7 @@ class SessionAgent:
             stride_n2=args.stride_n2,
             max_tokens=args.max_len,
             whole_word=args.whole_word,
+            decoding=args.decoding,
             translate=self.translate,
             speech=self.speech,
         )

@@ -22,6 +22,7 @@ def option(default, help):
 class EncoderConfig:
     """The Emformer encoder (Shi et al., arXiv 2010.10759) with EchoStream's options."""
 
+    kind: str = option("emformer", "which encoder this is")
     input_dim: int = option(80, "mel bins of a feature frame (10 ms)")
     dim: int = option(256, "encoder embedding dimension")
     layers: int = option(16, "number of Emformer layers")
@@ -41,11 +42,39 @@ class EncoderConfig:
     activation_dropout: float = option(0.1, "dropout after the feed-forward activation")
 
     def __post_init__(self):
+        _require(self.kind == "emformer", f"an Emformer's configuration cannot be of kind '{self.kind}'")
         _require(self.dim % self.heads == 0, f"dim {self.dim} must be divisible by heads {self.heads}")
         _require((self.dim // self.heads) % 2 == 0, "the dimension of an attention head must be even (rotary position)")
         _require(self.memory_kind in ("attention", "mean"), f"memory_kind '{self.memory_kind}': use attention or mean")
         for name in ("segment_frames", "left_context_frames", "right_context_frames", "memory_size", "conv_kernel"):
             _require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class ChunkConformerConfig:
+    """StreamSpeech's encoder: a Conformer with relative positions, attention and convolutions in chunks."""
+
+    kind: str = option("chunk_conformer", "which encoder this is")
+    input_dim: int = option(80, "mel bins of a feature frame (10 ms)")
+    dim: int = option(256, "encoder embedding dimension")
+    layers: int = option(12, "number of Conformer layers")
+    heads: int = option(4, "attention heads")
+    ffn_dim: int = option(2048, "hidden size of the feed-forward modules")
+    conv_channels: int = option(1024, "channels of the first subsampling convolution, before its gate")
+    depthwise_kernel: int = option(31, "kernel of the depthwise convolution in frames, odd")
+    segment_frames: int = option(8, "chunk of attention and convolutions in encoder frames of 40 ms; 0 is the whole")
+    dropout: float = option(0.1, "dropout of residual branches, activations and attention weights")
+
+    def __post_init__(self):
+        _require(self.kind == "chunk_conformer", f"a chunk Conformer's configuration cannot be of kind '{self.kind}'")
+        _require(self.dim % self.heads == 0, f"dim {self.dim} must be divisible by heads {self.heads}")
+        _require(self.dim % 2 == 0, f"dim {self.dim} must be even (sinusoidal positions)")
+        _require(self.conv_channels % 2 == 0, f"conv_channels {self.conv_channels} must be even (gates)")
+        _require(self.depthwise_kernel % 2 == 1, f"depthwise_kernel {self.depthwise_kernel} must be odd (centred)")
+        _require(self.segment_frames >= 0, f"segment_frames must not be negative, got {self.segment_frames}")
+
+
+ENCODERS = {"emformer": EncoderConfig, "chunk_conformer": ChunkConformerConfig}
 
 
 @dataclass(frozen=True)
@@ -89,17 +118,26 @@ class UnitDecoderConfig:
     upsample: int = option(25, "unit decoder frames per target token")
     causal_encoder: bool = option(True, "T2U encoder sees only states to its left (--uni-encoder)")
     time_positions: bool = option(True, "unit decoder positions run over time (False: StreamSpeech's constant row)")
+    batch_positions: bool = option(
+        False, "without time positions, training gives sample b of a batch the constant row b, as StreamSpeech does"
+    )
     offset_embedding: bool = option(True, "learned embedding of a frame's offset inside its token")
     dropout: float = option(0.1, "dropout")
     attention_dropout: float = option(0.1, "dropout of attention weights")
     activation_dropout: float = option(0.1, "dropout after the feed-forward activation")
+
+    def __post_init__(self):
+        _require(
+            not (self.time_positions and self.batch_positions),
+            "time_positions and batch_positions exclude each other",
+        )
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """A whole speech-to-speech model; `asr` and `st` are the CTC heads, `mt` the text decoder."""
 
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    encoder: EncoderConfig | ChunkConformerConfig = field(default_factory=EncoderConfig)
     asr: CTCHeadConfig = field(default_factory=CTCHeadConfig)
     st: CTCHeadConfig = field(default_factory=CTCHeadConfig)
     mt: TextDecoderConfig = field(default_factory=TextDecoderConfig)
@@ -117,10 +155,15 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, values: dict) -> "ModelConfig":
-        """Build from nested dicts; an unknown or ill-typed key raises ConfigError that names it."""
+        """Build from nested dicts; an unknown or ill-typed key raises ConfigError that names it. `encoder.kind` says
+        which encoder it is, an Emformer where it is left out."""
         parts = {f.name: f.default_factory for f in dataclasses.fields(cls)}
         unknown = sorted(set(values) - set(parts))
         _require(not unknown, f"unknown model option(s) {', '.join(unknown)}; known: {', '.join(parts)}")
+        encoder = values.get("encoder")
+        kind = encoder.get("kind", "emformer") if isinstance(encoder, dict) else "emformer"
+        _require(kind in ENCODERS, f"encoder.kind: unknown encoder {kind!r}; known: {', '.join(ENCODERS)}")
+        parts["encoder"] = ENCODERS[kind]
         return cls(**{name: _from_dict(parts[name], values.get(name, {}), name) for name in parts})
 
 

@@ -12,10 +12,12 @@ from echostream_plugin.config import ModelConfig
 from echostream_plugin.decoders.ctc import CTCHead
 from echostream_plugin.decoders.text import TextDecoder, build_streaming_mask
 from echostream_plugin.decoders.unit import T2UEncoder, UnitDecoder
+from echostream_plugin.encoders.chunk_conformer import ChunkConformerEncoder
 from echostream_plugin.encoders.emformer import EmformerEncoder
 
 PAD = 1  # fairseq's dictionaries: <s> 0, <pad> 1, </s> 2, <unk> 3
 EOS = 2
+ENCODERS = {"emformer": EmformerEncoder, "chunk_conformer": ChunkConformerEncoder}
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,18 @@ class S2STModel(nn.Module):
     def __init__(self, config: ModelConfig):
         nn.Module.__init__(self)  # by name: the fairseq model inherits from here and from fairseq's base class
         self.config = config
-        self.encoder = EmformerEncoder(config.encoder)
+        self.encoder = ENCODERS[config.encoder.kind](config.encoder)
         self.source_unigram_decoder = CTCHead(config.asr)
         self.ctc_target_unigram_decoder = CTCHead(config.st)
         self.target_unigram_decoder = TextDecoder(config.mt)
         self.synthesizer_encoder = T2UEncoder(config.unit)
         self.decoder = UnitDecoder(config.unit)
+
+    @property
+    def counts_padding(self) -> bool:
+        """StreamSpeech lets the padded frames of a batch count in its waits, and decodes them in its offline CTC texts;
+        its losses and outputs are only reproduced that way."""
+        return isinstance(self.encoder, ChunkConformerEncoder)
 
     def forward(
         self,
@@ -82,19 +90,24 @@ class S2STModel(nn.Module):
         st_logits = self.ctc_target_unigram_decoder(encoder, lengths)
         source_mask = None
         if waits.text:
-            chunk = self.config.encoder.segment_frames if segment_frames is None else segment_frames
+            chunk = self.encoder.segment_frames if segment_frames is None else segment_frames
+            counted = None if self.counts_padding else lengths
             source_mask = build_streaming_mask(
-                asr_logits.detach(), st_logits.detach(), lengths, prev_tokens.size(1), waits.k1, waits.n1, chunk
+                asr_logits.detach(), st_logits.detach(), counted, prev_tokens.size(1), waits.k1, waits.n1, chunk
             )
         hidden = self.target_unigram_decoder(prev_tokens, encoder, source_padding, source_mask)
-        unit_logits, unit_lengths = self.units(hidden, prev_tokens.eq(PAD), waits)
+        rows = self.config.unit.batch_positions
+        unit_logits, unit_lengths = self.units(hidden, prev_tokens.eq(PAD), waits, batch_positions=rows)
         mt_logits = self.target_unigram_decoder.logits(hidden)
         return ModelOutput(encoder, lengths, asr_logits, st_logits, mt_logits, unit_logits, unit_lengths)
 
-    def units(self, hidden: Tensor, token_padding: Tensor, waits: Waits) -> tuple[Tensor, Tensor]:
-        """Unit logits [B, U * upsample, K + 5] and their lengths [B] from MT states [B, U, D] and their padding."""
+    def units(
+        self, hidden: Tensor, token_padding: Tensor, waits: Waits, batch_positions: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Unit logits [B, U * upsample, K + 5] and their lengths [B] from MT states [B, U, D] and their padding;
+        batch_positions: as in `UnitDecoder.forward`."""
         states = self.synthesizer_encoder(hidden, token_padding)
-        logits = self.decoder(states, token_padding, k2=waits.k2, n2=waits.n2)
+        logits = self.decoder(states, token_padding, waits.k2, waits.n2, batch_positions)
         return logits, (~token_padding).sum(1) * self.config.unit.upsample
 
 

@@ -89,8 +89,16 @@ class UnitDecoder(nn.Module):
         self.layer_norm = nn.LayerNorm(config.dim)
         self.output_projection = tied_projection(self.embed_tokens)
 
-    def forward(self, t2u: Tensor, padding_mask: Tensor | None = None, k2: int = 0, n2: int | None = 1) -> Tensor:
-        """t2u: [B, U, D]; padding_mask: bool [B, U], True = padded, on the right; returns logits [B, U * upsample, V].
+    def forward(
+        self,
+        t2u: Tensor,
+        padding_mask: Tensor | None = None,
+        k2: int = 0,
+        n2: int | None = 1,
+        batch_positions: bool = False,
+    ) -> Tensor:
+        """t2u: [B, U, D]; padding_mask: bool [B, U], True = padded, on the right; batch_positions: sample b of the
+        batch gets the constant position b (StreamSpeech's training). Returns logits [B, U * upsample, V].
 
         Frames of padded states are computed and mean nothing: mask them by `frame_padding_mask`.
         """
@@ -101,7 +109,7 @@ class UnitDecoder(nn.Module):
         if padding_mask is not None:
             real = ~padding_mask[:, None, None]
             visible = real if visible is None else visible & real
-        x = self._frames(t2u, 0)
+        x = self._frames(t2u, 0, batch_positions)
         for layer in self.layers:
             # padding is on the right, so causal self-attention keeps it out of every real frame
             x, _ = layer(x, source=layer.encoder_attn.project(t2u), source_visible=visible)
@@ -159,12 +167,14 @@ class UnitDecoder(nn.Module):
         shown = torch.arange(available, device=seen.device) < seen[:, None]
         return shown.repeat_interleave(self.config.upsample, dim=0)
 
-    def _frames(self, t2u: Tensor, first_token: int) -> Tensor:
+    def _frames(self, t2u: Tensor, first_token: int, batch_positions: bool = False) -> Tensor:
         """t2u: [B, U, D] from token `first_token` on -> inputs of their frames [B, U * upsample, D]."""
         config = self.config
         first, count = first_token * config.upsample, t2u.size(1) * config.upsample
         if config.time_positions:
             added = sinusoidal_positions(first, count, config.dim, t2u.device)
+        elif batch_positions:
+            added = sinusoidal_positions(0, t2u.size(0), config.dim, t2u.device).unsqueeze(1)
         else:
             added = sinusoidal_positions(self.constant_position, 1, config.dim, t2u.device)
         added = added.to(t2u.dtype)

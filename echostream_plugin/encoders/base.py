@@ -14,6 +14,11 @@ class StreamingEncoder(nn.Module, ABC):
     `forward` with the same segment length. The module holds parameters, the state holds the utterance.
     """
 
+    @property
+    def segment_frames(self) -> int:
+        """The segment length in encoder frames where none is given; 0 is the whole utterance."""
+        return self.config.segment_frames
+
     @abstractmethod
     def forward(self, features: Tensor, lengths: Tensor, segment_frames: int | None = None) -> tuple[Tensor, Tensor]:
         """Parallel form. features: [B, T, F]; lengths: [B] valid feature frames; segment_frames: segment length in

@@ -3,17 +3,24 @@
 import argparse
 import dataclasses
 
-from echostream_plugin.config import CTCHeadConfig, EncoderConfig, ModelConfig, TextDecoderConfig, UnitDecoderConfig
+from echostream_plugin.config import (
+    ENCODERS,
+    ConfigError,
+    CTCHeadConfig,
+    ModelConfig,
+    TextDecoderConfig,
+    UnitDecoderConfig,
+)
 
 _PARTS = {
-    "encoder": EncoderConfig,
     "asr": CTCHeadConfig,
     "st": CTCHeadConfig,
     "mt": TextDecoderConfig,
     "unit": UnitDecoderConfig,
 }
 
-# flag -> the options it sets. Dimensions that must agree are set by one flag.
+# flag -> the options it sets; those that an encoder does not have are left out for it, and a flag without any is not
+# declared. Dimensions that must agree are set by one flag.
 FLAGS = {
     "encoder_layers": ("encoder.layers",),
     "encoder_embed_dim": ("encoder.dim", "asr.dim", "st.dim", "mt.encoder_dim"),
@@ -28,6 +35,8 @@ FLAGS = {
     "rotary": ("encoder.rotary",),
     "encoder_conv_kernel": ("encoder.conv_kernel",),
     "subsampling_channels": ("encoder.subsampling_channels",),
+    "conv_channels": ("encoder.conv_channels",),
+    "depthwise_conv_kernel_size": ("encoder.depthwise_kernel",),
     "asr_ctc_layers": ("asr.layers",),
     "st_ctc_layers": ("st.layers",),
     "translation_decoder_layers": ("mt.layers",),
@@ -39,6 +48,7 @@ FLAGS = {
     "ctc_upsample_rate": ("unit.upsample",),
     "uni_encoder": ("unit.causal_encoder",),
     "unit_time_positions": ("unit.time_positions",),
+    "unit_batch_positions": ("unit.batch_positions",),
     "unit_offset_embedding": ("unit.offset_embedding",),
     "dropout": ("encoder.dropout", "asr.dropout", "st.dropout", "mt.dropout", "unit.dropout"),
     "attention_dropout": ("encoder.attention_dropout", "mt.attention_dropout", "unit.attention_dropout"),
@@ -48,17 +58,26 @@ FLAGS = {
 # StreamSpeech's flags that choose among variants of which only one exists here; accepted so that its scripts run.
 _ACCEPTED = {
     "share_decoder_input_output_embed": (True, "input and output embeddings are always shared"),
-    "attn_type": (str, "attention of the Conformer; the Emformer has its own"),
-    "pos_enc_type": (str, "position of the Conformer; the Emformer's is --rotary"),
-    "conv_version": (str, "subsampling of the Conformer"),
+    "attn_type": (str, "attention of the Conformer, 'espnet'; the Emformer has its own"),
+    "pos_enc_type": (str, "position of the Conformer, 'rel_pos'; the Emformer's is --rotary"),
+    "conv_version": (str, "subsampling of the Conformer, 's2t_transformer'"),
+    "conv_kernel_sizes": (str, "kernels of the Conformer's subsampling, '5,5'"),
     "synthesizer": (str, "only 'transformer'"),
+}
+# what the accepted flags must say if they say anything, where they would change the Conformer
+_CONFORMER_VARIANT = {
+    "attn_type": "espnet",
+    "pos_enc_type": "rel_pos",
+    "conv_version": "s2t_transformer",
+    "conv_kernel_sizes": "5,5",
 }
 
 
-def add_model_flags(parser) -> None:
-    """Declare every model flag; a flag that is not given is absent from the namespace, and the arch fills it in."""
-    for flag, options in FLAGS.items():
-        field = _field(options[0])
+def add_model_flags(parser, kind: str = "emformer") -> None:
+    """Declare every model flag of an encoder kind; one that is not given is absent from the namespace, and the
+    architecture fills it in."""
+    for flag, options in _flags(kind).items():
+        field = _field(kind, options[0])
         names = ["--" + flag.replace("_", "-")]
         if flag == "activation_dropout":
             names.append("--relu-dropout")
@@ -67,25 +86,30 @@ def add_model_flags(parser) -> None:
         else:
             keywords = {"type": type(field.default), "metavar": "N" if isinstance(field.default, int) else "VALUE"}
         parser.add_argument(*names, dest=flag, help=field.metadata["help"], default=argparse.SUPPRESS, **keywords)
-    for flag, (kind, help_text) in _ACCEPTED.items():
-        keywords = {"action": "store_true"} if kind is True else {"type": kind}
+    for flag, (accepted, help_text) in _ACCEPTED.items():
+        keywords = {"action": "store_true"} if accepted is True else {"type": accepted}
         parser.add_argument("--" + flag.replace("_", "-"), help=f"accepted: {help_text}", **keywords)
 
 
-def fill_defaults(args, **defaults) -> None:
+def fill_defaults(args, kind: str = "emformer", **defaults) -> None:
     """Give every model flag that the user left out its value of the architecture, else of `config.py`."""
-    for flag, options in FLAGS.items():
+    for flag, options in _flags(kind).items():
         if getattr(args, flag, None) is None:
-            setattr(args, flag, defaults.get(flag, _field(options[0]).default))
+            setattr(args, flag, defaults.get(flag, _field(kind, options[0]).default))
 
 
-def config_from_args(args, source_vocab: int, target_vocab: int, unit_vocab: int, mt_ffn_dim: int) -> ModelConfig:
+def config_from_args(
+    args, source_vocab: int, target_vocab: int, unit_vocab: int, mt_ffn_dim: int, kind: str = "emformer"
+) -> ModelConfig:
     """The model's configuration; raises ConfigError on values that do not fit together."""
-    values = {part: {} for part in _PARTS}
-    for flag, options in FLAGS.items():
+    if kind == "chunk_conformer":
+        _require_variant(args)
+    values = {part: {} for part in ("encoder", *_PARTS)}
+    for flag, options in _flags(kind).items():
         for option in options:
             part, name = option.split(".")
             values[part][name] = getattr(args, flag)
+    values["encoder"]["kind"] = kind
     values["encoder"]["input_dim"] = getattr(args, "input_feat_per_channel", 80)
     values["asr"]["vocab"] = source_vocab
     values["st"]["vocab"] = values["mt"]["vocab"] = target_vocab
@@ -94,6 +118,31 @@ def config_from_args(args, source_vocab: int, target_vocab: int, unit_vocab: int
     return ModelConfig.from_dict(values)
 
 
-def _field(option: str) -> dataclasses.Field:
+def _require_variant(args) -> None:
+    for flag, wanted in _CONFORMER_VARIANT.items():
+        given = getattr(args, flag, None)
+        if given not in (None, wanted):
+            raise ConfigError(
+                f"--{flag.replace('_', '-')} {given}: this variant of StreamSpeech's encoder does not exist here; "
+                f"its recipes use {wanted}"
+            )
+
+
+def _flags(kind: str) -> dict[str, tuple]:
+    """FLAGS with the options that exist for an encoder kind."""
+    known = {flag: tuple(option for option in options if _exists(kind, option)) for flag, options in FLAGS.items()}
+    return {flag: options for flag, options in known.items() if options}
+
+
+def _exists(kind: str, option: str) -> bool:
     part, name = option.split(".")
-    return {field.name: field for field in dataclasses.fields(_PARTS[part])}[name]
+    return name in {field.name for field in dataclasses.fields(_part(kind, part))}
+
+
+def _field(kind: str, option: str) -> dataclasses.Field:
+    part, name = option.split(".")
+    return {field.name: field for field in dataclasses.fields(_part(kind, part))}[name]
+
+
+def _part(kind: str, part: str):
+    return ENCODERS[kind] if part == "encoder" else _PARTS[part]

@@ -52,8 +52,9 @@ class TwoPassGenerator(nn.Module):
         model = self.model
         net_input = sample["net_input"]
         encoder, lengths = model.encoder(net_input["src_tokens"], net_input["src_lengths"])
-        asr = ctc_texts(model.source_unigram_decoder(encoder, lengths), lengths, self.source_dictionary)
-        st = ctc_texts(model.ctc_target_unigram_decoder(encoder, lengths), lengths, self.target_dictionary)
+        read = torch.full_like(lengths, encoder.size(1)) if model.counts_padding else lengths
+        asr = ctc_texts(model.source_unigram_decoder(encoder, lengths), read, self.source_dictionary)
+        st = ctc_texts(model.ctc_target_unigram_decoder(encoder, lengths), read, self.target_dictionary)
         beams = self.search.generate(
             [model], {"net_input": {"src_tokens": encoder, "src_lengths": lengths}}, prefix_tokens=prefix_tokens
         )

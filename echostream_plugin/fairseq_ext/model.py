@@ -1,5 +1,6 @@
-"""The registered fairseq model `echostream` and its architectures."""
+"""The registered fairseq models `echostream` and `streamspeech`, and their architectures."""
 
+import torch
 from fairseq.models import register_model, register_model_architecture
 from fairseq.models.speech_to_speech.s2s_transformer import S2STransformerMultitaskModelBase
 
@@ -14,6 +15,8 @@ TASKS = ("source_unigram", "ctc_target_unigram", "target_unigram")  # names of t
 class EchoStreamModel(S2STModel, S2STransformerMultitaskModelBase):
     """`S2STModel` under fairseq's roof: built from the command line, saved in fairseq's checkpoints."""
 
+    encoder_kind = "emformer"
+    defaults: dict = {}  # of flags, where they are not those of config.py
     mt_task_name = "target_unigram"
     multitask_decoders = {}  # the heads are submodules, so train() and eval() reach them without the task's help
 
@@ -22,9 +25,9 @@ class EchoStreamModel(S2STModel, S2STransformerMultitaskModelBase):
         self._is_generation_fast = False  # what fairseq's base class keeps
         self._max_positions = max_positions
 
-    @staticmethod
-    def add_args(parser):
-        add_model_flags(parser)
+    @classmethod
+    def add_args(cls, parser):
+        add_model_flags(parser, cls.encoder_kind)
 
     @classmethod
     def build_model(cls, args, task):
@@ -34,7 +37,7 @@ class EchoStreamModel(S2STModel, S2STransformerMultitaskModelBase):
                 f"--multitask-config-yaml {args.multitask_config_yaml}: no task named {', '.join(missing)}; "
                 f"the model needs {', '.join(TASKS)}"
             )
-        fill_defaults(args)
+        fill_defaults(args, cls.encoder_kind, **cls.defaults)
         dictionaries = {name: task.multitask_tasks[name].target_dictionary for name in TASKS}
         if len(dictionaries["target_unigram"]) != len(dictionaries["ctc_target_unigram"]):
             raise ConfigError("target_unigram and ctc_target_unigram must use the same dictionary")
@@ -45,6 +48,7 @@ class EchoStreamModel(S2STModel, S2STransformerMultitaskModelBase):
             target_vocab=len(dictionaries["target_unigram"]),
             unit_vocab=len(task.target_dictionary),
             mt_ffn_dim=getattr(decoder_args, "decoder_ffn_embed_dim", 2048),
+            kind=cls.encoder_kind,
         )
         return cls(config, task.max_positions())
 
@@ -54,6 +58,39 @@ class EchoStreamModel(S2STModel, S2STransformerMultitaskModelBase):
 
     def max_decoder_positions(self):
         return self._max_positions[1]
+
+
+@register_model("streamspeech")
+class StreamSpeechModel(EchoStreamModel):
+    """StreamSpeech (arXiv 2406.03049): the same model with its chunk-based Conformer. Its checkpoints load, and what is
+    saved here has exactly its names and shapes."""
+
+    encoder_kind = "chunk_conformer"
+    defaults = {
+        "uni_encoder": False,
+        "unit_time_positions": False,
+        "unit_batch_positions": True,
+        "unit_offset_embedding": False,
+    }
+
+    def __init__(self, config, max_positions=(6000, 1024)):
+        super().__init__(config, max_positions)
+        for decoder in (self.decoder, self.target_unigram_decoder):
+            decoder.register_buffer("version", torch.tensor([3.0]))  # fairseq's mark of a decoder's age
+
+    def upgrade_state_dict_named(self, state_dict, name):
+        """Called by `load_state_dict`: drop the marks that fairseq once saved with sinusoidal positions, and add that
+        of the decoders' age where a file has none."""
+        for key in [key for key in state_dict if key.rsplit(".", 1)[-1] == "_float_tensor"]:
+            del state_dict[key]
+        for decoder in ("decoder", "target_unigram_decoder"):
+            state_dict.setdefault(f"{decoder}.version", torch.tensor([3.0]))
+
+
+@register_model_architecture("streamspeech", "streamspeech")
+def streamspeech(args):
+    """StreamSpeech's recipe: a chunk-based Conformer of 12 layers of 256, 4-layer MT, 512-wide decoders."""
+    fill_defaults(args, StreamSpeechModel.encoder_kind, **StreamSpeechModel.defaults)
 
 
 @register_model_architecture("echostream", "echostream")

@@ -18,12 +18,14 @@ from echostream_plugin.inference.errors import InputError, SessionError
 from echostream_plugin.inference.events import Finished, SourceText, Speech, TargetText
 from echostream_plugin.inference.features import Frontend, to_mono
 from echostream_plugin.inference.policy import complete_words, tokens_to_write
+from echostream_plugin.inference.recompute import PrefixTranslator, speak_last
 from echostream_plugin.inference.stages import Listener, Speaker, Writer
 from echostream_plugin.vocoder import StreamingVocoder
 
 FRAME_MS = 40  # of an encoder frame
 SLICE_SECONDS = 10  # a longer push is worked off in slices of this size, which bounds its memory
 MIN_RATE, MAX_RATE = 4000, 384000
+DECODINGS = ("incremental", "recompute")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class SessionOptions:
     stride_n2: int = option(1, "n2: target tokens whose units are decided together")
     max_tokens: int = option(100, "most target tokens that the end of the source may still add")
     whole_word: bool | None = option(None, "write complete words only; None: where chunk_ms is 640 or more")
+    decoding: str = option(
+        "incremental",
+        "'incremental': each token keeps the source it was made from, as in training; 'recompute': every push computes "
+        "all tokens' states and units again with all the source so far, as StreamSpeech's agent does",
+    )
     translate: bool = option(True, "False: transcribe the source only")
     speech: bool = option(True, "speak the translation (needs the bundle's vocoder)")
 
@@ -44,6 +51,8 @@ class SessionOptions:
         for name, least in (("stride_n", 1), ("stride_n2", 1), ("lagging_k1", 0), ("lagging_k2", 0), ("max_tokens", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.decoding not in DECODINGS:
+            raise ConfigError(f"decoding '{self.decoding}': use {' or '.join(DECODINGS)}")
         if self.chunk_ms < 0 or self.chunk_ms % FRAME_MS:
             raise ConfigError(f"chunk_ms must be a multiple of {FRAME_MS} (an encoder frame), got {self.chunk_ms}")
 
@@ -76,7 +85,8 @@ class TranslationSession:
         self._speaks = self.options.translate and self.options.speech
         if self._speaks and bundle.vocoder is None:
             raise SessionError("the bundle has no vocoder: use speech=False, or give one to save_bundle(vocoder=...)")
-        if self._speaks and not bundle.config.unit.causal_encoder:
+        self._recomputes = self.options.translate and self.options.decoding == "recompute"
+        if self._speaks and not self._recomputes and not bundle.config.unit.causal_encoder:
             raise SessionError("the model's T2U encoder is not causal (--uni-encoder): it cannot speak as it goes")
         self.reset()
 
@@ -86,9 +96,11 @@ class TranslationSession:
         with torch.inference_mode():
             self._frontend = None
             self._listener = Listener(model, options.chunk_ms // FRAME_MS)
-            self._writer = Writer(model) if options.translate else None
+            self._writer = Writer(model) if options.translate and not self._recomputes else None
+            self._translator = self._new_translator() if self._recomputes else None
+            self._heard = []  # complete encoder frames, for the translator
             self._speaker = None
-            if self._speaks:
+            if self._speaks and not self._recomputes:
                 vocoder = StreamingVocoder(self.bundle.vocoder)
                 self._speaker = Speaker(model, vocoder, options.lagging_k2, options.stride_n2)
         self._last_asr = self._last_st = 0  # CTC counts at the newest write
@@ -146,6 +158,8 @@ class TranslationSession:
             self._take_in(self._listener.rest(), events)
             if self._writer is not None and (self._listener.heard or self._writer.tokens):
                 self._write_rest(events)
+            if self._translator is not None and (self._listener.heard or self._translator.tokens):
+                self._look(events, finished=True)
         events.append(Finished(self.source_ms))
         self._finished = True
         return events
@@ -172,6 +186,8 @@ class TranslationSession:
         self._listener.take_in(frames)
         if self._writer is not None:
             self._writer.hear(frames)
+        if self._translator is not None:
+            self._heard.append(frames)
         text = self.bundle.source_dictionary.text(self._listener.asr.tokens)
         if text != self._source_text:
             events.append(SourceText(text, text[len(self._source_text) :], self.source_ms))
@@ -180,8 +196,13 @@ class TranslationSession:
     def _decide_provisionally(self, events: list):
         """Ask the policy about the unfinished segment, if it has frames that it was not asked about yet."""
         available = self._listener.available_frames
-        if self.options.chunk_ms and self._writer is not None and available > self._decided_frames:
+        if not self.options.chunk_ms or available <= self._decided_frames:
+            return
+        if self._writer is not None:
             self._decide(events, self._listener.rest())
+        if self._translator is not None:
+            self._decided_frames = available
+            self._look(events, provisional=self._listener.rest())
 
     def _decide(self, events: list, provisional: torch.Tensor | None = None):
         """Write as much as the policy allows; provisional: [1, p, C] frames of the unfinished segment."""
@@ -212,10 +233,35 @@ class TranslationSession:
             if self._speaker is not None:
                 self._say(*self._speaker.speak(_hidden(drafts)), events)
 
+    def _new_translator(self) -> PrefixTranslator:
+        options = self.options
+        return PrefixTranslator(
+            self.bundle.model,
+            self.bundle.target_dictionary,
+            options.lagging_k1,
+            options.stride_n,
+            options.writes_whole_words,
+            options.max_tokens,
+        )
+
+    def _look(self, events: list, provisional: torch.Tensor | None = None, finished: bool = False):
+        """Translate all frames so far again, with provisional ones [1, p, C] if given, and say what is new."""
+        frames = torch.cat([*self._heard, *([] if provisional is None else [provisional])], dim=1)
+        translator = self._translator
+        look = translator.look(frames, finished, self._speaks)
+        self._tell(translator.tokens, events)
+        if look.new_units:
+            samples = speak_last(self.bundle.vocoder, translator.spoken, len(look.new_units))
+            self._say(list(look.new_units), samples, events)
+
     def _write(self, drafts: list, events: list):
         self._writer.commit(drafts)
-        text = self.bundle.target_dictionary.text(self._writer.tokens)
-        if text != self._target_text:
+        self._tell(self._writer.tokens, events)
+
+    def _tell(self, tokens: list, events: list):
+        """The translation so far, where it has grown."""
+        text = self.bundle.target_dictionary.text(tokens)
+        if text != self._target_text and text.startswith(self._target_text):
             events.append(TargetText(text, text[len(self._target_text) :], self.source_ms))
             self._target_text = text
 

@@ -1,0 +1,93 @@
+"""`--decoding recompute` does what StreamSpeech's agent did, push by push, fed with the features that the agent saw.
+
+The data hold a small model with random weights, and of one clip the features before CMVN, the policy's actions, CTC
+tokens, MT tokens and units at every push of 320 ms (k1 = 1, stride_n = 2; the first seven), 640 and 1280 ms.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from echostream_plugin.config import (
+    ChunkConformerConfig,
+    ConfigError,
+    CTCHeadConfig,
+    ModelConfig,
+    TextDecoderConfig,
+    UnitDecoderConfig,
+)
+from echostream_plugin.inference.dictionary import EOS, Dictionary
+from echostream_plugin.inference.events import Speech, TargetText
+from echostream_plugin.inference.recompute import PrefixTranslator
+from echostream_plugin.inference.session import SessionOptions, TranslationSession
+from echostream_plugin.model import S2STModel
+from tests.tiny_bundle import speechlike, tiny_bundle
+
+DATA = Path(__file__).parents[1] / "data"
+TRACES = DATA / "streamspeech_traces"
+RECORDS = json.loads((TRACES / "traces.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def model():
+    size = {"dim": 32, "heads": 4, "ffn_dim": 64}
+    config = ModelConfig(
+        encoder=ChunkConformerConfig(layers=2, conv_channels=64, **size),
+        asr=CTCHeadConfig(vocab=41, dim=32),
+        st=CTCHeadConfig(vocab=47, dim=32),
+        mt=TextDecoderConfig(vocab=47, encoder_dim=32, layers=2, **size),
+        unit=UnitDecoderConfig(
+            vocab=55, encoder_layers=1, layers=2, upsample=5, time_positions=False, offset_embedding=False, **size
+        ),
+    )
+    model = S2STModel(config).eval()
+    weights = load_file(TRACES / "model.safetensors")
+    model.load_state_dict({name: tensor for name, tensor in weights.items() if not name.endswith(".version")})
+    return model
+
+
+@pytest.mark.parametrize("trace", RECORDS)
+def test_every_push_is_the_original_agents(model, trace):
+    clip, segment, k1, stride_n = trace.split(".")
+    chunk_ms = int(segment.removeprefix("seg"))
+    features, cmvn = load_file(TRACES / "features.safetensors"), np.load(TRACES / "gcmvn.npz")
+    dictionary = Dictionary.read(DATA / "streamspeech_parity" / "data" / "tgt.txt")
+    translator = PrefixTranslator(model, dictionary, int(k1[1:]), int(stride_n[1:]), whole_word=chunk_ms >= 640)
+    for record in RECORDS[trace]:
+        seen = (features[f"{clip}.{segment}.{record['step']}"].numpy() - cmvn["mean"]) / cmvn["std"]
+        with torch.no_grad():
+            frames, _ = model.encoder(torch.from_numpy(seen)[None], torch.tensor([len(seen)]), chunk_ms // 40)
+            look = translator.look(frames, record["finished"])
+        assert (look.asr, look.st) == (record["asr"], record["st"])
+        tokens = None if "mt" not in record else [token for token in record["mt"] if token != EOS]
+        assert (look.tokens, look.units) == (tokens, record.get("units"))
+        assert bool(look.new_units or record["finished"]) == (record["action"] == "write")
+
+
+def test_an_unknown_decoding_is_named():
+    with pytest.raises(ConfigError, match="decoding 'again': use incremental or recompute"):
+        SessionOptions(decoding="again")
+
+
+@pytest.mark.parametrize("speech", [False, True])
+def test_a_session_recomputes(speech):
+    """The whole way through a session: texts grow, units are spoken, and a reset leaves nothing."""
+    bundle, samples = tiny_bundle(), speechlike(3.0)
+    session = TranslationSession(bundle, decoding="recompute", speech=speech)
+    results = []
+    for _ in range(2):
+        events = []
+        for start in range(0, len(samples), 5120):
+            events += session.push(samples[start : start + 5120], 16000)
+        events += session.finish()
+        texts = [event.text for event in events if isinstance(event, TargetText)]
+        assert texts and all(after.startswith(before) for before, after in zip(texts, texts[1:], strict=False))
+        spoken = [event for event in events if isinstance(event, Speech)]
+        assert bool(spoken) == speech and all(np.isfinite(event.samples).all() for event in spoken)
+        results.append((texts, [event.units for event in spoken]))
+        session.reset()
+    assert results[0] == results[1]
