@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""Compare policies of a bundle without speaking: text BLEU and average lagging, in minutes instead of an evaluation.
+
+    python scripts/sweep_policy.py --bundle BUNDLE --data corpus/simuleval/dev --push-ms 320 \\
+        chunk_ms=320,lagging_k1=2 chunk_ms=960,lagging_k1=2,whole_word=false chunk_ms=960,lagging_k1=3,whole_word=false
+
+Each argument is one policy: `SessionOptions` by name. What stays unnamed is the bundle's.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from statistics import mean
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+from echostream_plugin.config import ConfigError  # noqa: E402
+from echostream_plugin.evaluation.judge import bleu  # noqa: E402
+from echostream_plugin.evaluation.latency import TEXT_METRICS, TextInstance, text_metrics, words_with_delays  # noqa: E402
+from echostream_plugin.evaluation.simul import SimulError, read_list, resolve_wavs  # noqa: E402
+from echostream_plugin.evaluation.table import markdown_table  # noqa: E402
+from echostream_plugin.inference.audio import read_audio  # noqa: E402
+from echostream_plugin.inference.bundle import load_bundle  # noqa: E402
+from echostream_plugin.inference.errors import BundleError, InputError  # noqa: E402
+from echostream_plugin.inference.events import TargetText  # noqa: E402
+from echostream_plugin.inference.session import TranslationSession  # noqa: E402
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", required=True, type=Path, help="folder of the model bundle")
+    parser.add_argument("--data", required=True, type=Path, help="folder with wav_list.txt and target.txt")
+    parser.add_argument("--push-ms", type=int, default=320, help="how much source is pushed at a time")
+    parser.add_argument("--limit", type=int, default=100, help="only the first so many utterances")
+    parser.add_argument("policies", nargs="+", metavar="name=value,...", help="session options")
+    return parser.parse_args(argv)
+
+
+def read_policy(text: str) -> dict:
+    """`chunk_ms=960,whole_word=false` as a dict; values are json."""
+    try:
+        return {name: json.loads(value) for name, value in (pair.split("=") for pair in text.split(","))}
+    except ValueError as error:
+        raise ConfigError(f"policy '{text}': expected name=value,name=value with json values") from error
+
+
+def translate(session: TranslationSession, wav: Path, push_ms: int, index: int, reference: str) -> TextInstance:
+    """The words of one recording, each with the source time at which it was complete."""
+    session.reset()
+    samples, rate = read_audio(wav)
+    step, events = rate * push_ms // 1000, []
+    for start in range(0, len(samples), step):
+        events += session.push(samples[start : start + step], rate)
+    pieces = [(event.source_ms, event.added) for event in events + session.finish() if isinstance(event, TargetText)]
+    words, delays = words_with_delays(pieces)
+    return TextInstance(index, 1000 * len(samples) / rate, words, delays, reference)
+
+
+def main(argv=None) -> int:
+    args = parse_args(argv)
+    torch.set_num_threads(1)
+    try:
+        bundle = load_bundle(args.bundle)
+        wavs = resolve_wavs(args.data / "wav_list.txt")[: args.limit]
+        references = read_list(args.data / "target.txt")[: args.limit]
+        rows = []
+        for policy in args.policies:
+            session = TranslationSession(bundle, speech=False, **read_policy(policy))
+            pairs = list(enumerate(zip(wavs, references, strict=True)))
+            bar = tqdm(pairs, desc=policy, unit="wav")
+            runs = [translate(session, wav, args.push_ms, index, reference) for index, (wav, reference) in bar]
+            texts = [" ".join(run.words) for run in runs]
+            lags = [text_metrics(run) for run in runs if run.words]
+            means = {name: mean(lag[name] for lag in lags) for name in TEXT_METRICS}
+            rows.append({"policy": policy, "bleu": bleu(texts, references)} | means)
+    except (BundleError, ConfigError, InputError, SimulError, TypeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(markdown_table(rows, {"policy": "policy", "bleu": "text BLEU", "AL": "AL ms", "LAAL": "LAAL ms"}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
