@@ -14,7 +14,7 @@ PIP := $(PY) -m pip --disable-pip-version-check
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint venv clean
+.PHONY: help demo test lint bench venv clean
 
 help:  ## what can be made
 	@echo "make demo                  translate the bundled recordings, 320 ms at a time, into $(OUT)/"
@@ -22,6 +22,7 @@ help:  ## what can be made
 	@echo "make demo TEXT=\"...\"       ... a sentence of the demo's domain, spoken by espeak"
 	@echo "make test                  the whole test suite"
 	@echo "make lint                  ruff"
+	@echo "make bench                 speed of encoders, sessions and batches, into benchmark/"
 	@echo "make venv                  only the environment ($(VENV))"
 	@echo "make clean                 remove the environment and the demo's output"
 	@echo
@@ -35,6 +36,9 @@ test: $(STAMP)
 
 lint: $(STAMP)
 	$(PY) -m ruff check .
+
+bench: $(STAMP)
+	$(PY) scripts/benchmark.py --output benchmark
 
 venv: $(STAMP)
 

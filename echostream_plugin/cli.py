@@ -2,21 +2,20 @@
 
 import argparse
 import dataclasses
-import json
 import sys
 import time
 from pathlib import Path
 
-import numpy as np
-import soundfile
 from tqdm import tqdm
 
 from echostream_plugin import __version__
 from echostream_plugin.config import ConfigError
-from echostream_plugin.inference.audio import place_in_time, read_audio
+from echostream_plugin.inference.audio import audio_blocks
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.errors import BundleError, InputError, SessionError
-from echostream_plugin.inference.events import SourceText, Speech, TargetText, as_record
+from echostream_plugin.inference.events import SourceText, TargetText
+from echostream_plugin.inference.features import SAMPLE_RATE
+from echostream_plugin.inference.results import ResultWriter
 from echostream_plugin.inference.session import SessionOptions, TranslationSession, bundle_options
 
 DEFAULT_BUNDLE = Path(__file__).resolve().parents[1] / "examples" / "quickstart" / "bundle"
@@ -47,8 +46,10 @@ def build_parser() -> argparse.ArgumentParser:
         "translate",
         help="translate a recording as if it were spoken now",
         description="Push a recording through a session piece by piece. OUT gets speech.wav (the translation), "
-        "heard.wav (the same on the source's time line, with the waits for the speaker), source.txt, translation.txt "
-        "and events.jsonl.",
+        "heard.wav (the same on the source's time line, with the waits for the speaker), source.txt and "
+        "translation.txt (a line for each sentence), the same as subtitles (srt), and events.jsonl. For recordings "
+        "longer than a few sentences give --pause-ms (800 is usual): sentences end at pauses, and an hour needs no "
+        "more memory than a minute.",
     )
     translate.add_argument("audio", type=Path, help="recording: wav, flac, ogg, mp3; any rate, mono or not")
     translate.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the results")
@@ -60,38 +61,22 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def translate_recording(session: TranslationSession, samples: np.ndarray, rate: int, push_ms: int, show=None) -> list:
-    """The events of a recording pushed in pieces of `push_ms`; show(event) is called as they come."""
-    push_samples = max(1, rate * push_ms // 1000)
-    events = []
-    for start in tqdm(range(0, len(samples), push_samples), desc="translating", unit="push", leave=False):
-        new = session.push(samples[start : start + push_samples], rate)
-        events += new
-        for event in new if show else []:
+def translate_recording(session: TranslationSession, audio: Path, push_ms: int, results: ResultWriter, show) -> float:
+    """Push a recording in pieces of `push_ms`, read and written as it goes; show(event) is called as events come.
+
+    Returns the seconds of audio."""
+    rate, samples, blocks = audio_blocks(audio, push_ms)
+    pushes = -(-samples // max(1, rate * push_ms // 1000))
+    for block in tqdm(blocks, desc="translating", unit="push", total=pushes, leave=False):
+        events = session.push(block, rate)
+        results.add(events)
+        for event in events:
             show(event)
-    last = session.finish()
-    for event in last if show else []:
-        show(event)
-    return events + last
-
-
-def write_results(events: list, folder: Path):
-    """What a recording came to, as files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    texts = {SourceText: "", TargetText: ""}
+    events = session.finish()
+    results.add(events)
     for event in events:
-        if isinstance(event, SourceText | TargetText):
-            texts[type(event)] = event.text
-    (folder / "source.txt").write_text(texts[SourceText] + "\n", encoding="utf-8")
-    (folder / "translation.txt").write_text(texts[TargetText] + "\n", encoding="utf-8")
-    records = [json.dumps(as_record(event), ensure_ascii=False) for event in events]
-    (folder / "events.jsonl").write_text("\n".join(records) + "\n", encoding="utf-8")
-    speech = [event for event in events if isinstance(event, Speech)]
-    rate = speech[0].sample_rate if speech else 16000
-    spoken = [event.samples for event in speech]
-    soundfile.write(folder / "speech.wav", np.concatenate(spoken) if spoken else np.zeros(0, np.float32), rate)
-    timed = [(event.samples, event.source_ms) for event in speech if len(event.samples)]
-    soundfile.write(folder / "heard.wav", place_in_time(timed, rate), rate)
+        show(event)
+    return samples / rate
 
 
 def translate(args) -> int:
@@ -100,19 +85,18 @@ def translate(args) -> int:
     push_ms = options.chunk_ms or DEFAULT_PUSH_MS if args.push_ms is None else args.push_ms
     if push_ms < 1:
         raise ConfigError(f"--push-ms must be at least 1, got {push_ms}")
-    samples, rate = read_audio(args.audio)
     session = TranslationSession(bundle, options)
 
     def show(event):
-        if isinstance(event, SourceText | TargetText):
+        if isinstance(event, SourceText | TargetText) and not args.quiet:
             side = "source     " if isinstance(event, SourceText) else "translation"
             tqdm.write(f"{event.source_ms / 1000:7.2f} s  {side}  {event.text}")
 
     began = time.perf_counter()
-    events = translate_recording(session, samples, rate, push_ms, None if args.quiet else show)
+    rate = bundle.vocoder.config.sampling_rate if bundle.vocoder is not None else SAMPLE_RATE
+    with ResultWriter(args.output, rate) as results:
+        seconds = translate_recording(session, args.audio, push_ms, results, show)
     spent = time.perf_counter() - began
-    write_results(events, args.output)
-    seconds = max(len(samples) / rate, 1e-9)
     print(f"{args.audio}: {seconds:.1f} s translated in {spent:.1f} s; results in {args.output}")
     return 0
 

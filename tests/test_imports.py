@@ -19,6 +19,7 @@ ALLOWED = {
     "data": {"config", "inference"},
     "evaluation": METHOD | {"inference"},
     "fairseq_ext": METHOD | {"inference", "data"},
+    "benchmark": METHOD | {"inference"},
     "cli": METHOD | {"inference"},
     "__init__": {"fairseq_ext"},
 }

@@ -1,5 +1,6 @@
 """Audio files in and out."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,25 @@ def read_audio(path) -> tuple[np.ndarray, int]:
         return soundfile.read(path, dtype="float32")
     except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
         raise InputError(f"{path}: not a readable audio file ({error})") from error
+
+
+def audio_blocks(path, block_ms: int) -> tuple[int, int, Iterator]:
+    """A recording of any length, a block at a time: sample rate, number of samples, and an iterator over blocks
+    [n] or [n, channels] float32. Raises InputError that names the file, as `read_audio` does."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such audio file")
+    try:
+        file = soundfile.SoundFile(path)
+    except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
+        raise InputError(f"{path}: not a readable audio file ({error})") from error
+
+    def blocks():
+        with file:
+            while len(block := file.read(max(1, file.samplerate * block_ms // 1000), dtype="float32")):
+                yield block
+
+    return file.samplerate, file.frames, blocks()
 
 
 def place_in_time(pieces: list, sample_rate: int) -> np.ndarray:

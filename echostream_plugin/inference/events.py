@@ -1,5 +1,6 @@
 """What a session says. Texts only grow and speech only follows: nothing that was said is ever taken back."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,15 +36,35 @@ class Speech:
 
 
 @dataclass(frozen=True)
+class Sentence:
+    """A sentence of a long stream is over: everything of it was said, and the texts that follow are the next one's.
+
+    start_ms, end_ms: where its first and last CTC token lie in the source; decided after `source_ms`."""
+
+    index: int
+    source_text: str
+    target_text: str
+    start_ms: float
+    end_ms: float
+    source_ms: float
+
+
+@dataclass(frozen=True)
 class Finished:
     """The last event of an utterance."""
 
     source_ms: float
 
 
-Event = SourceText | TargetText | Speech | Finished
+Event = SourceText | TargetText | Speech | Sentence | Finished
 
-KINDS = {SourceText: "source_text", TargetText: "target_text", Speech: "speech", Finished: "finished"}
+KINDS = {
+    SourceText: "source_text",
+    TargetText: "target_text",
+    Speech: "speech",
+    Sentence: "sentence",
+    Finished: "finished",
+}
 
 
 def as_record(event: Event) -> dict:
@@ -52,6 +73,6 @@ def as_record(event: Event) -> dict:
     if isinstance(event, Speech):
         duration_ms = 1000 * len(event.samples) / event.sample_rate
         return {**record, "duration_ms": round(duration_ms, 3), "units": list(event.units)}
-    if isinstance(event, Finished):
-        return record
+    if isinstance(event, Finished | Sentence):
+        return {**record, **dataclasses.asdict(event)}
     return {**record, "text": event.text, "added": event.added}

@@ -42,3 +42,11 @@ def complete_words(starts_word: list) -> int:
         if starts_word[position]:
             return position
     return 0
+
+
+def sentence_ends(silent_frames: int, open_frames: int, pause_frames: int, longest_frames: int) -> bool:
+    """Is a sentence of a long stream over?
+
+    silent_frames: since a CTC head last found a token, or since the sentence opened where none did; open_frames: since
+    it opened; pause_frames: the pause that ends a sentence, 0 for never; longest_frames: the most it may last."""
+    return pause_frames > 0 and (silent_frames >= pause_frames or open_frames >= longest_frames)

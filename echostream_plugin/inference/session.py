@@ -15,11 +15,11 @@ from echostream_plugin.config import ConfigError, option
 from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.dictionary import EOS
 from echostream_plugin.inference.errors import InputError, SessionError
-from echostream_plugin.inference.events import Finished, SourceText, Speech, TargetText
+from echostream_plugin.inference.events import Finished, Sentence, SourceText, Speech, TargetText
 from echostream_plugin.inference.features import Frontend, to_mono
-from echostream_plugin.inference.policy import complete_words, tokens_to_write
+from echostream_plugin.inference.policy import complete_words, sentence_ends, tokens_to_write
 from echostream_plugin.inference.recompute import PrefixTranslator, speak_last
-from echostream_plugin.inference.stages import Listener, Speaker, Writer
+from echostream_plugin.inference.stages import Listener, Speaker, Writer, alone
 from echostream_plugin.vocoder import StreamingVocoder
 
 FRAME_MS = 40  # of an encoder frame
@@ -45,16 +45,21 @@ class SessionOptions:
         "all tokens' states and units again with all the source so far, as StreamSpeech's agent does",
     )
     translate: bool = option(True, "False: transcribe the source only")
+    pause_ms: int = option(0, "long streams: a pause of so many ms ends a sentence; 0: it is all one utterance")
+    longest_sentence_ms: int = option(20000, "with pause_ms: a sentence without a pause is ended after so many ms")
     speech: bool = option(True, "speak the translation (needs the bundle's vocoder)")
 
     def __post_init__(self):
-        for name, least in (("stride_n", 1), ("stride_n2", 1), ("lagging_k1", 0), ("lagging_k2", 0), ("max_tokens", 1)):
+        least_values = {"stride_n": 1, "stride_n2": 1, "lagging_k1": 0, "lagging_k2": 0, "max_tokens": 1, "pause_ms": 0}
+        for name, least in least_values.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.decoding not in DECODINGS:
             raise ConfigError(f"decoding '{self.decoding}': use {' or '.join(DECODINGS)}")
         if self.chunk_ms < 0 or self.chunk_ms % FRAME_MS:
             raise ConfigError(f"chunk_ms must be a multiple of {FRAME_MS} (an encoder frame), got {self.chunk_ms}")
+        if self.pause_ms and (not self.chunk_ms or self.longest_sentence_ms < self.pause_ms):
+            raise ConfigError("pause_ms needs chunk_ms above 0, and longest_sentence_ms not below pause_ms")
 
     @property
     def writes_whole_words(self) -> bool:
@@ -75,6 +80,10 @@ class TranslationSession:
     The policy is asked at every complete encoder segment, and at the end of a push once more with the frames of the
     unfinished segment as they would be if the source ended there. Provisional frames let tokens be written; the
     transcript takes its tokens from complete segments only. What was written or spoken stays.
+
+    With `pause_ms` a stream may last for hours: where no CTC head has found a token for that long, the sentence is
+    finished as an utterance would be (a `Sentence` event), and texts, MT decoder and units begin anew, while encoder
+    and CTC heads go on. Memory is then bounded by the longest sentence.
     """
 
     def __init__(self, bundle: Bundle, options: SessionOptions | None = None, **changes):
@@ -96,18 +105,24 @@ class TranslationSession:
         with torch.inference_mode():
             self._frontend = None
             self._listener = Listener(model, options.chunk_ms // FRAME_MS)
-            self._writer = Writer(model) if options.translate and not self._recomputes else None
-            self._translator = self._new_translator() if self._recomputes else None
-            self._heard = []  # complete encoder frames, for the translator
-            self._speaker = None
-            if self._speaks and not self._recomputes:
-                vocoder = StreamingVocoder(self.bundle.vocoder)
-                self._speaker = Speaker(model, vocoder, options.lagging_k2, options.stride_n2)
-        self._last_asr = self._last_st = 0  # CTC counts at the newest write
+            self._begin_sentence(0)
         self._decided_frames = 0  # encoder frames that the policy was asked about
         self._pushed_samples = 0
-        self._source_text = self._target_text = ""
+        self._sentences = 0
         self._finished = False
+
+    def _begin_sentence(self, opened_frame: int):
+        model, options = self.bundle.model, self.options
+        self._opened_frame = opened_frame  # the first encoder frame that the MT decoder hears
+        self._writer = Writer(model) if options.translate and not self._recomputes else None
+        self._translator = self._new_translator() if self._recomputes else None
+        self._heard = []  # complete encoder frames, for the translator
+        self._speaker = None
+        if self._speaks and not self._recomputes:
+            vocoder = StreamingVocoder(self.bundle.vocoder)
+            self._speaker = Speaker(model, vocoder, options.lagging_k2, options.stride_n2)
+        self._last_asr = self._last_st = 0  # CTC counts at the newest write
+        self._source_text = self._target_text = ""
 
     @property
     def finished(self) -> bool:
@@ -120,10 +135,12 @@ class TranslationSession:
 
     @property
     def source_text(self) -> str:
+        """The transcript of the present sentence."""
         return self._source_text
 
     @property
     def target_text(self) -> str:
+        """The translation of the present sentence."""
         return self._target_text
 
     @torch.inference_mode()
@@ -133,6 +150,10 @@ class TranslationSession:
         samples: [n] or [n, channels] (averaged), any n, float in [-1, 1] or int16/int32; sample_rate: the same for the
         whole utterance. Raises InputError, with nothing changed, for what is not audio (NaN, infinity, other shapes and
         types) or for another rate; SessionError after `finish`."""
+        return alone(self.pushing(samples, sample_rate))
+
+    def pushing(self, samples, sample_rate: int):
+        """`push` as a generator of model calls (`stages.Call`), for `inference.batch`."""
         if self._finished:
             raise SessionError("this utterance is finished: call reset() before the next push")
         samples = to_mono(samples)
@@ -141,8 +162,8 @@ class TranslationSession:
         slice_samples = SLICE_SECONDS * self._frontend.sample_rate
         self._pushed_samples += len(samples)
         for start in range(0, len(samples), slice_samples):
-            self._hear(self._frontend.push(samples[start : start + slice_samples]), events)
-        self._decide_provisionally(events)
+            yield from self._hear(self._frontend.push(samples[start : start + slice_samples]), events)
+        yield from self._decide_provisionally(events)
         return events
 
     @torch.inference_mode()
@@ -150,16 +171,17 @@ class TranslationSession:
         """The source ends here: everything is transcribed, written and spoken. A second call returns no events.
 
         Where neither CTC head found a token, nothing is translated (silence, or under 25 ms of audio)."""
+        return alone(self.finishing())
+
+    def finishing(self):
+        """`finish` as a generator of model calls."""
         if self._finished:
             return []
         events = []
         if self._frontend is not None:
-            self._hear(self._frontend.finish(), events)
-            self._take_in(self._listener.rest(), events)
-            if self._writer is not None and (self._listener.heard or self._writer.tokens):
-                self._write_rest(events)
-            if self._translator is not None and (self._listener.heard or self._translator.tokens):
-                self._look(events, finished=True)
+            yield from self._hear(self._frontend.finish(), events)
+            yield from self._take_in((yield from self._listener.rest()), events)
+            self._end_sentence(events)
         events.append(Finished(self.source_ms))
         self._finished = True
         return events
@@ -177,13 +199,22 @@ class TranslationSession:
         self._frontend = Frontend(int(sample_rate), self.bundle.cmvn_mean, self.bundle.cmvn_std)
 
     def _hear(self, features: np.ndarray, events: list):
-        for segment in self._listener.hear(features):
-            self._take_in(segment, events)
-            self._decide(events)
+        for segment in (yield from self._listener.hear(features)):
+            yield from self._take_in(segment, events)
+            yield from self._decide(events)
+            if self._sentence_is_over():
+                self._end_sentence(events)
+                self._listener.forget()
+                self._begin_sentence(self._listener.frames)
+                # the next word may begin in this segment, not yet found by the CTC heads
+                if self._writer is not None:
+                    self._writer.hear(segment)
+                if self._translator is not None:
+                    self._heard.append(segment)
 
     def _take_in(self, frames: torch.Tensor, events: list):
         """Complete encoder frames [1, s, C]: transcript, and source of the MT decoder."""
-        self._listener.take_in(frames)
+        yield from self._listener.take_in(frames)
         if self._writer is not None:
             self._writer.hear(frames)
         if self._translator is not None:
@@ -199,10 +230,10 @@ class TranslationSession:
         if not self.options.chunk_ms or available <= self._decided_frames:
             return
         if self._writer is not None:
-            self._decide(events, self._listener.rest())
+            yield from self._decide(events, (yield from self._listener.rest()))
         if self._translator is not None:
             self._decided_frames = available
-            self._look(events, provisional=self._listener.rest())
+            self._look(events, provisional=(yield from self._listener.rest()))
 
     def _decide(self, events: list, provisional: torch.Tensor | None = None):
         """Write as much as the policy allows; provisional: [1, p, C] frames of the unfinished segment."""
@@ -210,7 +241,8 @@ class TranslationSession:
             return
         listener, options = self._listener, self.options
         self._decided_frames = listener.frames + (0 if provisional is None else provisional.size(1))
-        asr, st = listener.asr.count(provisional), listener.st.count(provisional)
+        asr = yield from listener.asr.count(provisional)
+        st = yield from listener.st.count(provisional)
         count = tokens_to_write(
             asr,
             st,
@@ -264,6 +296,28 @@ class TranslationSession:
         if text != self._target_text and text.startswith(self._target_text):
             events.append(TargetText(text, text[len(self._target_text) :], self.source_ms))
             self._target_text = text
+
+    def _sentence_is_over(self) -> bool:
+        listener, options = self._listener, self.options
+        newest = listener.sentence_frames[1] if listener.heard else self._opened_frame
+        return sentence_ends(
+            listener.frames - newest,
+            listener.frames - self._opened_frame,
+            options.pause_ms // FRAME_MS,
+            options.longest_sentence_ms // FRAME_MS,
+        )
+
+    def _end_sentence(self, events: list):
+        """Write and speak what is left; where neither head found a token there is nothing to say."""
+        if self._writer is not None and (self._listener.heard or self._writer.tokens):
+            self._write_rest(events)
+        if self._translator is not None and (self._listener.heard or self._translator.tokens):
+            self._look(events, finished=True)
+        if self.options.pause_ms and (self._listener.heard or self._target_text):
+            start, newest = self._listener.sentence_frames if self._listener.heard else (self._opened_frame,) * 2
+            times = start * FRAME_MS, (newest + 1) * FRAME_MS, self.source_ms
+            events.append(Sentence(self._sentences, self._source_text, self._target_text, *map(float, times)))
+            self._sentences += 1
 
     def _write_rest(self, events: list):
         """Decode to `</s>` and speak everything, the state that predicts `</s>` included."""

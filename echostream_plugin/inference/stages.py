@@ -2,8 +2,12 @@
 
 Each holds the streaming state of its part and shares the parameters with all other utterances. Every stage works on new
 input only.
+
+What the listener computes it asks for: its methods are generators that yield a `Call` and are sent its result. `alone`
+answers them at once, `inference.batch` answers those of many streams together.
 """
 
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +18,33 @@ from echostream_plugin.decoders.ctc import CollapseState, CTCHead, collapse_step
 from echostream_plugin.decoders.text import TextDecoderState
 from echostream_plugin.inference.dictionary import EOS, PAD, SPECIALS
 from echostream_plugin.model import S2STModel
+from echostream_plugin.modules.streaming import StreamState
 from echostream_plugin.vocoder import StreamingVocoder
+
+
+@dataclass(frozen=True)
+class Call:
+    """A part of the model to run on one stream.
+
+    function(inputs, state) -> (outputs, state), or function(state) -> outputs where inputs is None; inputs: [1, t, C].
+    """
+
+    function: Callable
+    inputs: Tensor | None
+    state: StreamState
+
+    def run(self):
+        return self.function(self.state) if self.inputs is None else self.function(self.inputs, self.state)
+
+
+def alone(work: Generator):
+    """What a generator of calls returns, each call answered at once."""
+    answer = None
+    while True:
+        try:
+            answer = work.send(answer).run()
+        except StopIteration as done:
+            return done.value
 
 
 class CTCPrefix:
@@ -23,21 +53,31 @@ class CTCPrefix:
     def __init__(self, head: CTCHead):
         self.head = head
         self.tokens = []
+        self.first_frame = self.newest_frame = None  # where the first and the newest of the tokens start
         self._head_state = head.initial_state()
         self._collapse_state = CollapseState.initial()
 
     def extend(self, frames: Tensor):
         """frames: [1, s, C] that will not change any more."""
-        logits, self._head_state = self.head.step(frames, self._head_state)
-        tokens, _, self._collapse_state = collapse_step(logits[0], self._collapse_state)
-        self.tokens += tokens
+        logits, self._head_state = yield Call(self.head.step, frames, self._head_state)
+        tokens, starts, self._collapse_state = collapse_step(logits[0], self._collapse_state)
+        if tokens:
+            self.tokens += tokens
+            self.newest_frame = starts[-1]
+            if self.first_frame is None:
+                self.first_frame = starts[0]
 
-    def count(self, provisional: Tensor | None = None) -> int:
+    def count(self, provisional: Tensor | None = None):
         """How many tokens there are, with those of provisional frames [1, p, C] if given."""
         if provisional is None or provisional.size(1) == 0:
             return len(self.tokens)
-        logits, _ = self.head.step(provisional, self._head_state)
+        logits, _ = yield Call(self.head.step, provisional, self._head_state)
         return len(self.tokens) + len(collapse_step(logits[0], self._collapse_state)[0])
+
+    def forget(self):
+        """A new sentence: no tokens yet, while the head goes on."""
+        self.tokens = []
+        self.first_frame = self.newest_frame = None
 
 
 class Listener:
@@ -59,29 +99,40 @@ class Listener:
         return bool(self.asr.tokens or self.st.tokens)
 
     @property
+    def sentence_frames(self) -> tuple[int, int]:
+        """The frames at which the first and the newest token of the sentence start, whichever head found them."""
+        heads = [head for head in (self.asr, self.st) if head.tokens]
+        return min(head.first_frame for head in heads), max(head.newest_frame for head in heads)
+
+    @property
     def available_frames(self) -> int:
         """Encoder frames whose features are there, provisional ones included."""
         return int(self.encoder.output_lengths(self.feature_frames))
 
-    def hear(self, features: np.ndarray) -> list:
+    def hear(self, features: np.ndarray):
         """features: [t, 80]; returns the segments [1, s, C] that are now complete, not yet taken in."""
         self.feature_frames += len(features)
         if len(features) == 0:
             return []
         features = torch.from_numpy(features).to(self._device)
-        frames, self._state = self.encoder.step(features.unsqueeze(0), self._state)
+        frames, self._state = yield Call(self.encoder.step, features.unsqueeze(0), self._state)
         return list(frames.split(self.segment_frames or frames.size(1), dim=1)) if frames.size(1) else []
 
     def take_in(self, frames: Tensor):
         """frames: [1, s, C], the next complete ones: the CTC heads read them."""
         self.frames += frames.size(1)
         if frames.size(1):
-            self.asr.extend(frames)
-            self.st.extend(frames)
+            yield from self.asr.extend(frames)
+            yield from self.st.extend(frames)
 
-    def rest(self) -> Tensor:
+    def rest(self):
         """The frames [1, r, C] of the unfinished segment if the utterance ended here; changes nothing."""
-        return self.encoder.finish(self._state)
+        return (yield Call(self.encoder.finish, None, self._state))
+
+    def forget(self):
+        """A new sentence begins: its transcript and CTC translation are empty, encoder and heads go on."""
+        self.asr.forget()
+        self.st.forget()
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,7 @@ class Emformer(nn.Module):
         return x[:, :, :count].reshape(batch_size, segments * count, dim), kept
 
     def _step(self, x: Tensor, count: int, state: EmformerState):
-        """`_run` for one segment, with the past of all layers prepared at once: a third of the operations.
+        """`_run` for one segment, with the past of all layers prepared at once: fewer operations.
 
         x: [B, count + up to R, D], all of it valid; returns [B, count, D] and what `_run` returns with it."""
         left_frames, memory_size = state.left_context.size(2), state.memory.size(2)

@@ -52,6 +52,17 @@ class StreamState:
         return [_map(self, lambda tensor, i=i: tensor[i : i + 1]) for i in range(self.batch_size)]
 
 
+def shapes(value) -> tuple:
+    """What must agree for states to be stacked: types, shapes beyond the batch axis and plain values, hashable."""
+    if isinstance(value, Tensor):
+        return (*value.shape[1:], value.dtype)
+    if isinstance(value, StreamState):
+        return (type(value), *(shapes(getattr(value, f.name)) for f in dataclasses.fields(value)))
+    if isinstance(value, tuple):
+        return tuple(shapes(item) for item in value)
+    return (value,)
+
+
 def _tensors(value):
     if isinstance(value, Tensor):
         yield value

@@ -16,7 +16,7 @@ from echostream_plugin.inference.errors import InputError, SessionError
 from echostream_plugin.inference.events import Finished, SourceText, Speech, TargetText, as_record
 from echostream_plugin.inference.features import Frontend, features_of
 from echostream_plugin.inference.session import SessionOptions, TranslationSession, bundle_options
-from echostream_plugin.inference.stages import Listener, Speaker, Writer
+from echostream_plugin.inference.stages import Listener, Speaker, Writer, alone
 from tests.tiny_bundle import speechlike, tiny_bundle
 
 CHUNK = 5120  # 320 ms
@@ -56,9 +56,9 @@ def encoder_output(bundle, samples, push_samples, segment_frames=8):
     frontend, listener = Frontend(16000, bundle.cmvn_mean, bundle.cmvn_std), Listener(bundle.model, segment_frames)
     frames = []
     for start in range(0, len(samples), push_samples):
-        frames += listener.hear(frontend.push(samples[start : start + push_samples]))
-    frames += listener.hear(frontend.finish())
-    return torch.cat([*frames, listener.rest()], dim=1)[0].numpy()
+        frames += alone(listener.hear(frontend.push(samples[start : start + push_samples])))
+    frames += alone(listener.hear(frontend.finish()))
+    return torch.cat([*frames, alone(listener.rest())], dim=1)[0].numpy()
 
 
 @pytest.mark.parametrize("push_ms", [1, 10, 77, 320, 10000])
@@ -242,7 +242,7 @@ def test_state_of_the_listener_does_not_grow(bundle):
     sizes = set()
     with torch.inference_mode():
         for second in range(12):
-            listener.hear(np.random.default_rng(second).standard_normal((96, 80)).astype(np.float32))
+            alone(listener.hear(np.random.default_rng(second).standard_normal((96, 80)).astype(np.float32)))
             sizes.add(listener._state.nbytes)
     assert len(sizes) == 1
 

@@ -1,0 +1,99 @@
+"""Clocks: time with spread, peak memory, and what this machine can do at best."""
+
+import re
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Milliseconds of several runs of the same work."""
+
+    median: float
+    low: float
+    high: float
+    runs: int
+
+    @classmethod
+    def of(cls, times: list) -> "Spread":
+        """times: milliseconds; low and high are the quartiles (of fewer than four runs, the extremes)."""
+        low, _, high = statistics.quantiles(times, n=4) if len(times) > 3 else (min(times), 0.0, max(times))
+        return cls(statistics.median(times), low, high, len(times))
+
+
+def synchronize(device: str):
+    if str(device).startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def timed(function, runs: int, device: str = "cpu", warmup: int = 2) -> Spread:
+    """Milliseconds of function(), after `warmup` runs that do not count."""
+    times = []
+    for run in range(warmup + runs):
+        synchronize(device)
+        began = time.perf_counter()
+        function()
+        synchronize(device)
+        if run >= warmup:
+            times.append(1000 * (time.perf_counter() - began))
+    return Spread.of(times)
+
+
+def peak_bytes(function, device: str = "cpu") -> int | None:
+    """Memory that function() needs at its peak beyond what is held before it; None where the system does not say.
+
+    On a CPU the resident set of the process (Linux), whose high-water mark is reset first."""
+    if str(device).startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return torch.cuda.max_memory_allocated() - before
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _resident("VmRSS")
+        function()
+        return max(0, _resident("VmHWM") - before)
+    except OSError:
+        function()
+        return None
+
+
+def _resident(name: str) -> int:
+    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    if found is None:
+        raise OSError(f"/proc/self/status has no {name}")
+    return 1024 * int(found[1])
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What this machine does at best with the threads it was given."""
+
+    bytes_per_second: float
+    operations_per_second: float
+
+    def floor_ms(self, weights: int, operations: float) -> float:
+        """The least time of a step that reads `weights` bytes and does `operations`: the larger of the two parts."""
+        return 1000 * max(weights / self.bytes_per_second, operations / self.operations_per_second)
+
+
+def measure_machine(device: str = "cpu", megabytes: int = 256) -> Machine:
+    """Memory bandwidth by summing a tensor far larger than the caches, matrix rate by a product of 1024 x 1024."""
+    big = torch.ones(megabytes * 2**18, device=device)
+    reading = timed(lambda: big.sum(), 7, device)
+    matrix = torch.randn(1024, 1024, device=device)
+    product = timed(lambda: matrix @ matrix, 9, device)
+    return Machine(big.nbytes / (reading.median / 1000), 2 * 1024**3 / (product.median / 1000))
+
+
+def step_operations(module: torch.nn.Module, frames: int) -> float:
+    """Multiplications and additions of the matrices of a module over so many frames (attention scores left out)."""
+    return 2.0 * frames * sum(parameter.numel() for parameter in module.parameters() if parameter.dim() > 1)
+
+
+def weight_bytes(module: torch.nn.Module) -> int:
+    return sum(parameter.nbytes for parameter in module.parameters())

@@ -1,0 +1,124 @@
+"""Results as json, markdown and a picture."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from echostream_plugin.benchmark.measure import Spread
+
+
+def as_json(value):
+    """Results with their spreads as plain objects."""
+    if isinstance(value, Spread):
+        return dataclasses.asdict(value)
+    if isinstance(value, dict):
+        return {key: as_json(item) for key, item in value.items()}
+    return [as_json(item) for item in value] if isinstance(value, list) else value
+
+
+def cell(value) -> str:
+    """A number of milliseconds with its quartiles."""
+    return f"{value.median:.1f} ({value.low:.1f}-{value.high:.1f})" if isinstance(value, Spread) else str(value)
+
+
+def table(head: list, rows: list) -> str:
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in [head, ["---"] * len(head), *rows]]
+    return "\n".join(lines) + "\n"
+
+
+def mega(count) -> str:
+    return "-" if count is None else f"{count / 1e6:.1f}"
+
+
+def age_name(seconds: float) -> str:
+    return f"{seconds:g} s" if seconds < 120 else f"{seconds / 60:g} min"
+
+
+def markdown(results: dict) -> str:
+    """Everything that was measured, as tables."""
+    parts = [f"Command: `{results['command']}`; commit {results['commit']}; {results['machine']}\n"]
+    for run in results["runs"]:
+        parts.append(f"## {run['threads']} thread(s), {results['device']}\n")
+        limits = run["machine"]
+        parts.append(
+            f"Memory bandwidth {limits['bytes_per_second'] / 1e9:.1f} GB/s, matrix rate "
+            f"{limits['operations_per_second'] / 1e9:.0f} GFLOP/s (both measured in this run).\n"
+        )
+        parts += [f"### {title}\n\n{text}" for title, text in _tables(run)]
+    return "\n".join(parts)
+
+
+def _tables(run: dict) -> list:
+    ages = sorted({row["age_s"] for stream in run["encoders"] for row in stream["steps"]})
+    head = ["ms for 320 ms, at", *map(age_name, ages), "floor", "over floor", "state MB", "peak MB"]
+    rows = []
+    for stream in run["encoders"]:
+        by_age = {row["age_s"]: row for row in stream["steps"]}
+        last, first = stream["steps"][-1], stream["steps"][0]
+        ratio = f"{first['ms'].median / stream['floor_ms']:.2f}"
+        tail = [f"{stream['floor_ms']:.1f}", ratio, mega(last["state_bytes"]), mega(last["peak_bytes"])]
+        rows.append([stream["name"], *(cell(by_age[age]["ms"]) if age in by_age else "-" for age in ages), *tail])
+    tables = [("Encoder step", table(head, rows))]
+    for name in ("forward", "forward+backward"):
+        lengths = sorted({row["seconds"] for stream in run["encoders"] for row in stream["offline"]})
+        if lengths:
+            rows = []
+            for stream in (each for each in run["encoders"] if each["offline"]):
+                by = {row["seconds"]: row for row in stream["offline"]}
+                cells = [f"{cell(by[s][name])}, {mega(by[s][name + ' peak_bytes'])} MB" for s in lengths]
+                rows.append([stream["name"], *cells])
+            tables.append((f"Offline {name}, ms and peak memory", table(["", *map(age_name, lengths)], rows)))
+    if run["sessions"]:
+        stages = list(run["sessions"][0]["stages_rtf"])
+        head = ["session of", "real-time factor", "push ms", "95 %", "worst", *stages]
+        rows = [
+            [age_name(row["seconds"]), f"{row['rtf']:.3f}", cell(row["push_ms"])]
+            + [f"{row[name]:.1f}" for name in ("push_p95_ms", "push_worst_ms")]
+            + [f"{row['stages_rtf'][stage]:.4f}" for stage in stages]
+            for row in run["sessions"]
+        ]
+        tables.append(("Whole session; the stages are parts of the real-time factor", table(head, rows)))
+    if run["batches"]:
+        head = ["sessions stacked", "encoder and CTC heads, ms for 320 ms", "sessions at real time"]
+        rows = [[row["sessions"], cell(row["ms"]), f"{row['at_real_time']:.0f}"] for row in run["batches"]]
+        tables.append(("Many sessions", table(head, rows)))
+    return tables
+
+
+def plot(results: dict, path: Path):
+    """Encoder step over the age of the stream, and push times of sessions, of the first run."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    run = results["runs"][0]
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    for stream in run["encoders"]:
+        ages = [row["age_s"] for row in stream["steps"]]
+        spreads = [row["ms"] for row in stream["steps"]]
+        errors = [[s.median - s.low for s in spreads], [s.high - s.median for s in spreads]]
+        left.errorbar(ages, [s.median for s in spreads], yerr=errors, marker="o", capsize=3, label=stream["name"])
+    left.set(xscale="log", yscale="log", xlabel="age of the stream in s", ylabel="ms for 320 ms of speech")
+    left.set_title(f"Encoder step, {run['threads']} thread(s)")
+    left.grid(True, which="both", alpha=0.25)
+    left.legend(fontsize=8)
+    bottom = [0.0] * len(run["sessions"])
+    names = [age_name(row["seconds"]) for row in run["sessions"]]
+    for stage in run["sessions"][0]["stages_rtf"] if run["sessions"] else []:
+        heights = [row["stages_rtf"][stage] for row in run["sessions"]]
+        right.bar(names, heights, bottom=bottom, label=stage, width=0.6)
+        bottom = [a + b for a, b in zip(bottom, heights, strict=True)]
+    right.set(xlabel="length of the session", ylabel="real-time factor", title="Whole session by stage")
+    if run["sessions"]:
+        right.legend(fontsize=8)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+
+
+def write(results: dict, folder: Path):
+    """benchmark.json, benchmark.md, benchmark.png."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "benchmark.json").write_text(json.dumps(as_json(results), indent=1) + "\n", encoding="utf-8")
+    (folder / "benchmark.md").write_text(markdown(results), encoding="utf-8")
+    plot(results, folder / "benchmark.png")

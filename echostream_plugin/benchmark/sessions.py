@@ -1,0 +1,151 @@
+"""Whole sessions: time per push, the stages it goes to, and how many sessions a core serves."""
+
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from echostream_plugin.benchmark.measure import Spread, timed
+from echostream_plugin.config import ModelConfig
+from echostream_plugin.decoders.ctc import greedy_collapse
+from echostream_plugin.inference.batch import run_together
+from echostream_plugin.inference.bundle import Bundle
+from echostream_plugin.inference.dictionary import SPECIALS, Dictionary
+from echostream_plugin.inference.features import Frontend, features_of
+from echostream_plugin.inference.session import SessionOptions, TranslationSession
+from echostream_plugin.inference.stages import Call, Writer
+from echostream_plugin.model import S2STModel
+from echostream_plugin.vocoder import CodeHiFiGAN, StreamingVocoder, VocoderConfig
+
+RATE = 16000
+PUSH_MS = 320
+TOKENS_PER_SECOND = 3.0
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    """Sound whose pitch and loudness wander. [n] float32"""
+    draw = np.random.default_rng(seed)
+    clock, knots = np.arange(int(seconds * RATE)) / RATE, np.arange(0, seconds + 1, 0.1)
+    pitch = np.interp(clock, knots, 80 + 3000 * draw.random(len(knots)))
+    loud = np.interp(clock, knots, draw.random(len(knots)) ** 3)
+    return (0.3 * loud * np.sin(2 * np.pi * np.cumsum(pitch) / RATE)).astype(np.float32)
+
+
+def random_bundle(config: ModelConfig, vocoder: VocoderConfig | None) -> Bundle:
+    """A model with random weights that says about three tokens a second, as speech does; vocoder None: no speech."""
+    torch.manual_seed(0)
+    model = S2STModel(config).eval()
+    symbols = [Dictionary((*SPECIALS, *(f"t{i}" for i in range(head.vocab - 4)))) for head in (config.asr, config.mt)]
+    spoken = None if vocoder is None else CodeHiFiGAN(vocoder).remove_weight_norm()
+    bins = config.encoder.input_dim
+    bundle = Bundle(model, config, *symbols, np.full(bins, 10, np.float32), np.full(bins, 4, np.float32), spoken)
+    with torch.inference_mode():
+        features = torch.from_numpy(features_of(noise(10.0), RATE, bundle.cmvn_mean, bundle.cmvn_std))[None]
+        frames, _ = model.encoder(features, torch.tensor([features.size(1)]))
+    for head in (model.source_unigram_decoder, model.ctc_target_unigram_decoder):
+        _set_token_rate(head, frames)
+    return bundle
+
+
+@torch.no_grad()
+def _set_token_rate(head, frames: torch.Tensor):
+    """Raise the bias of the blank until 10 s of frames [1, S, C] give 3 tokens a second."""
+    logits, low, high = head(frames)[0], 0.0, 50.0
+    for _ in range(12):
+        bias = (low + high) / 2
+        raised = logits.clone()
+        raised[:, 0] += bias
+        many = len(greedy_collapse(raised)[0]) > 10 * TOKENS_PER_SECOND
+        low, high = (bias, high) if many else (low, bias)
+    head.proj.bias[0] += high
+
+
+@contextmanager
+def stopwatch(bundle: Bundle):
+    """Seconds by stage, in a dict that fills while sessions of this bundle work. Not for two threads at once."""
+    model, spent, undo = bundle.model, {}, []
+    watched = [
+        ("features", Frontend, "push"),
+        ("encoder", model.encoder, "step"),
+        ("encoder", model.encoder, "finish"),
+        ("CTC heads", model.source_unigram_decoder, "step"),
+        ("CTC heads", model.ctc_target_unigram_decoder, "step"),
+        ("MT", Writer, "hear"),
+        ("MT", Writer, "draft"),
+        ("T2U and units", model.synthesizer_encoder, "step"),
+        ("T2U and units", model.decoder, "step"),
+        ("vocoder", StreamingVocoder, "push"),
+    ]
+    for stage, owner, name in watched:
+        spent.setdefault(stage, 0.0)
+        own = vars(owner).get(name)
+        setattr(owner, name, _clocked(getattr(owner, name), spent, stage))
+        undo.append((owner, name, own))
+    try:
+        yield spent
+    finally:
+        for owner, name, own in undo:
+            if own is None:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, own)
+
+
+def _clocked(function, spent: dict, stage: str):
+    def call(*args, **kwargs):
+        began = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            spent[stage] += time.perf_counter() - began
+
+    return call
+
+
+def time_session(bundle: Bundle, seconds: float) -> dict:
+    """A session over so much sound in pushes of 320 ms: real-time factor, times of pushes, seconds by stage."""
+    speaks = bundle.vocoder is not None
+    options = SessionOptions(pause_ms=800, longest_sentence_ms=10000, max_tokens=10, speech=speaks)
+    session, samples, pushes = TranslationSession(bundle, options), noise(seconds), []
+    tokens, size = 0, RATE * PUSH_MS // 1000
+    with stopwatch(bundle) as spent:
+        for start in range(0, len(samples), size):
+            began = time.perf_counter()
+            events = session.push(samples[start : start + size], RATE)
+            pushes.append(1000 * (time.perf_counter() - began))
+            tokens += sum(len(event.added.split()) for event in events if hasattr(event, "added"))
+        began = time.perf_counter()
+        session.finish()
+        last = 1000 * (time.perf_counter() - began)
+    late = sorted(pushes)[int(0.95 * (len(pushes) - 1))]
+    return {
+        "seconds": seconds,
+        "rtf": (sum(pushes) + last) / 1000 / seconds,
+        "push_ms": Spread.of(pushes),
+        "push_p95_ms": late,
+        "push_worst_ms": max(pushes),
+        "finish_ms": last,
+        "stages_rtf": {stage: value / seconds for stage, value in spent.items()},
+    }
+
+
+@torch.inference_mode()
+def time_batches(bundle: Bundle, sizes: list, runs: int, device: str) -> list:
+    """Encoder step and CTC heads of B sessions stacked: how many sessions one process listens to in real time."""
+    model, rows = bundle.model, []
+    features = torch.randn(1, PUSH_MS // 10, bundle.config.encoder.input_dim, device=device)
+    heads = (model.source_unigram_decoder, model.ctc_target_unigram_decoder)
+    for size in sizes:
+        states = [model.encoder.step(features, model.encoder.initial_state())[1] for _ in range(size)]
+        head_states = [[head.initial_state() for _ in range(size)] for head in heads]
+
+        def work(states=states, head_states=head_states):
+            answers = run_together([Call(model.encoder.step, features, state) for state in states])
+            for head, past in zip(heads, head_states, strict=True):
+                calls = [Call(head.step, frames, one) for (frames, _), one in zip(answers, past, strict=True)]
+                run_together(calls)
+
+        spread = timed(work, runs, device)
+        rows.append({"sessions": size, "ms": spread, "at_real_time": size * PUSH_MS / spread.median})
+    return rows

@@ -1,0 +1,146 @@
+"""Many speakers on one model: the encoder steps and CTC heads of their sessions run as one batch.
+
+Each session stays a `TranslationSession` of its own; only what it asks the model for (`stages.Call`) is answered
+together with the calls of the others. Sessions join and leave between two pushes.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+
+import torch
+
+from echostream_plugin.inference.bundle import Bundle
+from echostream_plugin.inference.errors import InputError, SessionError
+from echostream_plugin.inference.session import SessionOptions, TranslationSession
+from echostream_plugin.inference.stages import Call
+from echostream_plugin.modules.streaming import StreamState, shapes
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What one session answered to a push: its events, or the error that its input met."""
+
+    events: list = field(default_factory=list)
+    error: Exception | None = None
+
+
+class BatchedSession:
+    """Sessions by key, pushed together.
+
+    batch = BatchedSession(bundle)
+    batch.join("ann"); batch.join("ben")
+    replies = batch.push({"ann": samples, "ben": others}, sample_rate=16000)
+
+    Steps of sessions whose pieces complete the same number of frames run as one, so equal pieces (320 ms for all) are
+    the fast case; any others are right too.
+    """
+
+    def __init__(self, bundle: Bundle, options: SessionOptions | None = None):
+        self.bundle = bundle
+        self.options = options or SessionOptions()
+        self.sessions = {}
+        self.calls = self.batches = 0  # model calls asked for, and the batches that they took
+
+    def join(self, key, options: SessionOptions | None = None) -> TranslationSession:
+        """A new session under a key of the caller's choice; options: default those of the batch."""
+        if key in self.sessions:
+            raise SessionError(f"there is a session {key!r} already: leave({key!r}) first")
+        self.sessions[key] = TranslationSession(self.bundle, options or self.options)
+        return self.sessions[key]
+
+    def leave(self, key) -> TranslationSession:
+        """Take a session out, finished or not; it can go on alone."""
+        self._check([key])
+        return self.sessions.pop(key)
+
+    def push(self, pieces: dict, sample_rate) -> dict:
+        """pieces: samples by key, as `TranslationSession.push` takes them; sample_rate: one for all, or a dict by key.
+
+        Returns a `Reply` by key. What one session refuses (InputError, SessionError) is in its own reply and changes
+        nothing for it or for the others."""
+        self._check(pieces)
+        rates = sample_rate if isinstance(sample_rate, dict) else dict.fromkeys(pieces, sample_rate)
+        return self._work({key: self.sessions[key].pushing(piece, rates.get(key)) for key, piece in pieces.items()})
+
+    def finish(self, keys=None) -> dict:
+        """End the utterances of these sessions (None: of all); returns a `Reply` by key. They stay until `leave`."""
+        keys = list(self.sessions) if keys is None else list(keys)
+        self._check(keys)
+        return self._work({key: self.sessions[key].finishing() for key in keys})
+
+    def _check(self, keys):
+        unknown = [key for key in keys if key not in self.sessions]
+        if unknown:
+            raise SessionError(f"no session {', '.join(map(repr, unknown))}: join() it first")
+
+    @torch.inference_mode()
+    def _work(self, works: dict) -> dict:
+        """Drive the generators of calls to their ends, a batch of calls at a time."""
+        replies, waiting = {}, {}
+        for key, work in works.items():
+            self._advance(key, work, None, waiting, replies)
+        while waiting:
+            group = self._largest_group(waiting)
+            answers = self._answer([waiting[key][1] for key in group])
+            for key, answer in zip(group, answers, strict=True):
+                self._advance(key, waiting.pop(key)[0], answer, waiting, replies)
+        return replies
+
+    @staticmethod
+    def _advance(key, work: Generator, answer, waiting: dict, replies: dict):
+        """Let a session go on until its next call or its end."""
+        try:
+            if isinstance(answer, Exception):
+                waiting[key] = work, work.throw(answer)
+            else:
+                waiting[key] = work, work.send(answer)
+        except StopIteration as done:
+            replies[key] = Reply(done.value)
+        except (InputError, SessionError, RuntimeError, ValueError) as error:
+            replies[key] = Reply(error=error)
+
+    @staticmethod
+    def _largest_group(waiting: dict) -> list:
+        """Keys of calls that fit into one batch. The largest group first: the others may still catch up with it."""
+        groups = {}
+        for key, (_, call) in waiting.items():
+            groups.setdefault(signature(call), []).append(key)
+        return max(groups.values(), key=len)
+
+    def _answer(self, calls: list) -> list:
+        """The results of calls of one signature; an exception in the place of a call that failed."""
+        self.calls += len(calls)
+        if len(calls) > 1:
+            try:
+                self.batches += 1
+                return run_together(calls)
+            except RuntimeError:  # such as memory that does not suffice for all: one by one tells whose call it is
+                self.batches -= 1
+        self.batches += len(calls)
+        return [_run(call) for call in calls]
+
+
+def _run(call: Call):
+    try:
+        return call.run()
+    except RuntimeError as error:
+        return error
+
+
+def signature(call: Call):
+    """Calls of equal signatures can be stacked: the same part of the model, the same shapes."""
+    function = call.function
+    owner = id(getattr(function, "__self__", None))
+    inputs = None if call.inputs is None else (call.inputs.shape[1:], call.inputs.dtype)
+    return owner, getattr(function, "__name__", id(function)), inputs, shapes(call.state)
+
+
+def run_together(calls: list) -> list:
+    """The results of calls of one signature, from one call on their stacked streams."""
+    state = type(calls[0].state).stack([call.state for call in calls])
+    if calls[0].inputs is None:
+        return list(calls[0].function(state).split(1))
+    outputs, state = calls[0].function(torch.cat([call.inputs for call in calls]), state)
+    # own memory: a stream that leaves must not keep that of the whole batch alive
+    states = [one.clone() for one in state.unstack()] if isinstance(state, StreamState) else [state] * len(calls)
+    return list(zip(outputs.split(1), states, strict=True))

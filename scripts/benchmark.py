@@ -1,0 +1,124 @@
+#!/usr/bin/env python3
+"""What a second of speech costs: EchoStream, torchaudio's Emformer and StreamSpeech's encoder in one process, one run.
+
+    python scripts/benchmark.py --output benchmark              # everything; about half an hour on a CPU
+    python scripts/benchmark.py --quick                         # a tiny model and short streams: does it run?
+    python scripts/benchmark.py --threads 1 2 --device cpu --quantize int8
+
+Writes benchmark.json, benchmark.md and benchmark.png. Weights are random; times are medians with quartiles. Let nothing
+else run on the machine meanwhile.
+"""
+
+import argparse
+import platform
+import shlex
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+from echostream_plugin.benchmark.encoders import build_streams, time_offline, time_steps  # noqa: E402
+from echostream_plugin.benchmark.measure import measure_machine  # noqa: E402
+from echostream_plugin.benchmark.report import write  # noqa: E402
+from echostream_plugin.benchmark.sessions import random_bundle, time_batches, time_session  # noqa: E402
+from echostream_plugin.config import (  # noqa: E402
+    CTCHeadConfig,
+    EncoderConfig,
+    ModelConfig,
+    TextDecoderConfig,
+    UnitDecoderConfig,
+)
+from echostream_plugin.vocoder import VocoderConfig  # noqa: E402
+
+FULL = {
+    "ages": [1, 5, 10, 30, 60, 1800],
+    "offline": [10, 30, 60, 120],
+    "sessions": [5, 30, 300],
+    "batches": [1, 2, 4, 8, 16, 32],
+    "runs": 30,
+    "offline_runs": 3,
+}
+QUICK = {"ages": [1, 2], "offline": [2], "sessions": [2], "batches": [1, 2], "runs": 3, "offline_runs": 1}
+
+
+def quick_model() -> ModelConfig:
+    head = {"vocab": 40, "dim": 32}
+    return ModelConfig(
+        encoder=EncoderConfig(dim=32, layers=2, heads=2, ffn_dim=64, subsampling_channels=4),
+        asr=CTCHeadConfig(**head),
+        st=CTCHeadConfig(**head),
+        mt=TextDecoderConfig(vocab=40, dim=32, encoder_dim=32, layers=1, heads=2, ffn_dim=64),
+        unit=UnitDecoderConfig(vocab=25, dim=32, encoder_layers=1, layers=1, heads=2, ffn_dim=64, upsample=5),
+    )
+
+
+def measure(args, sizes: dict, threads: int) -> dict:
+    """Everything with so many threads."""
+    torch.set_num_threads(threads)
+    model = quick_model() if args.quick else ModelConfig()
+    machine = measure_machine(args.device, 8 if args.quick else 256)
+    run = {"threads": threads, "machine": asdict(machine), "encoders": [], "sessions": [], "batches": []}
+    encoder = replace(model.encoder, dropout=0.0, attention_dropout=0.0, activation_dropout=0.0)
+    for stream in tqdm(build_streams(encoder, args.device, args.quantize == "int8"), desc="encoders"):
+        steps = time_steps(stream, sizes["ages"], sizes["runs"], args.device)
+        row = {"name": stream.name, "floor_ms": stream.floor(machine), "steps": steps, "offline": []}
+        if "recomputed" not in stream.name and "int8" not in stream.name:
+            row["offline"] = time_offline(stream, sizes["offline"], sizes["offline_runs"], args.device)
+        run["encoders"].append(row)
+    vocoder = None if args.quick else VocoderConfig(num_embeddings=model.unit.vocab - 5)
+    bundle = random_bundle(model, vocoder).to(args.device)
+    for seconds in tqdm(sizes["sessions"], desc="sessions"):
+        run["sessions"].append(time_session(bundle, seconds))
+    run["batches"] = time_batches(bundle, sizes["batches"], sizes["runs"], args.device)
+    return run
+
+
+def commit() -> str:
+    found = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    return found.stdout.strip() or "unknown"
+
+
+def processor(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("benchmark"), help="folder for the results")
+    parser.add_argument("--device", default="cpu", help="torch device")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="measure with so many threads, in turn")
+    parser.add_argument("--quantize", choices=["none", "int8"], default="none", help="add a row: dynamic int8 (CPU)")
+    parser.add_argument("--quick", action="store_true", help="a tiny model, short streams, few runs")
+    args = parser.parse_args(argv)
+    if min(args.threads) < 1:
+        parser.error("--threads must be at least 1")
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error("--device cuda: torch finds no GPU here")
+    sizes = QUICK if args.quick else FULL
+    results = {
+        "command": shlex.join(["python", "scripts/benchmark.py", *(sys.argv[1:] if argv is None else argv)]),
+        "commit": commit(),
+        "device": args.device,
+        "machine": f"{processor(args.device)}, torch {torch.__version__}",
+        "quick": args.quick,
+        "runs": [measure(args, sizes, threads) for threads in args.threads],
+    }
+    write(results, args.output)
+    print((args.output / "benchmark.md").read_text())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""Long streams: sentences end at pauses, memory and time do not grow, results are written as they come."""
+
+import json
+import resource
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from echostream_plugin.config import ConfigError
+from echostream_plugin.inference.events import Finished, Sentence, SourceText, Speech, TargetText
+from echostream_plugin.inference.policy import sentence_ends
+from echostream_plugin.inference.results import ResultWriter, srt_time
+from echostream_plugin.inference.session import SessionOptions, TranslationSession
+from echostream_plugin.modules.streaming import StreamState
+from tests.tiny_bundle import speechlike, tiny_bundle
+
+CHUNK = 5120  # 320 ms
+
+
+@pytest.mark.parametrize(
+    "silent, opened, pause, longest, over",
+    [(9, 50, 10, 100, False), (10, 50, 10, 100, True), (3, 100, 10, 100, True), (999, 999, 0, 10, False)],
+)
+def test_when_a_sentence_ends(silent, opened, pause, longest, over):
+    assert sentence_ends(silent, opened, pause, longest) is over
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    """Heads that are silent in silence: their blank is likely unless the encoder is excited."""
+    return tiny_bundle()
+
+
+def run(session, samples, push_samples=CHUNK):
+    events = []
+    for start in range(0, len(samples), push_samples):
+        events += session.push(samples[start : start + push_samples], 16000)
+    return events + session.finish()
+
+
+def options(**changes):
+    values = {"pause_ms": 400, "longest_sentence_ms": 1600, "max_tokens": 4, **changes}
+    return SessionOptions(**values)
+
+
+def test_every_sentence_is_a_whole_of_its_own(bundle):
+    events = run(TranslationSession(bundle, options()), speechlike(8.0, seed=1))
+    sentences = [event for event in events if isinstance(event, Sentence)]
+    assert len(sentences) > 3 and [event.index for event in sentences] == list(range(len(sentences)))
+    texts = {SourceText: "", TargetText: ""}
+    for event in events:
+        if isinstance(event, SourceText | TargetText):
+            assert event.text == texts[type(event)] + event.added
+            texts[type(event)] = event.text
+        elif isinstance(event, Sentence):
+            assert (event.source_text, event.target_text) == (texts[SourceText], texts[TargetText])
+            assert 0 <= event.start_ms < event.end_ms <= event.source_ms + 40
+            texts = {SourceText: "", TargetText: ""}
+    assert texts == {SourceText: "", TargetText: ""} and isinstance(events[-1], Finished)
+    assert all(a.end_ms <= b.end_ms for a, b in zip(sentences, sentences[1:], strict=False))
+
+
+def test_sentences_do_not_depend_on_the_size_of_a_push(bundle):
+    samples = speechlike(5.0, seed=2)
+    whole, cut = (run(TranslationSession(bundle, options()), samples, size) for size in (len(samples), CHUNK))
+    said = [
+        [(e.source_text, e.target_text, e.start_ms, e.end_ms) for e in events if isinstance(e, Sentence)]
+        for events in (whole, cut)
+    ]
+    assert said[0] == said[1] != []
+
+
+def test_without_pause_ms_nothing_changes(bundle):
+    events = run(TranslationSession(bundle, max_tokens=4), speechlike(2.0, seed=2))
+    assert not any(isinstance(event, Sentence) for event in events)
+
+
+def test_silence_of_any_length_is_dropped():
+    bundle = tiny_bundle()
+    for head in (bundle.model.source_unigram_decoder, bundle.model.ctc_target_unigram_decoder):
+        torch.nn.init.constant_(head.proj.bias[:1], 1e4)
+    session = TranslationSession(bundle, options())
+    for _ in range(20):
+        assert session.push(np.zeros(CHUNK, dtype=np.float32), 16000) == []
+        assert session._writer._state.source_frames <= 20
+    assert session.finish() == [Finished(6400.0)]
+
+
+def test_options_that_do_not_fit():
+    for changes in ({"pause_ms": 500, "chunk_ms": 0}, {"pause_ms": 500, "longest_sentence_ms": 400}):
+        with pytest.raises(ConfigError, match="pause_ms needs"):
+            SessionOptions(**changes)
+
+
+def state_bytes(session) -> int:
+    """Bytes of every streaming state in a session, found by type."""
+    total, todo, seen = 0, [session], set()
+    while todo:
+        thing = todo.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, StreamState):
+            total += thing.nbytes
+        elif isinstance(thing, list):
+            total += 8 * len(thing)
+        elif type(thing).__module__.startswith("echostream_plugin.inference"):
+            todo += list(vars(thing).values())
+    return total
+
+
+def test_memory_is_flat_over_minutes(bundle):
+    """Four minutes of speech: the largest state of later minutes is no larger, and the process does not grow."""
+    session, sizes, resident = TranslationSession(bundle, options(max_tokens=2)), [], []
+    minute = speechlike(60.0, seed=7)
+    sentences = 0
+    for _ in range(4):
+        largest = 0
+        for start in range(0, len(minute), 4 * CHUNK):
+            sentences += sum(isinstance(e, Sentence) for e in session.push(minute[start : start + 4 * CHUNK], 16000))
+            largest = max(largest, state_bytes(session))
+        sizes.append(largest)
+        resident.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    assert sentences > 40
+    assert max(sizes[2:]) <= max(sizes[:2]) and sizes[0] > 10000
+    assert resident[-1] - resident[1] < 4096  # KiB
+
+
+def test_times_of_subtitles():
+    assert srt_time(0) == "00:00:00,000" and srt_time(3_723_045.4) == "01:02:03,045"
+
+
+def test_results_are_written_as_they_come(tmp_path):
+    speech = Speech(np.full(320, 0.5, dtype=np.float32), 16000, (1, 2), 100.0)
+    with ResultWriter(tmp_path, 16000) as results:
+        results.add([SourceText("hola", "hola", 80.0), TargetText("hello", "hello", 100.0), speech])
+        assert len((tmp_path / "events.jsonl").read_text().splitlines()) == 3
+        results.add([Sentence(0, "hola", "hello", 40.0, 1240.0, 1600.0)])
+        assert (tmp_path / "translation.srt").read_text() == "1\n00:00:00,040 --> 00:00:01,240\nhello\n\n"
+        results.add([TargetText("again", "again", 2000.0), speech, Finished(2500.0)])
+    assert (tmp_path / "translation.txt").read_text() == "hello\nagain\n"
+    assert "2\n00:00:02,000 --> 00:00:02,500\nagain" in (tmp_path / "translation.srt").read_text()
+    heard, _ = soundfile.read(tmp_path / "heard.wav")
+    assert len(heard) == 1600 + 640 and not heard[:1600].any() and heard[1600:].all()
+    assert len(soundfile.read(tmp_path / "speech.wav")[0]) == 640
+    kinds = [json.loads(line)["kind"] for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert kinds == ["source_text", "target_text", "speech", "sentence", "target_text", "speech", "finished"]

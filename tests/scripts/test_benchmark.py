@@ -1,0 +1,55 @@
+"""The benchmark runs on a tiny model and writes what it promises."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from echostream_plugin.benchmark.measure import Machine, Spread, peak_bytes
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("benchmark_script", ROOT / "scripts" / "benchmark.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_quick_run_writes_table_json_and_plot(script, tmp_path, capsys):
+    assert script.main(["--quick", "--threads", "1", "--output", str(tmp_path)]) == 0
+    results = json.loads((tmp_path / "benchmark.json").read_text())
+    (run,) = results["runs"]
+    rows = {row["name"]: row for row in run["encoders"]}
+    assert len(rows) == 5 and all(step["ms"]["median"] > 0 for row in rows.values() for step in row["steps"])
+    ours = rows["EchoStream encoder"]["steps"]
+    assert ours[0]["state_bytes"] == ours[-1]["state_bytes"] > 0
+    assert run["sessions"][0]["rtf"] > 0 and set(run["sessions"][0]["stages_rtf"]) > {"encoder", "MT"}
+    assert [row["sessions"] for row in run["batches"]] == [1, 2]
+    assert "torchaudio Emformer.infer" in (tmp_path / "benchmark.md").read_text()
+    assert (tmp_path / "benchmark.png").stat().st_size > 1000
+
+
+def test_wrong_flags_are_refused(script, capsys):
+    with pytest.raises(SystemExit):
+        script.main(["--threads", "0"])
+    assert "--threads must be at least 1" in capsys.readouterr().err
+
+
+def test_the_floor_is_the_larger_of_reading_and_computing():
+    machine = Machine(bytes_per_second=1e9, operations_per_second=1e10)
+    assert machine.floor_ms(5_000_000, 1e6) == pytest.approx(5.0)
+    assert machine.floor_ms(1000, 2e8) == pytest.approx(20.0)
+
+
+def test_peak_memory_sees_what_was_freed():
+    peak = peak_bytes(lambda: torch.ones(8_000_000).sum())
+    assert peak is None or 20e6 < peak < 100e6
+
+
+def test_a_spread_of_few_runs_has_extremes():
+    assert Spread.of([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0, 3)
