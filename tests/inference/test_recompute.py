@@ -4,6 +4,7 @@ The data hold a small model with random weights, and of one clip the features be
 tokens, MT tokens and units at every push of 320 ms (k1 = 1, stride_n = 2; the first seven), 640 and 1280 ms.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -20,8 +21,10 @@ from echostream_plugin.config import (
     TextDecoderConfig,
     UnitDecoderConfig,
 )
+from echostream_plugin.decoders.ctc import greedy_collapse
 from echostream_plugin.inference.dictionary import EOS, Dictionary
 from echostream_plugin.inference.events import Speech, TargetText
+from echostream_plugin.inference.features import features_of
 from echostream_plugin.inference.recompute import PrefixTranslator
 from echostream_plugin.inference.session import SessionOptions, TranslationSession
 from echostream_plugin.model import S2STModel
@@ -91,3 +94,25 @@ def test_a_session_recomputes(speech):
         results.append((texts, [event.units for event in spoken]))
         session.reset()
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("decoding", ["incremental", "recompute"])
+def test_the_chunk_conformer_streams_in_a_session(decoding):
+    """Its transcript is the CTC head's over the whole recording, whatever the pushes; it translates and speaks."""
+    tiny, samples = tiny_bundle(), speechlike(4.0)
+    encoder = ChunkConformerConfig(dim=16, layers=2, heads=2, ffn_dim=32, conv_channels=16)
+    torch.manual_seed(0)
+    config = dataclasses.replace(tiny.config, encoder=encoder)
+    bundle = dataclasses.replace(tiny, model=S2STModel(config).eval(), config=config)
+    features = torch.from_numpy(features_of(samples, 16000, bundle.cmvn_mean, bundle.cmvn_std))[None]
+    with torch.no_grad():
+        frames, _ = bundle.model.encoder(features, torch.tensor([features.size(1)]), 8)
+        tokens, _ = greedy_collapse(bundle.model.source_unigram_decoder(frames)[0])
+    for push in (5120, 1777):
+        session = TranslationSession(bundle, decoding=decoding)
+        events = []
+        for start in range(0, len(samples), push):
+            events += session.push(samples[start : start + push], 16000)
+        events += session.finish()
+        assert session.source_text == bundle.source_dictionary.text(tokens) != ""
+        assert session.target_text and any(isinstance(event, Speech) for event in events)
