@@ -8,25 +8,13 @@ import soundfile
 
 from echostream_plugin.cli import build_parser, main, options_of
 from echostream_plugin.inference.audio import place_in_time
-from echostream_plugin.inference.bundle import save_bundle
 from echostream_plugin.inference.session import SessionOptions
-from tests.tiny_bundle import SOURCE_PIECES, TARGET_PIECES, speechlike, tiny_bundle, write_dictionary
+from tests.tiny_bundle import save_tiny_bundle, speechlike
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    folder, bundle = tmp_path_factory.mktemp("cli"), tiny_bundle()
-    write_dictionary(folder / "source.txt", SOURCE_PIECES)
-    write_dictionary(folder / "target.txt", TARGET_PIECES)
-    np.savez(folder / "gcmvn.npz", mean=bundle.cmvn_mean, std=bundle.cmvn_std)
-    return save_bundle(
-        folder / "bundle",
-        bundle.model,
-        source_dictionary=folder / "source.txt",
-        target_dictionary=folder / "target.txt",
-        gcmvn=folder / "gcmvn.npz",
-        vocoder=bundle.vocoder,
-    )
+    return save_tiny_bundle(tmp_path_factory.mktemp("cli"))
 
 
 def test_translate_writes_everything(bundle, tmp_path, capsys):

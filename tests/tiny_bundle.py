@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from echostream_plugin.config import CTCHeadConfig, EncoderConfig, ModelConfig, TextDecoderConfig, UnitDecoderConfig
-from echostream_plugin.inference.bundle import Bundle
+from echostream_plugin.inference.bundle import Bundle, save_bundle
 from echostream_plugin.inference.dictionary import SPECIALS, Dictionary
 from echostream_plugin.model import S2STModel
 from echostream_plugin.vocoder import CodeHiFiGAN, VocoderConfig
@@ -70,6 +70,23 @@ def tiny_bundle(seed: int = 0, vocoder: bool = True, **encoder) -> Bundle:
 
 def write_dictionary(path, pieces):
     path.write_text("".join(f"{piece} 1\n" for piece in pieces), encoding="utf-8")
+
+
+def save_tiny_bundle(folder, **more):
+    """Write the tiny bundle and its dictionaries into a folder; more: as `save_bundle`. Its path."""
+    bundle = tiny_bundle()
+    write_dictionary(folder / "source.txt", SOURCE_PIECES)
+    write_dictionary(folder / "target.txt", TARGET_PIECES)
+    np.savez(folder / "gcmvn.npz", mean=bundle.cmvn_mean, std=bundle.cmvn_std)
+    return save_bundle(
+        folder / "bundle",
+        bundle.model,
+        source_dictionary=folder / "source.txt",
+        target_dictionary=folder / "target.txt",
+        gcmvn=folder / "gcmvn.npz",
+        vocoder=bundle.vocoder,
+        **more,
+    )
 
 
 def speechlike(seconds: float, rate: int = 16000, seed: int = 0) -> np.ndarray:

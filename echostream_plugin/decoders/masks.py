@@ -75,8 +75,8 @@ def check_unit_wait(k2: int, n2: int | None):
         raise ValueError(f"the unit wait needs k2 >= 0 and n2 >= 1 (or None: no mask), got k2={k2}, n2={n2}")
 
 
-def draw_unit_step(n2: int, n_targets: int, generator: torch.Generator) -> int:
-    """n2 itself, or, when it is negative, a draw from 1 .. n_targets + 1 by the generator given (one per update)."""
+def draw_unit_step(n2: int, n_targets: int, generator: torch.Generator | None = None) -> int:
+    """n2 itself, or, when it is negative, a draw from 1 .. n_targets + 1, by torch's generator or the one given."""
     if n2 >= 0:
         return max(n2, 1)
     return int(torch.randint(1, n_targets + 2, (1,), generator=generator))

@@ -23,7 +23,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchaudio.functional import edit_distance
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.decoders.ctc import greedy_collapse
+from echostream_plugin.decoders.ctc import greedy_collapse_batch
+from echostream_plugin.decoders.masks import draw_unit_step
 from echostream_plugin.fairseq_ext.generator import text_of
 from echostream_plugin.model import EOS, PAD, ModelOutput, Waits
 
@@ -135,7 +136,7 @@ class TwoPassCTCCriterion(FairseqCriterion):
         """Waits and segment of this batch: drawn in training where asked, fixed in validation."""
         waits, segment_frames = self.waits, None
         if waits.n2 is None:
-            n2 = int(torch.randint(1, target_tokens + 2, ())) if self.training else 1
+            n2 = draw_unit_step(-1, target_tokens) if self.training else 1
             waits = Waits(waits.k1, waits.n1, waits.k2, n2)
         if self.training and self.segments:
             segment_frames = self.segments[int(torch.randint(len(self.segments), ()))]
@@ -165,8 +166,8 @@ class TwoPassCTCCriterion(FairseqCriterion):
             ("st", output.st_logits, targets["ctc_target_unigram"], self.target_dictionary),
         )
         for name, logits, target, dictionary in heads:
-            for row, length, reference in zip(logits, output.lengths.tolist(), target.tolist(), strict=True):
-                tokens = greedy_collapse(row[:length])[0]
+            collapsed = greedy_collapse_batch(logits, output.lengths)
+            for (tokens, _), reference in zip(collapsed, target.tolist(), strict=True):
                 reference = [token for token in reference if token not in (PAD, EOS)]
                 words, reference_words = text_of(tokens, dictionary).split(), text_of(reference, dictionary).split()
                 counts[f"{name}_ter"] += edit_distance(reference, tokens)
@@ -174,10 +175,8 @@ class TwoPassCTCCriterion(FairseqCriterion):
                 counts[f"{name}_wer"] += edit_distance(reference_words, words)
                 counts[f"{name}_words"] += len(reference_words)
         blank = output.unit_logits.size(-1) - 1
-        for row, length, reference in zip(
-            output.unit_logits, output.unit_lengths.tolist(), units.tolist(), strict=True
-        ):
-            predicted = greedy_collapse(row[:length], blank=blank, forbidden=(PAD, _UNK))[0]
+        collapsed = greedy_collapse_batch(output.unit_logits, output.unit_lengths, blank)
+        for (predicted, _), reference in zip(collapsed, units.tolist(), strict=True):
             reference = [unit for unit in reference if unit > _UNK]
             counts["uer"] += edit_distance(reference, [unit for unit in predicted if unit > _UNK])
             counts["units"] += len(reference)

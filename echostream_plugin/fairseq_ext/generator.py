@@ -8,7 +8,7 @@ import torch
 from fairseq.sequence_generator import SequenceGenerator
 from torch import Tensor, nn
 
-from echostream_plugin.decoders.ctc import greedy_collapse
+from echostream_plugin.decoders.ctc import greedy_collapse, greedy_collapse_batch
 from echostream_plugin.inference.dictionary import Dictionary
 from echostream_plugin.model import EOS, PAD, S2STModel, Waits, padding_mask
 
@@ -118,8 +118,7 @@ class _MTDecoder(nn.Module):
 
 def ctc_texts(logits: Tensor, lengths: Tensor, dictionary) -> list[str]:
     """Greedy CTC texts of [B, S, V] logits."""
-    rows = zip(logits, lengths.tolist(), strict=True)
-    return [text_of(greedy_collapse(row[:length])[0], dictionary) for row, length in rows]
+    return [text_of(tokens, dictionary) for tokens, _ in greedy_collapse_batch(logits, lengths)]
 
 
 def text_of(tokens, dictionary) -> str:

@@ -15,11 +15,11 @@ from simuleval.data.segments import EmptySegment, SpeechSegment  # noqa: E402
 from simuleval.evaluator import build_evaluator  # noqa: E402
 
 from echostream_plugin.config import ConfigError  # noqa: E402
-from echostream_plugin.inference.bundle import load_bundle, save_bundle  # noqa: E402
+from echostream_plugin.inference.bundle import load_bundle  # noqa: E402
 from echostream_plugin.inference.errors import BundleError  # noqa: E402
 from echostream_plugin.inference.events import Speech  # noqa: E402
 from echostream_plugin.inference.session import TranslationSession  # noqa: E402
-from tests.tiny_bundle import SOURCE_PIECES, TARGET_PIECES, speechlike, tiny_bundle, write_dictionary  # noqa: E402
+from tests.tiny_bundle import save_tiny_bundle, speechlike  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "agent"))
@@ -40,18 +40,7 @@ BAD_FILES = {
 def data(tmp_path_factory):
     """A bundle folder, a wav list of two recordings and references."""
     folder = tmp_path_factory.mktemp("agents")
-    bundle = tiny_bundle()
-    write_dictionary(folder / "source.txt", SOURCE_PIECES)
-    write_dictionary(folder / "target.txt", TARGET_PIECES)
-    np.savez(folder / "gcmvn.npz", mean=bundle.cmvn_mean, std=bundle.cmvn_std)
-    save_bundle(
-        folder / "bundle",
-        bundle.model,
-        source_dictionary=folder / "source.txt",
-        target_dictionary=folder / "target.txt",
-        gcmvn=folder / "gcmvn.npz",
-        vocoder=bundle.vocoder,
-    )
+    save_tiny_bundle(folder)
     soundfile.write(folder / "a.wav", speechlike(2.1, seed=3), 16000, subtype="FLOAT")
     soundfile.write(folder / "b.wav", speechlike(1.7, 48000, seed=4), 48000, subtype="FLOAT")
     write_list(folder / "good", [folder / "a.wav", folder / "b.wav"])

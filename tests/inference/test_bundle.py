@@ -10,24 +10,17 @@ from safetensors.torch import load_file, save_file
 from echostream_plugin.inference.bundle import load_bundle, save_bundle
 from echostream_plugin.inference.errors import BundleError
 from echostream_plugin.inference.session import TranslationSession
-from tests.tiny_bundle import SOURCE_PIECES, TARGET_PIECES, speechlike, tiny_bundle, tiny_vocoder, write_dictionary
+from tests.tiny_bundle import (
+    save_tiny_bundle,
+    speechlike,
+    tiny_bundle,
+    tiny_vocoder,
+)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    bundle = tiny_bundle()
-    write_dictionary(tmp_path / "source.txt", SOURCE_PIECES)
-    write_dictionary(tmp_path / "target.txt", TARGET_PIECES)
-    np.savez(tmp_path / "gcmvn.npz", mean=bundle.cmvn_mean, std=bundle.cmvn_std)
-    return save_bundle(
-        tmp_path / "bundle",
-        bundle.model,
-        source_dictionary=tmp_path / "source.txt",
-        target_dictionary=tmp_path / "target.txt",
-        gcmvn=tmp_path / "gcmvn.npz",
-        vocoder=bundle.vocoder,
-        card={"name": "tiny"},
-    )
+    return save_tiny_bundle(tmp_path, card={"name": "tiny"})
 
 
 def test_round_trip(folder):

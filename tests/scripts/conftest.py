@@ -5,12 +5,10 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import soundfile
 
-from echostream_plugin.inference.bundle import save_bundle
-from tests.tiny_bundle import SOURCE_PIECES, TARGET_PIECES, speechlike, tiny_bundle, write_dictionary
+from tests.tiny_bundle import save_tiny_bundle, speechlike
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,18 +26,7 @@ def load_script(name: str):
 @pytest.fixture(scope="session")
 def bundle_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scripts")
-    bundle = tiny_bundle()
-    write_dictionary(folder / "source.txt", SOURCE_PIECES)
-    write_dictionary(folder / "target.txt", TARGET_PIECES)
-    np.savez(folder / "gcmvn.npz", mean=bundle.cmvn_mean, std=bundle.cmvn_std)
-    save_bundle(
-        folder / "bundle",
-        bundle.model,
-        source_dictionary=folder / "source.txt",
-        target_dictionary=folder / "target.txt",
-        gcmvn=folder / "gcmvn.npz",
-        vocoder=bundle.vocoder,
-    )
+    save_tiny_bundle(folder)
     samples = folder / "bundle" / "samples"
     samples.mkdir()
     entries = []
