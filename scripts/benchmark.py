@@ -10,7 +10,6 @@ else run on the machine meanwhile.
 """
 
 import argparse
-import platform
 import shlex
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from echostream_plugin.benchmark.encoders import build_streams, time_offline, time_steps  # noqa: E402
+from echostream_plugin.benchmark.hardware import processor  # noqa: E402
 from echostream_plugin.benchmark.measure import measure_machine  # noqa: E402
 from echostream_plugin.benchmark.report import write  # noqa: E402
 from echostream_plugin.benchmark.sessions import random_bundle, time_batches, time_session  # noqa: E402
@@ -82,16 +82,6 @@ def measure(args, sizes: dict, threads: int) -> dict:
 def commit() -> str:
     found = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     return found.stdout.strip() or "unknown"
-
-
-def processor(device: str) -> str:
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def main(argv=None) -> int:
