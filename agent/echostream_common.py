@@ -19,6 +19,7 @@ from echostream_plugin.config import ConfigError  # noqa: E402
 from echostream_plugin.inference.bundle import load_bundle  # noqa: E402
 from echostream_plugin.inference.errors import InputError  # noqa: E402
 from echostream_plugin.inference.events import Finished, SourceText, Speech, TargetText, as_record  # noqa: E402
+from echostream_plugin.inference.optimize import QUANTIZE, optimize  # noqa: E402
 from echostream_plugin.inference.session import DECODINGS, FRAME_MS, TranslationSession, bundle_options  # noqa: E402
 
 DEFAULT_BUNDLE = REPOSITORY / "examples" / "quickstart" / "bundle"
@@ -62,6 +63,8 @@ def add_flags(parser: argparse.ArgumentParser):
     )
     model.add_argument("--vocoder", default=None, help="unit vocoder checkpoint, or a vocoder folder of this project")
     model.add_argument("--vocoder-cfg", default=None, help="config.json of a vocoder checkpoint")
+    meanings = "; ".join(f"{name}: {meaning}" for name, meaning in QUANTIZE.items())
+    model.add_argument("--quantize", choices=QUANTIZE, default="auto", help=f"{meanings} (default: auto)")
     model.add_argument("--dur-prediction", action="store_true", help="accepted; durations are always predicted")
     policy = parser.add_argument_group("EchoStream: policy (counts are subwords; default: the bundle's, else k 0, n 1)")
     policy.add_argument("--lagging-k1", type=int, help="target tokens that stay behind the CTC translation")
@@ -105,7 +108,7 @@ def load_model(args):
         bundle = load_checkpoint_bundle(
             args.model_path, args.data_bin, args.config_yaml, args.multitask_config_yaml, args.vocoder, args.vocoder_cfg
         )
-    return bundle.to(device_name(args.device))
+    return optimize(bundle.to(device_name(args.device)), args.quantize)
 
 
 def device_name(device: str) -> str:

@@ -15,6 +15,7 @@ from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.errors import BundleError, InputError, SessionError
 from echostream_plugin.inference.events import SourceText, TargetText
 from echostream_plugin.inference.features import SAMPLE_RATE
+from echostream_plugin.inference.optimize import QUANTIZE, optimize
 from echostream_plugin.inference.results import ResultWriter
 from echostream_plugin.inference.session import SessionOptions, TranslationSession, bundle_options
 
@@ -31,6 +32,12 @@ def add_option_flags(parser: argparse.ArgumentParser, kind):
         else:
             text += f" (default: the bundle's, else {f.default})"
             parser.add_argument(flag, type=f.type, default=None, help=text)
+
+
+def add_quantize_flag(parser: argparse.ArgumentParser):
+    """--quantize, for `optimize`."""
+    meanings = "; ".join(f"{name}: {meaning}" for name, meaning in QUANTIZE.items())
+    parser.add_argument("--quantize", choices=QUANTIZE, default="auto", help=f"{meanings} (default: auto)")
 
 
 def options_of(args: argparse.Namespace, kind) -> dict:
@@ -56,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     translate.add_argument("--bundle", type=Path, default=DEFAULT_BUNDLE, help=f"model (default: {DEFAULT_BUNDLE})")
     translate.add_argument("--push-ms", type=int, default=None, help="size of a piece in ms (default: chunk-ms)")
     translate.add_argument("--device", default="cpu", help="torch device (default: cpu)")
+    add_quantize_flag(translate)
     translate.add_argument("--quiet", action="store_true", help="no growing texts on the screen")
     add_option_flags(translate, SessionOptions)
     return parser
@@ -80,7 +88,7 @@ def translate_recording(session: TranslationSession, audio: Path, push_ms: int, 
 
 
 def translate(args) -> int:
-    bundle = load_bundle(args.bundle, args.device)
+    bundle = optimize(load_bundle(args.bundle, args.device), args.quantize)
     options = bundle_options(bundle, **options_of(args, SessionOptions))
     push_ms = options.chunk_ms or DEFAULT_PUSH_MS if args.push_ms is None else args.push_ms
     if push_ms < 1:

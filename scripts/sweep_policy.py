@@ -28,6 +28,7 @@ from echostream_plugin.inference.audio import read_audio  # noqa: E402
 from echostream_plugin.inference.bundle import load_bundle  # noqa: E402
 from echostream_plugin.inference.errors import BundleError, InputError  # noqa: E402
 from echostream_plugin.inference.events import TargetText  # noqa: E402
+from echostream_plugin.inference.optimize import optimize  # noqa: E402
 from echostream_plugin.inference.session import TranslationSession  # noqa: E402
 
 
@@ -65,7 +66,7 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     torch.set_num_threads(1)
     try:
-        bundle = load_bundle(args.bundle)
+        bundle = optimize(load_bundle(args.bundle))
         wavs = resolve_wavs(args.data / "wav_list.txt")[: args.limit]
         references = read_list(args.data / "target.txt")[: args.limit]
         rows = []

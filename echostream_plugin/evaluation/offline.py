@@ -58,10 +58,11 @@ def _prepare(bundle: str, options: dict) -> None:
     import torch
 
     from echostream_plugin.inference.bundle import load_bundle
+    from echostream_plugin.inference.optimize import optimize
     from echostream_plugin.inference.session import TranslationSession
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    _worker["session"] = TranslationSession(load_bundle(bundle), **{"chunk_ms": 0, **options})
+    _worker["session"] = TranslationSession(optimize(load_bundle(bundle)), **{"chunk_ms": 0, **options})
 
 
 def _translate(task) -> dict:

@@ -69,7 +69,9 @@ class Bundle:
     def to(self, device) -> "Bundle":
         """Move the parameters, in place. Raises BundleError where their packing ties them to the CPU."""
         if self.quantize in ("half", "int8") and torch.device(device).type != "cpu":
-            raise BundleError(f"the weights are packed ({self.quantize}) for the CPU: load the bundle again for {device}")
+            raise BundleError(
+                f"the weights are packed ({self.quantize}) for the CPU: load the bundle again for {device}"
+            )
         self.model.to(device)
         if self.vocoder is not None:
             self.vocoder.to(device)
