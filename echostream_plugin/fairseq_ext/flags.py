@@ -2,6 +2,9 @@
 
 import argparse
 import dataclasses
+import logging
+
+import torch
 
 from echostream_plugin.config import (
     ENCODERS,
@@ -11,6 +14,8 @@ from echostream_plugin.config import (
     TextDecoderConfig,
     UnitDecoderConfig,
 )
+
+logger = logging.getLogger(__name__)
 
 _PARTS = {
     "asr": CTCHeadConfig,
@@ -55,6 +60,8 @@ FLAGS = {
     "activation_dropout": ("encoder.activation_dropout", "mt.activation_dropout", "unit.activation_dropout"),
 }
 
+WHOLE_CHUNK = 999  # a --chunk-size from here on is the whole utterance, as in StreamSpeech (its offline script: 999999)
+
 # StreamSpeech's flags that choose among variants of which only one exists here; accepted so that its scripts run.
 _ACCEPTED = {
     "share_decoder_input_output_embed": (True, "input and output embeddings are always shared"),
@@ -98,6 +105,17 @@ def fill_defaults(args, kind: str = "emformer", **defaults) -> None:
             setattr(args, flag, defaults.get(flag, _field(kind, options[0]).default))
 
 
+def apply_architecture(args, kind: str = "emformer", **defaults) -> None:
+    """What a registered architecture does with the command line, which it sees whole: fill in its values, and train in
+    float32 where there is no GPU, since fairseq's half-precision optimizer asks for one."""
+    fill_defaults(args, kind, **defaults)
+    asked = [flag for flag in ("fp16", "memory_efficient_fp16") if getattr(args, flag, False)]
+    if asked and (getattr(args, "cpu", False) or not torch.cuda.is_available()):
+        logger.warning("--fp16: half precision needs a GPU and none is used; training in float32")
+        for flag in asked:
+            setattr(args, flag, False)
+
+
 def config_from_args(
     args, source_vocab: int, target_vocab: int, unit_vocab: int, mt_ffn_dim: int, kind: str = "emformer"
 ) -> ModelConfig:
@@ -109,6 +127,8 @@ def config_from_args(
         for option in options:
             part, name = option.split(".")
             values[part][name] = getattr(args, flag)
+    if kind == "emformer" and args.chunk_size >= WHOLE_CHUNK:
+        values["encoder"]["segment_frames"] = 0
     values["encoder"]["kind"] = kind
     values["encoder"]["input_dim"] = getattr(args, "input_feat_per_channel", 80)
     values["asr"]["vocab"] = source_vocab

@@ -5,7 +5,7 @@ from fairseq.models import register_model, register_model_architecture
 from fairseq.models.speech_to_speech.s2s_transformer import S2STransformerMultitaskModelBase
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.fairseq_ext.flags import add_model_flags, config_from_args, fill_defaults
+from echostream_plugin.fairseq_ext.flags import add_model_flags, apply_architecture, config_from_args, fill_defaults
 from echostream_plugin.model import S2STModel
 
 TASKS = ("source_unigram", "ctc_target_unigram", "target_unigram")  # names of the multitask yaml, as in StreamSpeech
@@ -90,19 +90,19 @@ class StreamSpeechModel(EchoStreamModel):
 @register_model_architecture("streamspeech", "streamspeech")
 def streamspeech(args):
     """StreamSpeech's recipe: a chunk-based Conformer of 12 layers of 256, 4-layer MT, 512-wide decoders."""
-    fill_defaults(args, StreamSpeechModel.encoder_kind, **StreamSpeechModel.defaults)
+    apply_architecture(args, StreamSpeechModel.encoder_kind, **StreamSpeechModel.defaults)
 
 
 @register_model_architecture("echostream", "echostream")
 def echostream(args):
     """StreamSpeech's recipe with an Emformer encoder: 16 layers of 256, 4-layer MT, 512-wide decoders."""
-    fill_defaults(args)
+    apply_architecture(args)
 
 
 @register_model_architecture("echostream", "echostream_base")
 def echostream_base(args):
     """All parts 256 wide, ST CTC with two causal layers, six unit decoder layers, upsampling 5."""
-    fill_defaults(
+    apply_architecture(
         args,
         decoder_embed_dim=256,
         decoder_attention_heads=4,
@@ -116,7 +116,7 @@ def echostream_base(args):
 @register_model_architecture("echostream", "echostream_tiny")
 def echostream_tiny(args):
     """The quickstart's model: small enough to be trained on two CPU cores."""
-    fill_defaults(
+    apply_architecture(
         args,
         encoder_layers=6,
         encoder_embed_dim=192,
