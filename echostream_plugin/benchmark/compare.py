@@ -1,0 +1,215 @@
+"""The same speech through StreamSpeech's model, recomputed and incremental, and through EchoStream.
+
+The three share decoders, vocoder, their random weights and the rate at which they write; run by
+scripts/compare_streamspeech.py.
+"""
+
+import math
+import statistics
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from echostream_plugin.benchmark.sessions import PUSH_MS, RATE, TOKENS_PER_SECOND, random_bundle, stopwatch
+from echostream_plugin.config import ModelConfig
+from echostream_plugin.decoders.ctc import greedy_collapse
+from echostream_plugin.inference.audio import read_audio
+from echostream_plugin.inference.bundle import Bundle
+from echostream_plugin.inference.dictionary import SPECIALS
+from echostream_plugin.inference.events import Speech
+from echostream_plugin.inference.features import features_of, to_mono
+from echostream_plugin.inference.resample import StreamingResampler
+from echostream_plugin.inference.session import SessionOptions, TranslationSession
+from echostream_plugin.modules.streaming import StreamState
+from echostream_plugin.vocoder import VocoderConfig
+
+UNITS_PER_TOKEN = 10  # reduced units; about what CVSS-C has
+PUSH = RATE * PUSH_MS // 1000
+
+
+@dataclass(frozen=True)
+class AllFeatures(StreamState):
+    """What recomputing keeps: every feature frame so far, [B, T, F]."""
+
+    features: Tensor
+
+
+class RecomputedEncoder(nn.Module):
+    """An encoder that starts from the first frame at every push, as StreamSpeech's agent runs it: none of its frames
+    is ever final before the source ends."""
+
+    def __init__(self, encoder: nn.Module, segment_frames: int):
+        super().__init__()
+        self.encoder, self.segment_frames = encoder, segment_frames
+
+    def output_lengths(self, lengths):
+        return self.encoder.output_lengths(lengths)
+
+    def initial_state(self, batch_size: int = 1, segment_frames: int | None = None) -> AllFeatures:
+        return AllFeatures(next(self.parameters()).new_zeros(batch_size, 0, self.encoder.config.input_dim))
+
+    def step(self, features: Tensor, state: AllFeatures) -> tuple[Tensor, AllFeatures]:
+        """features: [B, t, F]; no frames come out, they wait for `finish`."""
+        none = features.new_zeros(features.size(0), 0, self.encoder.config.dim)
+        return none, AllFeatures(torch.cat([state.features, features], dim=1))
+
+    def finish(self, state: AllFeatures) -> Tensor:
+        """All frames [B, S, C], if the utterance ended here."""
+        lengths = torch.full((state.batch_size,), state.features.size(1), device=state.features.device)
+        return self.encoder(state.features, lengths, self.segment_frames)[0]
+
+
+class ScheduledUnits(nn.Module):
+    """The unit decoder's projection with outputs that are made sure of: every token gives UNITS_PER_TOKEN units, so
+    that the vocoder has the same work in every system."""
+
+    def __init__(self, projection: nn.Module, upsample: int):
+        super().__init__()
+        self.projection = projection
+        symbols = torch.full((upsample,), projection.weight.size(0) - 1)  # blanks
+        units = min(UNITS_PER_TOKEN, upsample // 2)
+        symbols[: 2 * units : 2] = len(SPECIALS) + torch.arange(units)
+        self.register_buffer("gain", 1e4 * torch.nn.functional.one_hot(symbols, projection.weight.size(0)).float())
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """frames: [B, U * upsample, D], whole tokens; returns logits [B, U * upsample, V]."""
+        return self.projection(frames) + self.gain.repeat(frames.size(1) // self.gain.size(0), 1)
+
+
+@dataclass(frozen=True)
+class System:
+    """A row of the table: a name, a model and how a session decodes with it."""
+
+    name: str
+    bundle: Bundle
+    decoding: str
+
+    def session(self) -> TranslationSession:
+        options = SessionOptions(chunk_ms=PUSH_MS, max_tokens=10, decoding=self.decoding)
+        return TranslationSession(self.bundle, options)
+
+
+def read_recordings(paths: list, seconds: float) -> np.ndarray:
+    """`seconds` of sound at 16 kHz: the recordings one after the other, from the first again when they are through."""
+    pieces, samples = [], 0
+    while samples < seconds * RATE:
+        path = Path(paths[len(pieces) % len(paths)])
+        sound, rate = read_audio(path)
+        resampler = StreamingResampler(rate, RATE)
+        pieces.append(np.concatenate([resampler.push(to_mono(sound)), resampler.finish()]))
+        samples += len(pieces[-1])
+    return np.concatenate(pieces)[: round(seconds * RATE)]
+
+
+def build_systems(echostream: ModelConfig, streamspeech: ModelConfig, vocoder: VocoderConfig, samples) -> list[System]:
+    """The three rows. The configurations differ in the encoder only; decoders and vocoder get the same weights.
+
+    samples: [n] at 16 kHz, over which the rates of tokens and units are set."""
+    bundles = [random_bundle(config, vocoder) for config in (echostream, streamspeech, streamspeech)]
+    first = bundles[0]
+    shared = {name: tensor for name, tensor in first.model.state_dict().items() if not name.startswith("encoder.")}
+    for bundle in bundles:
+        bundle.model.load_state_dict(shared, strict=False)
+        bundle.vocoder.load_state_dict(first.vocoder.state_dict())
+    bundles = [_suited(bundle, samples) for bundle in bundles]
+    bundles[2].model.encoder = RecomputedEncoder(bundles[2].model.encoder, PUSH_MS // 40).eval()
+    names = ("EchoStream", "StreamSpeech, incremental", "StreamSpeech, recomputed")
+    decodings = ("incremental", "incremental", "recompute")
+    systems = [System(*row) for row in zip(names, bundles, decodings, strict=True)]
+    return systems[::-1]
+
+
+@torch.inference_mode()
+def _suited(bundle: Bundle, samples: np.ndarray) -> Bundle:
+    """The bundle with CMVN of these samples, writing and speaking about as fast as people do."""
+    raw = features_of(samples, RATE, np.zeros_like(bundle.cmvn_mean), np.ones_like(bundle.cmvn_std))
+    bundle = replace(bundle, cmvn_mean=raw.mean(0), cmvn_std=raw.std(0))
+    model, seconds = bundle.model, len(samples) / RATE
+    features = torch.from_numpy((raw - bundle.cmvn_mean) / bundle.cmvn_std)[None]
+    frames, _ = model.encoder(features, torch.tensor([features.size(1)]), PUSH_MS // 40)
+    wanted = round(TOKENS_PER_SECOND * seconds)
+    for head in (model.source_unigram_decoder, model.ctc_target_unigram_decoder):
+        head.proj.bias[0] += blank_bias(head(frames)[0], wanted)
+    model.decoder.output_projection = ScheduledUnits(model.decoder.output_projection, model.config.unit.upsample)
+    return bundle
+
+
+def blank_bias(logits: Tensor, wanted: int) -> float:
+    """The least that the blank must gain for logits [S, V] to give no more than `wanted` tokens."""
+    low, high = -50.0, 50.0
+    for _ in range(14):
+        bias = (low + high) / 2
+        raised = logits.clone()
+        raised[:, 0] += bias
+        many = len(greedy_collapse(raised)[0]) > wanted
+        low, high = (bias, high) if many else (low, bias)
+    return high
+
+
+def held_bytes(value, seen: set | None = None) -> int:
+    """Bytes of all tensors and arrays that a session or a part of it holds, the model's not counted."""
+    seen = set() if seen is None else seen
+    if isinstance(value, nn.Module | Bundle) or id(value) in seen:
+        return 0
+    seen.add(id(value))
+    if isinstance(value, Tensor):
+        storage = value.untyped_storage()
+        if (storage.data_ptr(), "storage") in seen:
+            return 0
+        seen.add((storage.data_ptr(), "storage"))
+        return storage.nbytes()
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if isinstance(value, dict):
+        return sum(held_bytes(item, seen) for item in value.values())
+    if isinstance(value, list | tuple):
+        return sum(held_bytes(item, seen) for item in value)
+    if type(value).__module__.startswith("echostream_plugin") and hasattr(value, "__dict__"):
+        return held_bytes(vars(value), seen)
+    return 0
+
+
+def time_pushes(system: System, samples: np.ndarray) -> dict:
+    """One session over samples [n] at 16 kHz in pushes of 320 ms; `finish` is left out of the times."""
+    session, pushes, encoder_ms, events = system.session(), [], 0.0, []
+    with stopwatch(system.bundle) as spent:
+        for start in range(0, len(samples) - PUSH + 1, PUSH):
+            before, began = spent["encoder"], time.perf_counter()
+            events += session.push(samples[start : start + PUSH], RATE)
+            pushes.append(1000 * (time.perf_counter() - began))
+            encoder_ms = 1000 * (spent["encoder"] - before)
+    tokens = session.target_text.count("t")  # the symbols of `random_bundle` are t0, t1, ...
+    held, listened = held_bytes(session), held_bytes(session._listener)
+    session.finish()
+    return {
+        "pushes": pushes,
+        "encoder_ms": encoder_ms,
+        "held_bytes": held,
+        "encoder_bytes": listened,
+        "tokens": tokens,
+        "units": sum(len(event.units) for event in events if isinstance(event, Speech)),
+        "source_text": session.source_text,
+    }
+
+
+def summary(name: str, runs: list[dict]) -> dict:
+    """A row from several runs over the same samples: medians over runs, quantiles over all pushes of all runs."""
+    pushes = sorted(ms for run in runs for ms in run["pushes"])
+    seconds = len(runs[0]["pushes"]) * PUSH_MS / 1000
+    return {
+        "system": name,
+        "seconds": seconds,
+        "rtf": statistics.median(sum(run["pushes"]) for run in runs) / 1000 / seconds,
+        "push_ms": statistics.median(pushes),
+        "push_p95_ms": pushes[math.ceil(0.95 * len(pushes)) - 1],
+        "push_worst_ms": pushes[-1],
+        "encoder_ms": statistics.median(run["encoder_ms"] for run in runs),
+        "encoder_mb": runs[0]["encoder_bytes"] / 1e6,
+        "held_mb": runs[0]["held_bytes"] / 1e6,
+        "tokens_per_second": runs[0]["tokens"] / seconds,
+        "units_per_second": runs[0]["units"] / seconds,
+    }
