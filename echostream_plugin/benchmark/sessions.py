@@ -11,16 +11,19 @@ from echostream_plugin.config import ModelConfig
 from echostream_plugin.decoders.ctc import greedy_collapse
 from echostream_plugin.inference.batch import run_together
 from echostream_plugin.inference.bundle import Bundle
-from echostream_plugin.inference.dictionary import SPECIALS, Dictionary
+from echostream_plugin.inference.dictionary import PAD, SPECIALS, Dictionary
+from echostream_plugin.inference.events import Speech, TargetText
 from echostream_plugin.inference.features import Frontend, features_of
 from echostream_plugin.inference.session import SessionOptions, TranslationSession
 from echostream_plugin.inference.stages import Call, Writer
-from echostream_plugin.model import S2STModel
+from echostream_plugin.model import S2STModel, Waits
 from echostream_plugin.vocoder import CodeHiFiGAN, StreamingVocoder, VocoderConfig
 
 RATE = 16000
 PUSH_MS = 320
-TOKENS_PER_SECOND = 3.0
+WARM_UP_SECONDS = 4
+TOKENS_PER_SECOND = 3.0  # of source and of target
+UNITS_PER_TOKEN = 50 / TOKENS_PER_SECOND  # of 20 ms: as much speech comes out as goes in
 
 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:
@@ -33,10 +36,11 @@ def noise(seconds: float, seed: int = 0) -> np.ndarray:
 
 
 def random_bundle(config: ModelConfig, vocoder: VocoderConfig | None) -> Bundle:
-    """A model with random weights that says about three tokens a second, as speech does; vocoder None: no speech."""
+    """A model with random weights that hears and says about three tokens a second, as speech does, and speaks as long
+    as it hears; vocoder None: no speech."""
     torch.manual_seed(0)
     model = S2STModel(config).eval()
-    symbols = [Dictionary((*SPECIALS, *(f"t{i}" for i in range(head.vocab - 4)))) for head in (config.asr, config.mt)]
+    symbols = [Dictionary((*SPECIALS, *(f"▁t{i}" for i in range(head.vocab - 4)))) for head in (config.asr, config.mt)]
     spoken = None if vocoder is None else CodeHiFiGAN(vocoder).remove_weight_norm()
     bins = config.encoder.input_dim
     bundle = Bundle(model, config, *symbols, np.full(bins, 10, np.float32), np.full(bins, 4, np.float32), spoken)
@@ -45,6 +49,7 @@ def random_bundle(config: ModelConfig, vocoder: VocoderConfig | None) -> Bundle:
         frames, _ = model.encoder(features, torch.tensor([features.size(1)]))
     for head in (model.source_unigram_decoder, model.ctc_target_unigram_decoder):
         _set_token_rate(head, frames)
+    _set_unit_rate(model, frames)
     return bundle
 
 
@@ -59,6 +64,27 @@ def _set_token_rate(head, frames: torch.Tensor):
         many = len(greedy_collapse(raised)[0]) > 10 * TOKENS_PER_SECOND
         low, high = (bias, high) if many else (low, bias)
     head.proj.bias[0] += high
+
+
+@torch.no_grad()
+def _set_unit_rate(model: S2STModel, frames: torch.Tensor, tokens: int = 40):
+    """Turn the unit blank's embedding towards the decoder's states until so many units are left (a random vocoder
+    gives each unit 20 ms); frames: [1, S, C]."""
+    caught = []
+    watch = model.decoder.output_projection.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
+    text = torch.randint(4, model.config.mt.vocab, (1, tokens), device=frames.device)
+    hidden = model.target_unigram_decoder(text, frames)
+    logits, _ = model.units(hidden, text.eq(PAD), Waits(text=False))
+    watch.remove()
+    states, logits = caught[0][0], logits[0].clone()
+    direction = states.mean(0) / states.mean(0).norm()
+    low, high = 0.0, 50.0
+    for _ in range(14):
+        scale = (low + high) / 2
+        logits[:, -1] = states @ direction * scale
+        many = len(greedy_collapse(logits, blank=-1)[0]) > tokens * UNITS_PER_TOKEN
+        low, high = (scale, high) if many else (low, scale)
+    model.decoder.embed_tokens.weight[-1] = direction * high
 
 
 @contextmanager
@@ -108,15 +134,19 @@ def time_session(bundle: Bundle, seconds: float) -> dict:
     speaks = bundle.vocoder is not None
     options = SessionOptions(pause_ms=800, longest_sentence_ms=10000, max_tokens=10, speech=speaks)
     session, samples, pushes = TranslationSession(bundle, options), noise(seconds), []
-    tokens, size = 0, RATE * PUSH_MS // 1000
+    tokens, spoken, size = 0, 0.0, RATE * PUSH_MS // 1000
+    for start in range(0, WARM_UP_SECONDS * RATE, size):  # steps are recorded when their shapes come back
+        session.push(noise(WARM_UP_SECONDS)[start : start + size], RATE)
+    session.reset()
     with stopwatch(bundle) as spent:
         for start in range(0, len(samples), size):
             began = time.perf_counter()
             events = session.push(samples[start : start + size], RATE)
             pushes.append(1000 * (time.perf_counter() - began))
-            tokens += sum(len(event.added.split()) for event in events if hasattr(event, "added"))
+            tokens += sum(len(event.added.split()) for event in events if isinstance(event, TargetText))
+            spoken += sum(len(event.samples) / event.sample_rate for event in events if isinstance(event, Speech))
         began = time.perf_counter()
-        session.finish()
+        spoken += sum(len(event.samples) / event.sample_rate for event in session.finish() if isinstance(event, Speech))
         last = 1000 * (time.perf_counter() - began)
     late = sorted(pushes)[int(0.95 * (len(pushes) - 1))]
     return {
@@ -126,6 +156,8 @@ def time_session(bundle: Bundle, seconds: float) -> dict:
         "push_p95_ms": late,
         "push_worst_ms": max(pushes),
         "finish_ms": last,
+        "tokens": tokens,
+        "spoken_seconds": spoken,
         "stages_rtf": {stage: value / seconds for stage, value in spent.items()},
     }
 
