@@ -1,7 +1,8 @@
 """The criterion `speech_to_unit_2pass_ctc_asr_st`: unit CTC, MT cross entropy, ASR CTC and ST CTC in one sum.
 
 L = L_unit + sum of the tasks' losses times their `loss_weight` in the multitask yaml; sums over the batch, divided by
-the number of target units as StreamSpeech does (section 3 of arXiv 2406.03049).
+the number of target units as StreamSpeech does (section 3 of arXiv 2406.03049). With `--distill-from`, a teacher's
+encoder adds a loss in training.
 """
 
 import math
@@ -26,6 +27,7 @@ from echostream_plugin.config import ConfigError
 from echostream_plugin.decoders.ctc import greedy_collapse_batch
 from echostream_plugin.decoders.masks import draw_unit_step
 from echostream_plugin.fairseq_ext.generator import text_of
+from echostream_plugin.fairseq_ext.transfer import EncoderTeacher, distill_loss
 from echostream_plugin.model import EOS, PAD, ModelOutput, Waits
 
 _UNK = 3
@@ -52,6 +54,17 @@ class TwoPassCTCConfig(RdropLabelSmoothedCrossEntropyCriterionConfig):
     autocast: ChoiceEnum(["none", "bf16"]) = field(
         default="none",
         metadata={"help": "bf16: matrix products in bfloat16 with float32 weights, faster on CPUs with AVX-512 BF16"},
+    )
+    distill_from: str = field(
+        default="",
+        metadata={"help": "pull the encoder's outputs to those of this StreamSpeech (or EchoStream) checkpoint"},
+    )
+    distill_weight: float = field(
+        default=1.0, metadata={"help": "weight of the distillation loss, a sum over encoder frames, in training"}
+    )
+    distill_segment: int = field(
+        default=-1,
+        metadata={"help": "encoder frames that the teacher sees at once; -1: what the student sees, 0: everything"},
     )
     post_process: str = field(
         default="sentencepiece", metadata={"help": "accepted for StreamSpeech's scripts; pieces are always joined"}
@@ -80,6 +93,9 @@ class TwoPassCTCCriterion(FairseqCriterion):
         multichunk=False,
         multichunk_sizes="8,16,24,32,0",
         autocast="none",
+        distill_from="",
+        distill_weight=1.0,
+        distill_segment=-1,
         post_process="sentencepiece",
     ):
         super().__init__(task)
@@ -89,6 +105,12 @@ class TwoPassCTCCriterion(FairseqCriterion):
         self.waits = Waits(max(k1, 0), n1 if n1 > 0 else 1, max(k2, 0), n2 if n2 > 0 else None)
         self.segments = _sizes(multichunk_sizes) if multichunk else None
         self.autocast = str(autocast) == "bf16"
+        if distill_weight < 0:
+            raise ConfigError(f"--distill-weight {distill_weight}: must not be negative")
+        self.distill_weight, self.distill_segment = distill_weight, distill_segment
+        self.teacher = None
+        if distill_from and distill_weight > 0:
+            self.teacher = EncoderTeacher.read(distill_from, getattr(task.args, "encoder_embed_dim", None))
         self.task_args = {name: item.args for name, item in task.multitask_tasks.items()}
         self.loss_weights = {name: args.get_loss_weight(0) for name, args in self.task_args.items()}
         self.source_dictionary = task.multitask_tasks["source_unigram"].target_dictionary
@@ -115,6 +137,7 @@ class TwoPassCTCCriterion(FairseqCriterion):
                 waits=waits,
                 segment_frames=segment_frames,
             )
+            taught = self.teach(model, net_input, segment_frames)
         losses = self.losses(output, sample["target"], targets)
         loss = losses["unit"] + sum(self.loss_weights[name] * losses[name] for name in self.task_args)
         sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
@@ -128,6 +151,12 @@ class TwoPassCTCCriterion(FairseqCriterion):
         for name in self.task_args:
             logging[f"{name}_loss"] = losses[name].data
             logging[f"{name}_ntokens"] = sample["multitask"][name]["ntokens"]
+        if taught is not None:
+            distilled = distill_loss(output.encoder, taught, output.lengths)
+            logging["distill_loss"], logging["distill_frames"] = distilled.data, int(output.lengths.sum())
+            if self.training:  # the loss by which checkpoints are chosen is that of the task alone
+                loss = loss + self.distill_weight * distilled
+                logging["loss"] = loss.data
         if not self.training:
             logging.update(self.errors(output, sample["target"], targets))
         return loss, sample_size, logging
@@ -141,6 +170,17 @@ class TwoPassCTCCriterion(FairseqCriterion):
         if self.training and self.segments:
             segment_frames = self.segments[int(torch.randint(len(self.segments), ()))]
         return waits, segment_frames
+
+    def teach(self, model, net_input: dict, segment_frames: int | None) -> Tensor | None:
+        """The teacher's encoder outputs [B, S, C] for a batch, where there is a teacher. It sees as much of the future
+        as the student unless --distill-segment says otherwise, so that nothing is asked that cannot be known."""
+        if self.teacher is None:
+            return None
+        if self.distill_segment >= 0:
+            segment_frames = self.distill_segment
+        elif segment_frames is None:
+            segment_frames = model.encoder.segment_frames
+        return self.teacher(net_input["src_tokens"], net_input["src_lengths"], segment_frames)
 
     def losses(self, output: ModelOutput, units: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
         """Summed losses by name: 'unit' and the tasks'."""
@@ -187,7 +227,8 @@ class TwoPassCTCCriterion(FairseqCriterion):
 
     @classmethod
     def reduce_metrics(cls, logging_outputs) -> None:
-        """Logs `loss` per unit, each task's loss per token (base 2), and in validation the error rates in percent."""
+        """Logs `loss` per unit, each task's loss per token (base 2), the distillation's per encoder frame, and in
+        validation the error rates in percent."""
         total = defaultdict(float)
         for log in logging_outputs:
             for key, value in log.items():
@@ -198,6 +239,9 @@ class TwoPassCTCCriterion(FairseqCriterion):
         for key in [key for key in total if key.endswith("_ntokens")]:
             name, tokens = key.removesuffix("_ntokens"), max(total[key], 1)
             metrics.log_scalar(f"multitask_{name}_loss", total[f"{name}_loss"] / tokens / base, tokens, round=3)
+        if total["distill_frames"]:
+            frames = total["distill_frames"]
+            metrics.log_scalar("distill_loss", total["distill_loss"] / frames, frames, round=4)
         for rate, count in _RATES.items():
             if total[count]:
                 metrics.log_scalar(rate, 100 * total[rate] / total[count], total[count], round=2)

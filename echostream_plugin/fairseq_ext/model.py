@@ -6,6 +6,7 @@ from fairseq.models.speech_to_speech.s2s_transformer import S2STransformerMultit
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.fairseq_ext.flags import add_model_flags, apply_architecture, config_from_args, fill_defaults
+from echostream_plugin.fairseq_ext.transfer import add_warm_start_flag, start_warm
 from echostream_plugin.model import S2STModel
 
 TASKS = ("source_unigram", "ctc_target_unigram", "target_unigram")  # names of the multitask yaml, as in StreamSpeech
@@ -28,6 +29,8 @@ class EchoStreamModel(S2STModel, S2STransformerMultitaskModelBase):
     @classmethod
     def add_args(cls, parser):
         add_model_flags(parser, cls.encoder_kind)
+        if cls.encoder_kind == "emformer":
+            add_warm_start_flag(parser)
 
     @classmethod
     def build_model(cls, args, task):
@@ -50,7 +53,9 @@ class EchoStreamModel(S2STModel, S2STransformerMultitaskModelBase):
             mt_ffn_dim=getattr(decoder_args, "decoder_ffn_embed_dim", 2048),
             kind=cls.encoder_kind,
         )
-        return cls(config, task.max_positions())
+        model = cls(config, task.max_positions())
+        start_warm(model, args, dictionaries)
+        return model
 
     def max_positions(self):
         """(mel frames of 10 ms, units) that a sample may have."""
