@@ -51,7 +51,7 @@ COLUMNS = {
     "units_per_second": "units / s",
 }
 LEGEND = (
-    "Times are of pushes of {push} ms; one that takes longer than that falls behind the speaker. State: the tensors that "
+    "Times are of pushes of {push} ms; one that takes longer falls behind the speaker. State: the tensors that "
     "the encoder, and the whole session, hold after the last push; the rest of it is the decoders' caches, which grow "
     "with the sentence. Tokens and units: what was written and spoken for a second of source."
 )
