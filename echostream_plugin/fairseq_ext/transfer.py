@@ -284,6 +284,6 @@ def _compare_dictionaries(args, ours: dict, where) -> bool:
             index, there, here = different
             raise ConfigError(
                 f"--load-streamspeech-decoders {where}: the dictionary of {name} differs: symbol {index} is "
-                f"'{there}' there and '{here}' here. Fix: use the dictionaries that it was trained with"
+                f"'{there}' in {args.data} and '{here}' here. Fix: use the dictionaries that it was trained with"
             )
     return True
