@@ -1,8 +1,8 @@
 """The vocoder on a stream of reduced units: what it emits, joined, is the vocoder run once on the whole sequence.
 
 Two lookaheads decide when a sample is final: a unit's duration is known when the units that the duration predictor sees
-to its right have come, and a frame's samples when the frames of the generator's receptive field have. Each push
-computes one window: that many frames of context on both sides of the frames that became final.
+to its right have come, and a sample when the frames that the generator's layers see to its right have. Every layer
+keeps the inputs it needs again, so each sample is computed once.
 """
 
 import math
@@ -13,17 +13,17 @@ from torch import Tensor
 
 from echostream_plugin.modules.streaming import StreamState
 from echostream_plugin.vocoder.codehifigan import CodeHiFiGAN, VocoderConfig
+from echostream_plugin.vocoder.generator import GeneratorState, generator_of
 
 
 @dataclass(frozen=True)
 class VocoderState(StreamState):
-    """units: [1, u] reduced units, of which the first `timed` have a final duration and are kept as context.
-    frames: [1, f] units at full rate, of which the first `spoken` have been emitted and are kept as context."""
+    """units: [1, u] newest reduced units, of which the first `timed` have a final duration and are kept as context.
+    generator: what the generator's layers keep of the frames they got."""
 
     units: Tensor
     timed: int
-    frames: Tensor
-    spoken: int
+    generator: GeneratorState
 
 
 def receptive_field_frames(config: VocoderConfig) -> tuple[int, int]:
@@ -46,9 +46,14 @@ def receptive_field_frames(config: VocoderConfig) -> tuple[int, int]:
 class StreamingVocoder:
     """Pushes units through a `CodeHiFiGAN` as they come; the state is a value, the model is shared."""
 
-    def __init__(self, model: CodeHiFiGAN, speaker: int = 0):
-        self.model = model.eval()
-        self.speaker = speaker
+    def __init__(self, model: CodeHiFiGAN, speaker: int = 0, dtype: torch.dtype = torch.float32):
+        """dtype: torch.bfloat16 computes the generator's layers in half the precision, for processors that have it."""
+        if model.spkr is not None and not 0 <= speaker < model.config.num_speakers:
+            raise ValueError(
+                f"speaker {speaker} is out of range: this vocoder has {model.config.num_speakers} speakers"
+            )
+        self.model, self.speaker = model.eval(), speaker
+        self.generator = generator_of(model, dtype)
         self.left_frames, self.right_frames = receptive_field_frames(model.config)
         # two convolutions of kernel 3; without a predictor every pushed unit is one frame
         self.duration_context_units = 2 if model.dur_predictor is not None else 0
@@ -61,37 +66,34 @@ class StreamingVocoder:
     @property
     def lookahead_ms(self) -> float:
         """Speech withheld for the generator's right context, beside the units of unknown duration."""
-        return self.right_frames * self.model.config.frame_ms
+        return 1000 * self.generator.delay_samples / self.model.config.sampling_rate
 
     def initial_state(self) -> VocoderState:
         empty = torch.zeros(1, 0, dtype=torch.long, device=self.model.dict.weight.device)
-        return VocoderState(units=empty, timed=0, frames=empty, spoken=0)
+        return VocoderState(units=empty, timed=0, generator=self.generator.initial_state())
 
     def push(self, units: list[int], state: VocoderState) -> tuple[Tensor, VocoderState]:
         """units: the next reduced units (any number); returns the samples [n] that are now final, and the state."""
-        return self._advance(units, state, last=False)
+        frames, timed_units, timed = self._frames(units, state, last=False)
+        samples, generator = self.generator.step(frames, state.generator, self.speaker)
+        return samples[0].clone(), VocoderState(timed_units, timed, generator)
 
     def finish(self, state: VocoderState) -> Tensor:
         """The samples [n] that `push` withheld; the state is a value and unchanged."""
-        return self._advance([], state, last=True)[0]
+        frames, _, _ = self._frames([], state, last=True)
+        samples, generator = self.generator.step(frames, state.generator, self.speaker)
+        return torch.cat([samples, self.generator.finish(generator, self.speaker)], dim=1)[0]
 
     @torch.inference_mode()
-    def _advance(self, units: list[int], state: VocoderState, last: bool) -> tuple[Tensor, VocoderState]:
+    def _frames(self, units: list[int], state: VocoderState, last: bool) -> tuple[Tensor, Tensor, int]:
+        """The frames [1, f] of the units whose duration is now final; the units to keep, and how many of them are."""
         new = torch.tensor(list(units), dtype=torch.long, device=state.units.device).unsqueeze(0)
         self.model.check_units(new)  # before anything is kept: a bad unit leaves the state as it was
         known = torch.cat([state.units, new], dim=1)
         timed = max(state.timed, known.size(1) - (0 if last else self.duration_context_units))
-        frames = torch.cat([state.frames, self._timed_frames(known, state.timed, timed)], dim=1)
-        spoken = max(state.spoken, frames.size(1) - (0 if last else self.right_frames))
-        samples = self._speak(frames, state.spoken, spoken)
-        drop_units = max(0, timed - self.duration_context_units)
-        drop_frames = max(0, spoken - self.left_frames)
-        return samples, VocoderState(
-            units=known[:, drop_units:].clone(),
-            timed=timed - drop_units,
-            frames=frames[:, drop_frames:].clone(),
-            spoken=spoken - drop_frames,
-        )
+        frames = self._timed_frames(known, state.timed, timed)
+        drop = max(0, timed - self.duration_context_units)
+        return frames, known[:, drop:].clone(), timed - drop
 
     def _timed_frames(self, units: Tensor, start: int, stop: int) -> Tensor:
         """Units start..stop at full rate [1, f]; their neighbours in `units` [1, u] are the predictor's context."""
@@ -99,13 +101,3 @@ class StreamingVocoder:
             return units[:, start:stop]
         durations = self.model.durations(units)[0, start:stop]
         return torch.repeat_interleave(units[:, start:stop], durations, dim=1)
-
-    def _speak(self, frames: Tensor, start: int, stop: int) -> Tensor:
-        """Samples of frames start..stop, computed with their context in `frames` [1, f]."""
-        if stop == start:
-            return torch.zeros(0, device=frames.device)
-        left = max(0, start - self.left_frames)
-        window = frames[:, left : stop + self.right_frames]
-        hop = self.model.config.hop_samples
-        wav = self.model.generate(window, self.speaker)[0]
-        return wav[(start - left) * hop : (stop - left) * hop].float().clone()

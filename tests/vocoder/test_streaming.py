@@ -1,29 +1,40 @@
-"""Streaming equals the vocoder run once, for any cutting, with bounded work and a receptive field that is right."""
+"""Streaming equals the vocoder run once, for any cutting, with every sample computed once and a state of fixed size."""
+
+import gc
+import weakref
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echostream_plugin.vocoder import CodeHiFiGAN, StreamingVocoder, VocoderConfig
+from echostream_plugin.vocoder import CodeHiFiGAN, StreamingVocoder, VocoderConfig, load_vocoder
 from echostream_plugin.vocoder.codehifigan import duration_params
+from echostream_plugin.vocoder.convolution import Convolution, MinimalConvolution
+from echostream_plugin.vocoder.generator import BLOCK_FRAMES, GeneratorState, generator_of
 from echostream_plugin.vocoder.streaming import receptive_field_frames
 
 K = 20
+BUNDLED = Path(__file__).parents[2] / "examples/quickstart/bundle/vocoder"
 
 
-def make(kernels=(3, 5), rates=(5, 4), up_kernels=(11, 8), durations=True, seed=0) -> CodeHiFiGAN:
-    torch.manual_seed(seed)
+def make(
+    kernels=(3, 5), rates=(5, 4), up_kernels=(11, 8), durations=True, channels=16, speakers=None, dilations=(1, 3, 5)
+) -> CodeHiFiGAN:
+    torch.manual_seed(0)
     config = VocoderConfig(
         num_embeddings=K,
         embedding_dim=8,
-        model_in_dim=8,
+        model_in_dim=16 if speakers else 8,
         upsample_rates=rates,
         upsample_kernel_sizes=up_kernels,
-        upsample_initial_channel=16,
+        upsample_initial_channel=channels,
         resblock_kernel_sizes=kernels,
-        resblock_dilation_sizes=((1, 3, 5),) * len(kernels),
+        resblock_dilation_sizes=(dilations,) * len(kernels),
         dur_predictor_params=duration_params(8) if durations else None,
+        multispkr="_" if speakers else None,
+        num_speakers=speakers or 1,
     )
     model = CodeHiFiGAN(config).remove_weight_norm().eval()
     if durations:
@@ -31,7 +42,15 @@ def make(kernels=(3, 5), rates=(5, 4), up_kernels=(11, 8), durations=True, seed=
     return model
 
 
-MODELS = {"with durations": make(), "full rate": make(durations=False), "wide": make((7, 11), (4, 2, 2), (8, 4, 4))}
+MODELS = {
+    "with durations": make(),
+    "full rate": make(durations=False),
+    "wide": make((7, 11), (4, 2, 2), (8, 4, 4)),
+    "one block, rate 2 of kernel 8": make((5,), (3, 2), (3, 8), dilations=(2, 1, 1)),
+    "slow block first": make((7, 3), (2,), (4,)),
+    "minimal filters": make((3, 7), (2, 2), (4, 4), channels=256, dilations=(1, 2, 1)),
+    "two speakers": make(speakers=2),
+}
 
 
 def stream(model, pieces):
@@ -62,9 +81,10 @@ def test_streaming_equals_whole_for_any_cutting(name, units, cuts):
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 17])
-def test_one_unit_at_a_time(n):
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_one_unit_at_a_time(name, n):
     units = [i * 7 % K for i in range(n)]
-    model = MODELS["with durations"]
+    model = MODELS[name]
     torch.testing.assert_close(stream(model, [[u] for u in units]), whole(model, units), atol=1e-4, rtol=0)
 
 
@@ -89,18 +109,47 @@ def test_receptive_field_equals_numeric_probe(name):
     assert (int(reached.min()), int(reached.max())) == (middle - left, middle + right)
 
 
-def test_work_and_memory_of_a_push_do_not_grow():
-    vocoder = StreamingVocoder(MODELS["with durations"])
-    windows, sizes, state = [], [], vocoder.initial_state()
-    generate = vocoder.model.generate
-    try:
-        vocoder.model.generate = lambda frames, speaker: windows.append(frames.size(1)) or generate(frames, speaker)
-        for step in range(120):
-            _, state = vocoder.push([step % K, (step * 3) % K], state)
-            sizes.append(state.nbytes)
-    finally:
-        del vocoder.model.generate
-    assert max(windows[60:]) <= max(windows[:60]) and max(sizes[60:]) <= max(sizes[20:60]) + 64
+def test_every_output_of_every_layer_is_computed_once(monkeypatch):
+    """Beside the transposed convolutions' last outputs, which are cut off at the end."""
+    model, made = MODELS["with durations"], {}
+    call = Convolution.__call__
+
+    def counted(self, x):
+        y = call(self, x)
+        made[self] = made.get(self, 0) + y.size(1)
+        return y
+
+    monkeypatch.setattr(Convolution, "__call__", counted)
+    units = [i * 7 % K for i in range(50)]
+    frames = stream(model, [units[i : i + 3] for i in range(0, 50, 3)]).numel() // model.config.hop_samples
+    generator, expected, rate = generator_of(model), {}, 1
+    expected[generator.before.convolution] = frames
+    for stage in generator.stages:
+        expected[stage.up] = rate * frames + -(-stage.trim // stage.rate)
+        rate *= stage.rate
+        pairs = [convolution for block in stage.blocks for pair in block.pairs for convolution in pair]
+        expected.update({pair.convolution: rate * frames for pair in pairs})
+    expected[generator.after.convolution] = rate * frames
+    assert made == expected
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_state_has_a_fixed_size_and_delay_is_what_it_says(name):
+    vocoder = StreamingVocoder(MODELS[name])
+    generator = vocoder.generator
+    sizes, state, samples = [], vocoder.initial_state(), 0
+    for step in range(3 * vocoder.right_frames):
+        out, state = vocoder.push([step % K, (step * 3) % K], state)
+        samples += out.numel()
+        sizes.append(state.nbytes)
+    assert set(sizes[2 * vocoder.right_frames :]) == {sizes[-1]}
+    state, given = generator.initial_state(), 0
+    for frames in range(1, vocoder.right_frames + 9):
+        out, state = generator.step(torch.tensor([[frames % K]]), state)
+        given += out.size(1)
+        assert given == max(0, frames * generator.hop_samples - generator.delay_samples)
+    frames_behind = generator.delay_samples / generator.hop_samples
+    assert vocoder.right_frames - 1 < frames_behind <= vocoder.right_frames, "no later than the receptive field demands"
 
 
 def test_newest_units_are_withheld_until_finish():
@@ -116,10 +165,12 @@ def test_newest_units_are_withheld_until_finish():
 def test_emitted_samples_do_not_depend_on_later_units():
     vocoder = StreamingVocoder(MODELS["with durations"])
     first, state = vocoder.push([3] * 30, vocoder.initial_state())
-    before = state.clone()
+    copy = state.clone()
+    expected, _ = vocoder.push([9, 8, 7], copy)
     for later in ([1] * 5, [9, 8, 7]):
-        vocoder.push(later, state)
-    assert torch.equal(state.units, before.units) and torch.equal(state.frames, before.frames)
+        out, _ = vocoder.push(later, state)
+    vocoder.finish(state)
+    assert torch.equal(out, expected) and torch.equal(vocoder.push([9, 8, 7], copy)[0], expected)
     torch.testing.assert_close(first, whole(vocoder.model, [3] * 30 + [9, 8, 7])[: first.numel()], atol=1e-4, rtol=0)
 
 
@@ -148,3 +199,82 @@ def test_empty_stream_is_empty():
     vocoder = StreamingVocoder(MODELS["with durations"])
     samples, state = vocoder.push([], vocoder.initial_state())
     assert samples.shape == (0,) and vocoder.finish(state).shape == (0,)
+
+
+def test_pushes_longer_than_a_block_equal_the_whole():
+    units = [i * 7 % K for i in range(2 * BLOCK_FRAMES + 5)]
+    model = MODELS["full rate"]
+    torch.testing.assert_close(stream(model, [units]), whole(model, units), atol=1e-4, rtol=0)
+
+
+def test_speakers_differ_and_stream():
+    model, units = MODELS["two speakers"], [i * 3 % K for i in range(12)]
+    for speaker in (0, 1):
+        vocoder = StreamingVocoder(model, speaker)
+        samples, state = vocoder.push(units, vocoder.initial_state())
+        with torch.inference_mode():
+            expected = model(torch.tensor([units]), speaker=speaker)[0][0]
+        torch.testing.assert_close(torch.cat([samples, vocoder.finish(state)]), expected, atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match="speaker 2 is out of range"):
+        StreamingVocoder(model, 2)
+
+
+@pytest.mark.parametrize("name", ["with durations", "minimal filters"])
+def test_stacked_generator_states_step_as_single_ones(name):
+    generator = generator_of(MODELS[name])
+    frames = torch.randint(0, K, (3, 60), generator=torch.Generator().manual_seed(0))
+    states = [generator.step(row[None, :40], generator.initial_state())[1] for row in frames]
+    together, after = generator.step(frames[:, 40:], GeneratorState.stack(states))
+    rest = generator.finish(after)
+    for i, state in enumerate(states):
+        alone, state = generator.step(frames[i : i + 1, 40:], state)
+        torch.testing.assert_close(together[i : i + 1], alone, atol=1e-5, rtol=0)
+        torch.testing.assert_close(rest[i : i + 1], generator.finish(state), atol=1e-5, rtol=0)
+        torch.testing.assert_close(generator.finish(after.unstack()[i]), generator.finish(state), atol=1e-5, rtol=0)
+
+
+def test_weight_norm_is_folded_and_changed_weights_are_seen():
+    config = MODELS["full rate"].config
+    model = CodeHiFiGAN(config).eval()
+    torch.testing.assert_close(stream(model, [[1, 2, 3]]), whole(model, [1, 2, 3]), atol=1e-5, rtol=0)
+    first = generator_of(model)
+    assert generator_of(model) is first, "sessions share the packed weights"
+    with torch.no_grad():
+        model.conv_post.bias += 0.5
+    assert generator_of(model) is not first
+    torch.testing.assert_close(stream(model, [[1, 2, 3]]), whole(model, [1, 2, 3]), atol=1e-5, rtol=0)
+
+
+def test_packed_weights_go_with_their_model():
+    model = CodeHiFiGAN(MODELS["full rate"].config)
+    generator = weakref.ref(generator_of(model))
+    del model
+    gc.collect()
+    assert generator() is None
+
+
+def test_bfloat16_is_near():
+    model, units = MODELS["with durations"], [i * 7 % K for i in range(30)]
+    vocoder = StreamingVocoder(model, dtype=torch.bfloat16)
+    samples, state = vocoder.push(units, vocoder.initial_state())
+    samples, expected = torch.cat([samples, vocoder.finish(state)]), whole(model, units)
+    assert samples.dtype == torch.float32
+    error, signal = (samples - expected).square().mean(), (expected - expected.mean()).square().mean()
+    assert samples.shape == expected.shape and error < 0.01 * signal
+
+
+@pytest.mark.parametrize("size", [1, 4, 50])
+def test_bundled_vocoder_streams_exactly(size):
+    model = load_vocoder(BUNDLED)
+    draw = torch.Generator().manual_seed(size)
+    units = torch.unique_consecutive(torch.randint(0, model.config.num_embeddings, (25,), generator=draw)).tolist()
+    streamed, expected = stream(model, [units[i : i + size] for i in range(0, len(units), size)]), whole(model, units)
+    torch.testing.assert_close(streamed, expected, atol=1e-4, rtol=0)
+    assert expected.abs().max() > 0.01
+
+
+def test_full_size_layers_use_minimal_filters():
+    generator = generator_of(CodeHiFiGAN(VocoderConfig()))
+    kinds = [[type(block.first.convolution) for block in stage.blocks] for stage in generator.stages]
+    minimal = [Convolution, MinimalConvolution, MinimalConvolution]
+    assert kinds == [minimal] * 3 + [[Convolution] * 3] * 2
