@@ -14,7 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from echostream_plugin.benchmark.sessions import PUSH_MS, RATE, TOKENS_PER_SECOND, random_bundle, stopwatch
+from echostream_plugin.benchmark.sessions import (
+    PUSH_MS,
+    RATE,
+    TOKENS_PER_SECOND,
+    UNITS_PER_TOKEN,
+    WARM_UP_SECONDS,
+    random_bundle,
+    stopwatch,
+)
 from echostream_plugin.config import ModelConfig
 from echostream_plugin.decoders.ctc import greedy_collapse
 from echostream_plugin.inference.audio import read_audio
@@ -27,7 +35,6 @@ from echostream_plugin.inference.session import SessionOptions, TranslationSessi
 from echostream_plugin.modules.streaming import StreamState
 from echostream_plugin.vocoder import VocoderConfig
 
-UNITS_PER_TOKEN = 10  # reduced units; about what CVSS-C has
 PUSH = RATE * PUSH_MS // 1000
 
 
@@ -64,15 +71,15 @@ class RecomputedEncoder(nn.Module):
 
 
 class ScheduledUnits(nn.Module):
-    """The unit decoder's projection with outputs that are made sure of: every token gives UNITS_PER_TOKEN units, so
-    that the vocoder has the same work in every system."""
+    """The unit decoder's projection with outputs that are made sure of: every token gives the same units, so that the
+    vocoder has the same work in every system."""
 
     def __init__(self, projection: nn.Module, upsample: int):
         super().__init__()
         self.projection = projection
         symbols = torch.full((upsample,), projection.weight.size(0) - 1)  # blanks
-        units = min(UNITS_PER_TOKEN, upsample // 2)
-        symbols[: 2 * units : 2] = len(SPECIALS) + torch.arange(units)
+        units = min(round(UNITS_PER_TOKEN), upsample - 1)
+        symbols[:units] = len(SPECIALS) + torch.arange(units)
         self.register_buffer("gain", 1e4 * torch.nn.functional.one_hot(symbols, projection.weight.size(0)).float())
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -106,7 +113,7 @@ def read_recordings(paths: list, seconds: float) -> np.ndarray:
 
 
 def build_systems(echostream: ModelConfig, streamspeech: ModelConfig, vocoder: VocoderConfig, samples) -> list[System]:
-    """The three rows. The configurations differ in the encoder only; decoders and vocoder get the same weights.
+    """The three rows, warm. The configurations differ in the encoder only; decoders and vocoder get the same weights.
 
     samples: [n] at 16 kHz, over which the rates of tokens and units are set."""
     bundles = [random_bundle(config, vocoder) for config in (echostream, streamspeech, streamspeech)]
@@ -120,6 +127,8 @@ def build_systems(echostream: ModelConfig, streamspeech: ModelConfig, vocoder: V
     names = ("EchoStream", "StreamSpeech, incremental", "StreamSpeech, recomputed")
     decodings = ("incremental", "incremental", "recompute")
     systems = [System(*row) for row in zip(names, bundles, decodings, strict=True)]
+    for system in systems:
+        time_pushes(system, samples[: WARM_UP_SECONDS * RATE])
     return systems[::-1]
 
 
@@ -151,7 +160,7 @@ def blank_bias(logits: Tensor, wanted: int) -> float:
 
 
 def held_bytes(value, seen: set | None = None) -> int:
-    """Bytes of all tensors and arrays that a session or a part of it holds, the model's not counted."""
+    """Bytes of all tensors and arrays that a session or a part of it holds; weights, in whatever form, do not count."""
     seen = set() if seen is None else seen
     if isinstance(value, nn.Module | Bundle) or id(value) in seen:
         return 0
@@ -168,8 +177,8 @@ def held_bytes(value, seen: set | None = None) -> int:
         return sum(held_bytes(item, seen) for item in value.values())
     if isinstance(value, list | tuple):
         return sum(held_bytes(item, seen) for item in value)
-    if type(value).__module__.startswith("echostream_plugin") and hasattr(value, "__dict__"):
-        return held_bytes(vars(value), seen)
+    if isinstance(value, StreamState) or type(value).__module__.startswith("echostream_plugin.inference."):
+        return held_bytes(getattr(value, "__dict__", {}), seen)
     return 0
 
 
@@ -182,7 +191,7 @@ def time_pushes(system: System, samples: np.ndarray) -> dict:
             events += session.push(samples[start : start + PUSH], RATE)
             pushes.append(1000 * (time.perf_counter() - began))
             encoder_ms = 1000 * (spent["encoder"] - before)
-    tokens = session.target_text.count("t")  # the symbols of `random_bundle` are t0, t1, ...
+    tokens = session.target_text.count("t")  # the symbols of `random_bundle` are t0, t1, ... behind marks of words
     held, listened = held_bytes(session), held_bytes(session._listener)
     session.finish()
     return {
