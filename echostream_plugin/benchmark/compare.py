@@ -162,7 +162,7 @@ def blank_bias(logits: Tensor, wanted: int) -> float:
 def held_bytes(value, seen: set | None = None) -> int:
     """Bytes of all tensors and arrays that a session or a part of it holds; weights, in whatever form, do not count."""
     seen = set() if seen is None else seen
-    if isinstance(value, nn.Module | Bundle) or id(value) in seen:
+    if isinstance(value, nn.Module | nn.Parameter | Bundle) or id(value) in seen:
         return 0
     seen.add(id(value))
     if isinstance(value, Tensor):

@@ -103,4 +103,4 @@ def test_blanks_are_raised_until_the_rate_fits():
 
 def test_held_bytes_count_a_tensor_once_and_no_parameters():
     tensor = torch.zeros(100)
-    assert held_bytes([tensor, (tensor[:50],), {"a": np.zeros(10, np.float32)}, torch.nn.Linear(9, 9)]) == 440
+    assert held_bytes([tensor, (tensor[:50],), {"a": np.zeros(10, np.float32)}, torch.nn.Linear(9, 9).weight]) == 440
