@@ -22,13 +22,14 @@ from echostream_plugin.config import (
     UnitDecoderConfig,
 )
 from echostream_plugin.decoders.ctc import greedy_collapse
+from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.dictionary import EOS, Dictionary
 from echostream_plugin.inference.events import Speech, TargetText
 from echostream_plugin.inference.features import features_of
 from echostream_plugin.inference.recompute import PrefixTranslator
 from echostream_plugin.inference.session import SessionOptions, TranslationSession
 from echostream_plugin.model import S2STModel
-from tests.tiny_bundle import speechlike, tiny_bundle
+from tests.tiny_bundle import speechlike, tiny_bundle, tiny_vocoder
 
 DATA = Path(__file__).parents[1] / "data"
 TRACES = DATA / "streamspeech_traces"
@@ -69,6 +70,47 @@ def test_every_push_is_the_original_agents(model, trace):
         tokens = None if "mt" not in record else [token for token in record["mt"] if token != EOS]
         assert (look.tokens, look.units) == (tokens, record.get("units"))
         assert bool(look.new_units or record["finished"]) == (record["action"] == "write")
+
+
+class StoredFeatures:
+    """A front end that gives the stored features, as many frames at each push as the original agent had."""
+
+    sample_rate = 16000
+
+    def __init__(self, features, counts):
+        self.features, self.counts = features, [0, *counts]
+
+    def push(self, samples):
+        return self.features[self.counts.pop(0) : self.counts[0]]
+
+    def finish(self):
+        return self.features[:0]
+
+
+@pytest.mark.parametrize("trace", RECORDS)
+def test_a_session_writes_what_the_original_agent_wrote_when_it_did(model, trace, monkeypatch):
+    """Its encoder is incremental, its texts, units and times of writing are those of the whole recomputation."""
+    clip, segment, k1, stride_n = trace.split(".")
+    chunk_ms, records = int(segment.removeprefix("seg")), RECORDS[trace]
+    features, cmvn = load_file(TRACES / "features.safetensors"), np.load(TRACES / "gcmvn.npz")
+    seen = [features[f"{clip}.{segment}.{record['step']}"].numpy() for record in records]
+    stored = StoredFeatures((seen[-1] - cmvn["mean"]) / cmvn["std"], [len(frames) for frames in seen])
+    monkeypatch.setattr("echostream_plugin.inference.session.Frontend", lambda *_: stored)
+    source, target = (Dictionary.read(DATA / "streamspeech_parity" / "data" / f"{side}.txt") for side in ("src", "tgt"))
+    bundle = Bundle(model, model.config, source, target, cmvn["mean"], cmvn["std"], tiny_vocoder(50))
+    waits = {"lagging_k1": int(k1[1:]), "stride_n": int(stride_n[1:])}
+    session = TranslationSession(bundle, chunk_ms=chunk_ms, decoding="recompute", **waits)
+    committed, spoken = [], 0
+    for record in records:
+        events = session.push(np.zeros(16 * chunk_ms), 16000) + (session.finish() if record["finished"] else [])
+        new = [unit for event in events if isinstance(event, Speech) for unit in event.units]
+        assert bool(new or record["finished"]) == (record["action"] == "write")
+        if "units" in record:
+            units = [unit - 4 for unit in record["units"] if unit - 4 in range(50)]
+            assert new == units[spoken:]
+            spoken, committed = max(spoken, len(units)), [token for token in record["mt"] if token != EOS]
+    if chunk_ms < 640:  # whole words leave tokens of a hypothesis uncommitted
+        assert session.target_text == target.text(committed)
 
 
 def test_an_unknown_decoding_is_named():
