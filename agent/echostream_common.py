@@ -5,11 +5,14 @@ by its own path.
 """
 
 import argparse
+import functools
 import json
 import sys
 from pathlib import Path
 
 import numpy as np
+import torch
+from simuleval_repairs import joins_pieces, repair
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 if str(REPOSITORY) not in sys.path:
@@ -25,6 +28,8 @@ from echostream_plugin.inference.session import DECODINGS, FRAME_MS, Translation
 DEFAULT_BUNDLE = REPOSITORY / "examples" / "quickstart" / "bundle"
 DEFAULT_CHUNK_MS = 320
 SHORTEST_CHUNK_MS = 160  # shorter segments than any seen in training serve nobody
+
+repair()
 
 # flags of StreamSpeech's agents that its scripts pass and that change nothing: there they do nothing either, or the
 # model, the bundle and SimulEval's segments say it
@@ -111,9 +116,14 @@ def load_model(args):
     return optimize(bundle.to(device_name(args.device)), args.quantize)
 
 
+@functools.cache  # SimulEval asks twice; one warning is enough
 def device_name(device: str) -> str:
-    """StreamSpeech's scripts say `gpu`."""
-    return "cuda" if device == "gpu" else device
+    """torch's name of a device: StreamSpeech's scripts say `gpu`; without a GPU that is the CPU, with a warning."""
+    name = "cuda" if device == "gpu" else device
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        print(f"warning: --device {device}: torch finds no GPU here; running on the CPU", file=sys.stderr)
+        return "cpu"
+    return name
 
 
 def chunk_ms_of(args, suited: dict | None = None) -> int:
@@ -214,6 +224,10 @@ class WordStream:
 class TextAgent(SessionAgent):
     """Writes the words of one of the session's texts."""
 
+    def __init__(self, args):
+        super().__init__(args)
+        self.mark = "▁" if joins_pieces() else ""
+
     def reset(self):
         super().reset()
         self.words = WordStream()
@@ -224,7 +238,7 @@ class TextAgent(SessionAgent):
     def act(self, events, finished):
         from simuleval.agents.actions import ReadAction, WriteAction
 
-        words = self.words.take(self.text(), finished)
+        words = " ".join(self.mark + word for word in self.words.take(self.text(), finished).split())
         return WriteAction(words, finished=finished) if words or finished else ReadAction()
 
 

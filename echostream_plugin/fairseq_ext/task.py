@@ -16,6 +16,9 @@ from echostream_plugin.fairseq_ext.generator import TwoPassGenerator
 
 logger = logging.getLogger(__name__)
 
+# names that StreamSpeech's scripts use for a file that its recipe calls otherwise
+_MISNAMED = {"config_unity_asr_st_ctcst.yaml": "config_mtl_asr_st_ctcst.yaml"}
+
 
 @register_task("speech_to_speech_ctc")
 class SpeechToSpeechCTCTask(SpeechToSpeechTask):
@@ -74,8 +77,7 @@ class SpeechToSpeechCTCTask(SpeechToSpeechTask):
 
 def read_data_config(path: Path) -> S2SDataConfig:
     """The data yaml with its paths resolved; raises ConfigError for a file that is missing."""
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such data configuration (--config-yaml)")
+    path = existing_config(path, "--config-yaml")
     config = S2SDataConfig(path)
     cmvn = config.config.get("global_cmvn")
     if cmvn:
@@ -88,8 +90,7 @@ def read_data_config(path: Path) -> S2SDataConfig:
 
 def read_multitask_config(path: Path) -> MultitaskConfig:
     """The multitask yaml with its paths resolved and its dictionaries loaded."""
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such task configuration (--multitask-config-yaml)")
+    path = existing_config(path, "--multitask-config-yaml")
     with open(path, encoding="utf-8") as file:
         tasks = yaml.safe_load(file)
     if not isinstance(tasks, dict) or not all(isinstance(task, dict) for task in tasks.values()):
@@ -102,6 +103,18 @@ def read_multitask_config(path: Path) -> MultitaskConfig:
         task.config["data"] = resolve(task.config.get("data"), path, f"{name}.data", fix, must_exist=False)
         task.tgt_dict = Dictionary.load(task.config["dict"])
     return config
+
+
+def existing_config(path: Path, flag: str) -> Path:
+    """The yaml itself, or the file that a script of StreamSpeech means by a name that its recipe does not have."""
+    if path.is_file():
+        return path
+    meant = path.with_name(_MISNAMED.get(path.name, path.name))
+    if meant.is_file():
+        logger.warning(f"{path}: no such file; {flag} takes {meant.name}, which lies there")
+        return meant
+    there = ", ".join(sorted(other.name for other in path.parent.glob("*.yaml"))) or "no yaml"
+    raise ConfigError(f"{path}: no such configuration; {flag} names a yaml in the data folder, which has {there}")
 
 
 def resolve(value: str | None, config_path: Path, key: str, fix: str, must_exist: bool = True) -> str:
