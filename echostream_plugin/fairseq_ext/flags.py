@@ -138,6 +138,19 @@ def config_from_args(
     return ModelConfig.from_dict(values)
 
 
+def flags_of_config(config: ModelConfig) -> dict:
+    """The model flags that give a configuration: what `config_from_args` reads. Raises ConfigError where one flag sets
+    options that differ in it."""
+    values = {}
+    for flag, options in _flags(config.encoder.kind).items():
+        found = {option: getattr(getattr(config, option.split(".")[0]), option.split(".")[1]) for option in options}
+        if len(set(found.values())) > 1:
+            differing = ", ".join(f"{option} {value}" for option, value in found.items())
+            raise ConfigError(f"--{flag.replace('_', '-')} sets options that differ here: {differing}")
+        values[flag] = found[options[0]]
+    return values
+
+
 def _require_variant(args) -> None:
     for flag, wanted in _CONFORMER_VARIANT.items():
         given = getattr(args, flag, None)
