@@ -1,7 +1,6 @@
 """The command line: `echostream translate in.wav -o out/`."""
 
 import argparse
-import dataclasses
 import sys
 import time
 from pathlib import Path
@@ -9,40 +8,18 @@ from pathlib import Path
 from tqdm import tqdm
 
 from echostream_plugin import __version__
+from echostream_plugin.cli_options import DEFAULT_BUNDLE, add_option_flags, add_quantize_flag, options_of
+from echostream_plugin.cli_speak import add_speak_command
 from echostream_plugin.config import ConfigError
-from echostream_plugin.inference.audio import audio_blocks
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.errors import BundleError, InputError, SessionError
 from echostream_plugin.inference.events import SourceText, TargetText
 from echostream_plugin.inference.features import SAMPLE_RATE
-from echostream_plugin.inference.optimize import QUANTIZE, optimize
-from echostream_plugin.inference.results import ResultWriter
+from echostream_plugin.inference.optimize import optimize
+from echostream_plugin.inference.runs import Checkpoint, describe, translate_recording
 from echostream_plugin.inference.session import SessionOptions, TranslationSession, bundle_options
 
-DEFAULT_BUNDLE = Path(__file__).resolve().parents[1] / "examples" / "quickstart" / "bundle"
 DEFAULT_PUSH_MS = 320
-
-
-def add_option_flags(parser: argparse.ArgumentParser, kind):
-    """A flag for each field of a dataclass of options, with the field's help and default."""
-    for f in dataclasses.fields(kind):
-        flag, text = "--" + f.name.replace("_", "-"), f.metadata["help"]
-        if f.type is bool or f.default is None:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
-        else:
-            text += f" (default: the bundle's, else {f.default})"
-            parser.add_argument(flag, type=f.type, default=None, help=text)
-
-
-def add_quantize_flag(parser: argparse.ArgumentParser):
-    """--quantize, for `optimize`."""
-    meanings = "; ".join(f"{name}: {meaning}" for name, meaning in QUANTIZE.items())
-    parser.add_argument("--quantize", choices=QUANTIZE, default="auto", help=f"{meanings} (default: auto)")
-
-
-def options_of(args: argparse.Namespace, kind) -> dict:
-    """The options by name that the flags of `add_option_flags` set; None where a flag was not given."""
-    return {f.name: getattr(args, f.name) for f in dataclasses.fields(kind)}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -56,7 +33,8 @@ def build_parser() -> argparse.ArgumentParser:
         "heard.wav (the same on the source's time line, with the waits for the speaker), source.txt and "
         "translation.txt (a line for each sentence), the same as subtitles (srt), and events.jsonl. For recordings "
         "longer than a few sentences give --pause-ms (800 is usual): sentences end at pauses, and an hour needs no "
-        "more memory than a minute.",
+        "more memory than a minute. A run that was stopped, however, goes on with the same command; its results are "
+        "those of a run that was not.",
     )
     translate.add_argument("audio", type=Path, help="recording: wav, flac, ogg, mp3; any rate, mono or not")
     translate.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the results")
@@ -64,30 +42,15 @@ def build_parser() -> argparse.ArgumentParser:
     translate.add_argument("--push-ms", type=int, default=None, help="size of a piece in ms (default: chunk-ms)")
     translate.add_argument("--device", default="cpu", help="torch device (default: cpu)")
     add_quantize_flag(translate)
+    translate.add_argument("--restart", action="store_true", help="do not go on with an unfinished run in OUT")
     translate.add_argument("--quiet", action="store_true", help="no growing texts on the screen")
     add_option_flags(translate, SessionOptions)
+    translate.set_defaults(run=translate_audio)
+    add_speak_command(commands)
     return parser
 
 
-def translate_recording(session: TranslationSession, audio: Path, push_ms: int, results: ResultWriter, show) -> float:
-    """Push a recording in pieces of `push_ms`, read and written as it goes; show(event) is called as events come.
-
-    Returns the seconds of audio."""
-    rate, samples, blocks = audio_blocks(audio, push_ms)
-    pushes = -(-samples // max(1, rate * push_ms // 1000))
-    for block in tqdm(blocks, desc="translating", unit="push", total=pushes, leave=False):
-        events = session.push(block, rate)
-        results.add(events)
-        for event in events:
-            show(event)
-    events = session.finish()
-    results.add(events)
-    for event in events:
-        show(event)
-    return samples / rate
-
-
-def translate(args) -> int:
+def translate_audio(args) -> int:
     bundle = optimize(load_bundle(args.bundle, args.device), args.quantize)
     options = bundle_options(bundle, **options_of(args, SessionOptions))
     push_ms = options.chunk_ms or DEFAULT_PUSH_MS if args.push_ms is None else args.push_ms
@@ -102,17 +65,29 @@ def translate(args) -> int:
 
     began = time.perf_counter()
     rate = bundle.vocoder.config.sampling_rate if bundle.vocoder is not None else SAMPLE_RATE
-    with ResultWriter(args.output, rate) as results:
-        seconds = translate_recording(session, args.audio, push_ms, results, show)
+    seconds, first = translate_recording(
+        session, args.audio, push_ms, args.output, rate, open_checkpoint(args, session, push_ms), show
+    )
     spent = time.perf_counter() - began
-    print(f"{args.audio}: {seconds:.1f} s translated in {spent:.1f} s; results in {args.output}")
+    print(f"{args.audio}: {seconds - first:.1f} s translated in {spent:.1f} s; results in {args.output}")
     return 0
+
+
+def open_checkpoint(args, session: TranslationSession, push_ms: int) -> Checkpoint:
+    """The checkpoint of this run in OUT, after a word to the user if there is one to go on from."""
+    asked = describe(session, args.audio, args.bundle, push_ms, device=args.device, quantize=args.quantize)
+    checkpoint = Checkpoint(args.output, asked)
+    if args.restart:
+        checkpoint.remove()
+    elif checkpoint.load() is not None:
+        print(f"{args.output}: going on with the unfinished run there (--restart begins anew)")
+    return checkpoint
 
 
 def main(argv=None) -> int:
     args = build_parser().parse_args(argv)
     try:
-        return translate(args)
+        return args.run(args)
     except (BundleError, ConfigError, InputError, SessionError) as error:
         print(f"echostream: {error}", file=sys.stderr)
         return 2

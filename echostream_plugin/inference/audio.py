@@ -8,6 +8,9 @@ import soundfile
 
 from echostream_plugin.inference.errors import InputError
 
+PLAIN_FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC")  # a seek is exact to the sample
+SKIP_BLOCK = 1 << 16
+
 
 def read_audio(path) -> tuple[np.ndarray, int]:
     """Samples [n] or [n, channels] float32 and the sample rate of any file libsndfile reads; a file that breaks off in
@@ -21,9 +24,10 @@ def read_audio(path) -> tuple[np.ndarray, int]:
         raise InputError(f"{path}: not a readable audio file ({error})") from error
 
 
-def audio_blocks(path, block_ms: int) -> tuple[int, int, Iterator]:
+def audio_blocks(path, block_ms: int, start: int = 0) -> tuple[int, int, Iterator]:
     """A recording of any length, a block at a time: sample rate, number of samples, and an iterator over blocks
-    [n] or [n, channels] float32. Raises InputError that names the file, as `read_audio` does."""
+    [n] or [n, channels] float32 after the first `start` samples. Raises InputError that names the file, as `read_audio`
+    does."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such audio file")
@@ -34,10 +38,22 @@ def audio_blocks(path, block_ms: int) -> tuple[int, int, Iterator]:
 
     def blocks():
         with file:
+            _skip(file, start)
             while len(block := file.read(max(1, file.samplerate * block_ms // 1000), dtype="float32")):
                 yield block
 
     return file.samplerate, file.frames, blocks()
+
+
+def _skip(file: soundfile.SoundFile, samples: int):
+    """Samples of a file that are not wanted. Formats whose decoder remembers are read: after a seek their samples may
+    differ a little."""
+    if file.format in PLAIN_FORMATS:
+        file.seek(min(samples, file.frames))
+        return
+    while samples > 0:
+        read = len(file.read(min(samples, SKIP_BLOCK), dtype="float32"))
+        samples = samples - read if read else 0
 
 
 def place_in_time(pieces: list, sample_rate: int) -> np.ndarray:

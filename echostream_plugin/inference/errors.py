@@ -9,5 +9,9 @@ class SessionError(RuntimeError):
     """A call that does not fit the session's state, such as a push after finish."""
 
 
+class ResumeError(SessionError):
+    """An unfinished run that cannot be taken up again as it was begun."""
+
+
 class BundleError(ValueError):
     """A folder that is not a usable bundle."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from echostream_plugin.inference.errors import InputError
 from echostream_plugin.inference.resample import StreamingResampler
+from echostream_plugin.inference.snapshot import give, take
 
 SAMPLE_RATE = 16000
 MEL_BINS = 80
@@ -73,9 +74,17 @@ def frame_count(samples: int) -> int:
 class StreamingFbank:
     """Log-mel features of 16 kHz audio; one object serves one utterance and keeps under a window of samples."""
 
+    SAVED = ("given", "held")
+
     def __init__(self):
-        self._fbank = knf.OnlineFbank(fbank_options())
         self.given = 0  # feature frames so far
+        self.held = np.zeros(0, dtype=np.float32)  # samples from the start of the next frame on
+        self._begin()
+
+    def _begin(self):
+        """Kaldi's extractor; its frame 0 is the next one."""
+        self._fbank = knf.OnlineFbank(fbank_options())
+        self._taken = 0  # frames of this extractor
 
     def push(self, samples: np.ndarray) -> np.ndarray:
         """samples: [n] float32 in [-1, 1]; returns the new frames [t, 80]."""
@@ -83,10 +92,19 @@ class StreamingFbank:
             self._fbank.accept_waveform(SAMPLE_RATE, (samples * 32768.0).tolist())
         ready = self._fbank.num_frames_ready
         # copies: a frame is a view into memory that pop frees
-        frames = [np.array(self._fbank.get_frame(i)) for i in range(self.given, ready)]
-        self._fbank.pop(ready - self.given)
-        self.given = ready
+        frames = [np.array(self._fbank.get_frame(i)) for i in range(self._taken, ready)]
+        new, self._taken = ready - self._taken, ready
+        self._fbank.pop(new)
+        self.given += new
+        self.held = np.concatenate([self.held, samples])[new * HOP_SAMPLES :].copy()  # no view of a long push
         return np.stack(frames) if frames else np.zeros((0, MEL_BINS), dtype=np.float32)
+
+    def restore(self, saved: dict):
+        """Go on where another extractor was when `snapshot.take` read it."""
+        give(self, saved)
+        self._begin()
+        if len(self.held):
+            self._fbank.accept_waveform(SAMPLE_RATE, (self.held * 32768.0).tolist())
 
 
 class Frontend:
@@ -106,6 +124,15 @@ class Frontend:
     def finish(self) -> np.ndarray:
         """The features that the resampler's last samples complete."""
         return self._normalise(self._fbank.push(self._resampler.finish()))
+
+    def snapshot(self) -> dict:
+        """What `restore` needs, for `inference.snapshot`."""
+        return {"resampler": take(self._resampler), "fbank": take(self._fbank)}
+
+    def restore(self, saved: dict):
+        """Go on where another front end of this rate was."""
+        give(self._resampler, saved["resampler"])
+        self._fbank.restore(saved["fbank"])
 
     def _normalise(self, frames: np.ndarray) -> np.ndarray:
         return (frames - self._mean) * self._scale

@@ -35,6 +35,8 @@ class PrefixTranslator:
 
     tokens: committed target tokens; spoken: units 0..K-1 of the newest write, from the first on."""
 
+    SAVED = ("tokens", "spoken", "_asr", "_st", "_started", "_inputs")
+
     def __init__(
         self,
         model: S2STModel,

@@ -40,6 +40,8 @@ class StreamingResampler:
 
     For any cutting of the input, the outputs put together are those of one call over the whole."""
 
+    SAVED = ("held", "held_from", "taken", "given")
+
     def __init__(self, rate_in: int, rate_out: int = 16000):
         if int(rate_in) != rate_in or rate_in <= 0:
             raise ValueError(f"sample rate {rate_in!r}: expected a positive whole number of Hz")
@@ -49,6 +51,8 @@ class StreamingResampler:
             self.kernels, self.up, self.down, self.reach = _kernels(self.rate_in, self.rate_out)
             self.held = np.zeros(self.reach - 1, dtype=np.float32)  # inputs that later outputs still need
             self.held_from = -(self.reach - 1)  # input index of held[0]; before 0 lies silence
+        else:
+            self.held, self.held_from = np.zeros(0, dtype=np.float32), 0
         self.taken = 0  # input samples so far
         self.given = 0  # output samples so far
 
@@ -84,6 +88,6 @@ class StreamingResampler:
             self.given += len(index)
         drop = self.given * self.down // self.up - self.reach + 1 - self.held_from
         if drop > 0:
-            self.held = self.held[drop:]
+            self.held = self.held[drop:].copy()  # no view that keeps a long push alive
             self.held_from += drop
         return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)

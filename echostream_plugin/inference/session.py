@@ -5,6 +5,7 @@ share one model and know nothing of each other.
 """
 
 import dataclasses
+from collections import deque
 from dataclasses import dataclass
 from numbers import Real
 
@@ -17,15 +18,19 @@ from echostream_plugin.inference.dictionary import EOS
 from echostream_plugin.inference.errors import InputError, SessionError
 from echostream_plugin.inference.events import Finished, Sentence, SourceText, Speech, TargetText
 from echostream_plugin.inference.features import Frontend, to_mono
+from echostream_plugin.inference.pauses import SPEECH_FEATURES, PauseDetector
 from echostream_plugin.inference.policy import complete_words, sentence_ends, tokens_to_write
 from echostream_plugin.inference.recompute import PrefixTranslator, speak_last
+from echostream_plugin.inference.snapshot import give, take
 from echostream_plugin.inference.stages import Listener, Speaker, Writer, alone
 from echostream_plugin.vocoder import StreamingVocoder
 
 FRAME_MS = 40  # of an encoder frame
+LEAD_FRAMES = 2  # with fresh_encoder: the silence that is kept before the first sound of a sentence
 SLICE_SECONDS = 10  # a longer push is worked off in slices of this size, which bounds its memory
 MIN_RATE, MAX_RATE = 4000, 384000
 DECODINGS = ("incremental", "recompute")
+ENDPOINTERS = ("ctc", "energy", "both")
 
 
 @dataclass(frozen=True)
@@ -46,16 +51,36 @@ class SessionOptions:
     )
     translate: bool = option(True, "False: transcribe the source only")
     pause_ms: int = option(0, "long streams: a pause of so many ms ends a sentence; 0: it is all one utterance")
+    endpointer: str = option(
+        "energy",
+        "what a pause is: 'ctc': no CTC head finds a token; 'energy': the audio is quiet, compared with the last ten "
+        "seconds; 'both': both at once",
+    )
     longest_sentence_ms: int = option(20000, "with pause_ms: a sentence without a pause is ended after so many ms")
+    fresh_encoder: bool = option(
+        False,
+        "with pause_ms: encoder and CTC heads too begin anew, at the first sound of each sentence, which is then heard "
+        "as a recording of its own: for models trained on single sentences",
+    )
+    context_tokens: int = option(
+        0, "with pause_ms: so many of the last target tokens stay in front of the MT decoder in the next sentence"
+    )
     speech: bool = option(True, "speak the translation (needs the bundle's vocoder)")
 
     def __post_init__(self):
-        least_values = {"stride_n": 1, "stride_n2": 1, "lagging_k1": 0, "lagging_k2": 0, "max_tokens": 1, "pause_ms": 0}
+        least_values = {"stride_n": 1, "stride_n2": 1, "lagging_k1": 0, "lagging_k2": 0, "max_tokens": 1}
+        least_values |= {"pause_ms": 0, "context_tokens": 0}
         for name, least in least_values.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.decoding not in DECODINGS:
             raise ConfigError(f"decoding '{self.decoding}': use {' or '.join(DECODINGS)}")
+        if self.endpointer not in ENDPOINTERS:
+            raise ConfigError(f"endpointer '{self.endpointer}': use {' or '.join(ENDPOINTERS)}")
+        if self.fresh_encoder and self.endpointer == "ctc":
+            raise ConfigError("fresh_encoder needs endpointer='energy' or 'both'")
+        if self.context_tokens and self.decoding == "recompute":
+            raise ConfigError("context_tokens needs decoding='incremental'")
         if self.chunk_ms < 0 or self.chunk_ms % FRAME_MS:
             raise ConfigError(f"chunk_ms must be a multiple of {FRAME_MS} (an encoder frame), got {self.chunk_ms}")
         if self.pause_ms and (not self.chunk_ms or self.longest_sentence_ms < self.pause_ms):
@@ -81,10 +106,18 @@ class TranslationSession:
     unfinished segment as they would be if the source ended there. Provisional frames let tokens be written; the
     transcript takes its tokens from complete segments only. What was written or spoken stays.
 
-    With `pause_ms` a stream may last for hours: where no CTC head has found a token for that long, the sentence is
-    finished as an utterance would be (a `Sentence` event), and texts, MT decoder and units begin anew, while encoder
-    and CTC heads go on. Memory is then bounded by the longest sentence.
+    With `pause_ms` a stream may last for hours: after a pause of that length (`endpointer` says what that is) the
+    sentence is finished as an utterance would be (a `Sentence` event), and texts, MT decoder and units begin anew,
+    while encoder and CTC heads go on (not with `fresh_encoder`). Memory is then bounded by the longest sentence.
+
+    `snapshot()` between two pushes is all that another session of this bundle and options needs to go on (`restore`).
     """
+
+    SAVED = (
+        *("_listener", "_pauses", "_writer", "_translator", "_speaker", "_heard", "_context"),
+        *("_opened_frame", "_opened_loud", "_last_asr", "_last_st", "_source_text", "_target_text"),
+        *("_decided_frames", "_pushed_samples", "_sentences", "_finished", "_asleep"),
+    )
 
     def __init__(self, bundle: Bundle, options: SessionOptions | None = None, **changes):
         """options: default `bundle_options(bundle)`; changes: single fields of them by name. Raises SessionError if the
@@ -104,17 +137,37 @@ class TranslationSession:
         model, options = self.bundle.model, self.options
         with torch.inference_mode():
             self._frontend = None
-            self._listener = Listener(model, options.chunk_ms // FRAME_MS)
-            self._begin_sentence(0)
+            restartable = bool(options.pause_ms and options.fresh_encoder)
+            self._listener = Listener(model, options.chunk_ms // FRAME_MS, restartable)
+            listens = options.pause_ms and options.endpointer != "ctc"
+            self._pauses = PauseDetector(self.bundle.cmvn_mean, self.bundle.cmvn_std) if listens else None
+            self._asleep = restartable  # nothing but silence since the sentence was opened
+            self._context = []  # the last target tokens of the sentences before
+            self._begin_sentence()
         self._decided_frames = 0  # encoder frames that the policy was asked about
         self._pushed_samples = 0
         self._sentences = 0
         self._finished = False
 
-    def _begin_sentence(self, opened_frame: int):
+    def snapshot(self) -> dict:
+        """The stream as it is now, a value: `restore` goes on from it, `inference.snapshot` writes it to a file."""
+        frontend = self._frontend
+        rate, saved = (frontend.sample_rate, frontend.snapshot()) if frontend else (None, None)
+        return {"sample_rate": rate, "frontend": saved, "stream": take(self)}
+
+    def restore(self, saved: dict):
+        """Go on where a session of the same bundle and options was when it made the snapshot."""
+        self.reset()
+        if saved["sample_rate"] is not None:
+            self._accept_rate(saved["sample_rate"])
+            self._frontend.restore(saved["frontend"])
+        give(self, saved["stream"])
+
+    def _begin_sentence(self):
         model, options = self.bundle.model, self.options
-        self._opened_frame = opened_frame  # the first encoder frame that the MT decoder hears
-        self._writer = Writer(model) if options.translate and not self._recomputes else None
+        self._opened_frame = self._listener.frames  # the first encoder frame of the sentence
+        self._opened_loud = self._pauses.loud_features if self._pauses is not None else 0
+        self._writer = Writer(model, self._context) if options.translate and not self._recomputes else None
         self._translator = self._new_translator() if self._recomputes else None
         self._heard = []  # complete encoder frames, for the translator
         self._speaker = None
@@ -132,6 +185,11 @@ class TranslationSession:
     def source_ms(self) -> float:
         """How much source was pushed, in milliseconds."""
         return 1000 * self._pushed_samples / self._frontend.sample_rate if self._frontend else 0.0
+
+    @property
+    def sentence_start_ms(self) -> float:
+        """Where the present sentence was opened in the source: where the one before it was ended."""
+        return float(self._opened_frame * FRAME_MS)
 
     @property
     def source_text(self) -> str:
@@ -162,7 +220,8 @@ class TranslationSession:
         slice_samples = SLICE_SECONDS * self._frontend.sample_rate
         self._pushed_samples += len(samples)
         for start in range(0, len(samples), slice_samples):
-            yield from self._hear(self._frontend.push(samples[start : start + slice_samples]), events)
+            features = self._frontend.push(samples[start : start + slice_samples])
+            yield from self._hear(features, events)
         yield from self._decide_provisionally(events)
         return events
 
@@ -180,7 +239,8 @@ class TranslationSession:
         events = []
         if self._frontend is not None:
             yield from self._hear(self._frontend.finish(), events)
-            yield from self._take_in((yield from self._listener.rest()), events)
+            if not self._asleep:
+                yield from self._take_in((yield from self._listener.rest()), events)
             self._end_sentence(events)
         events.append(Finished(self.source_ms))
         self._finished = True
@@ -199,41 +259,82 @@ class TranslationSession:
         self._frontend = Frontend(int(sample_rate), self.bundle.cmvn_mean, self.bundle.cmvn_std)
 
     def _hear(self, features: np.ndarray, events: list):
-        for segment in (yield from self._listener.hear(features)):
-            yield from self._take_in(segment, events)
-            yield from self._decide(events)
-            if self._sentence_is_over():
-                self._end_sentence(events)
-                self._listener.forget()
-                self._begin_sentence(self._listener.frames)
-                # the next word may begin in this segment, not yet found by the CTC heads
-                if self._writer is not None:
-                    self._writer.hear(segment)
-                if self._translator is not None:
-                    self._heard.append(segment)
+        if self._pauses is not None:
+            self._pauses.push(features)
+        if self._asleep:
+            self._listener.hold(features)
+            segments = deque((yield from self._wake()))
+        else:
+            segments = deque((yield from self._listener.hear(features)))
+        while segments:
+            for frames in self._split_at_pauses(segments.popleft()):
+                yield from self._take_in(frames, events)
+                yield from self._decide(events)
+                if self._sentence_is_over():
+                    self._end_sentence(events)
+                    self._listener.forget()
+                    self._begin_sentence()
+                    if self.options.fresh_encoder:
+                        self._asleep = True
+                        segments = deque((yield from self._wake()))
+                        break
+                    if self._pauses is None or not self._pauses.quiet_frames:
+                        self._translate_from(frames)  # the next word may begin here, not yet found by the CTC heads
+
+    def _wake(self):
+        """Skip the silence; encoder and heads begin anew shortly before the first sound, if there is one yet. Returns
+        the segments that are complete."""
+        silent, sounds = self._pauses.silence_ahead()
+        skipped = max(0, silent - LEAD_FRAMES)
+        self._listener.skip(skipped)
+        self._pauses.advance(skipped)
+        self._opened_frame = self._listener.frames
+        self._asleep = not sounds
+        return (yield from self._listener.restart()) if sounds else []
+
+    def _split_at_pauses(self, segment: torch.Tensor) -> list:
+        """A segment [1, s, C] in pieces that end where a pause has lasted long enough, so that a short one inside a
+        long segment is found."""
+        cuts = self._pause_ends(segment.size(1))
+        return list(segment.tensor_split(cuts, dim=1)) if cuts else [segment]
+
+    def _pause_ends(self, frames: int) -> list:
+        """Places inside the next `frames` encoder frames at which a pause has lasted `pause_ms`."""
+        if self._pauses is None:
+            return []
+        return [end for end in self._pauses.pauses(frames, self.options.pause_ms // FRAME_MS) if end < frames]
 
     def _take_in(self, frames: torch.Tensor, events: list):
         """Complete encoder frames [1, s, C]: transcript, and source of the MT decoder."""
         yield from self._listener.take_in(frames)
-        if self._writer is not None:
-            self._writer.hear(frames)
-        if self._translator is not None:
-            self._heard.append(frames)
+        if self._pauses is not None:
+            self._pauses.advance(frames.size(1))
+        self._translate_from(frames)
         text = self.bundle.source_dictionary.text(self._listener.asr.tokens)
         if text != self._source_text:
             events.append(SourceText(text, text[len(self._source_text) :], self.source_ms))
             self._source_text = text
 
+    def _translate_from(self, frames: torch.Tensor):
+        """Complete encoder frames [1, s, C] are source of the MT decoder."""
+        if self._writer is not None:
+            self._writer.hear(frames)
+        if self._translator is not None:
+            self._heard.append(frames)
+
     def _decide_provisionally(self, events: list):
         """Ask the policy about the unfinished segment, if it has frames that it was not asked about yet."""
         available = self._listener.available_frames
-        if not self.options.chunk_ms or available <= self._decided_frames:
+        if not self.options.chunk_ms or self._asleep or available <= self._decided_frames:
             return
+        frames = yield from self._listener.rest()
+        for end in self._pause_ends(frames.size(1))[:1]:
+            frames = frames[:, :end]  # what follows a pause is the next sentence's
         if self._writer is not None:
-            yield from self._decide(events, (yield from self._listener.rest()))
+            yield from self._decide(events, frames)
+        self._decided_frames = available
         if self._translator is not None:
-            self._decided_frames = available
-            self._look(events, provisional=(yield from self._listener.rest()))
+            self._look(events, provisional=frames)
 
     def _decide(self, events: list, provisional: torch.Tensor | None = None):
         """Write as much as the policy allows; provisional: [1, p, C] frames of the unfinished segment."""
@@ -299,18 +400,30 @@ class TranslationSession:
 
     def _sentence_is_over(self) -> bool:
         listener, options = self._listener, self.options
-        newest = listener.sentence_frames[1] if listener.heard else self._opened_frame
         return sentence_ends(
-            listener.frames - newest,
+            self._silent_frames(),
             listener.frames - self._opened_frame,
             options.pause_ms // FRAME_MS,
             options.longest_sentence_ms // FRAME_MS,
         )
 
+    def _silent_frames(self) -> int:
+        """For how many encoder frames there has been a pause, as the end-pointer sees it."""
+        listener, pauses = self._listener, self._pauses
+        blank = listener.frames - (listener.sentence_frames[1] if listener.heard else self._opened_frame)
+        if pauses is None:
+            return blank
+        # tokens that the heads guess in a pause open no sentence: it ends after speech, or where nothing was heard
+        spoken = pauses.loud_features - self._opened_loud >= SPEECH_FEATURES
+        quiet = pauses.quiet_frames if spoken or not listener.heard else 0
+        return quiet if self.options.endpointer == "energy" else min(quiet, blank)
+
     def _end_sentence(self, events: list):
         """Write and speak what is left; where neither head found a token there is nothing to say."""
         if self._writer is not None and (self._listener.heard or self._writer.tokens):
             self._write_rest(events)
+            if self.options.context_tokens:
+                self._context = [*self._context, *self._writer.tokens][-self.options.context_tokens :]
         if self._translator is not None and (self._listener.heard or self._translator.tokens):
             self._look(events, finished=True)
         if self.options.pause_ms and (self._listener.heard or self._target_text):

@@ -21,6 +21,8 @@ from echostream_plugin.model import S2STModel
 from echostream_plugin.modules.streaming import StreamState
 from echostream_plugin.vocoder import StreamingVocoder
 
+FEATURES_PER_FRAME = 4  # feature frames of 10 ms in an encoder frame of 40 ms
+
 
 @dataclass(frozen=True)
 class Call:
@@ -81,13 +83,20 @@ class CTCPrefix:
         self.tokens = []
         self.first_frame = self.newest_frame = None
 
+    def restart(self, frame: int):
+        """The head begins anew too, at that frame of the stream."""
+        self._head_state = self.head.initial_state()
+        self._collapse_state = CollapseState(CollapseState.initial().last, torch.tensor([frame]))
+
 
 class Listener:
-    """Features in, encoder frames out: segments that are complete, and the provisional rest."""
+    """Features in, encoder frames out: segments that are complete, and the provisional rest.
 
-    SAVED = ("asr", "st", "feature_frames", "frames", "_state")
+    restartable: keep the features whose frames were not taken in yet, for `restart`."""
 
-    def __init__(self, model: S2STModel, segment_frames: int):
+    SAVED = ("asr", "st", "feature_frames", "frames", "_state", "_features", "_first_feature")
+
+    def __init__(self, model: S2STModel, segment_frames: int, restartable: bool = False):
         self.encoder = model.encoder
         self.segment_frames = segment_frames
         self.asr = CTCPrefix(model.source_unigram_decoder)
@@ -96,6 +105,8 @@ class Listener:
         self.frames = 0  # complete encoder frames
         self._like = next(model.parameters())
         self._state = model.encoder.initial_state(1, segment_frames)
+        self._first_feature = 0  # of the encoder's state, counted over the stream
+        self._features = np.zeros((0, model.config.encoder.input_dim), dtype=np.float32) if restartable else None
 
     @property
     def heard(self) -> bool:
@@ -115,7 +126,34 @@ class Listener:
 
     def hear(self, features: np.ndarray):
         """features: [t, 80]; returns the segments [1, s, C] that are now complete, not yet taken in."""
+        skipped = max(0, self._first_feature - self.feature_frames)
+        self.hold(features)
+        return (yield from self._encode(features[skipped:]))
+
+    def hold(self, features: np.ndarray):
+        """features: [t, 80] that wait for `restart`."""
         self.feature_frames += len(features)
+        if self._features is not None:
+            self._features = self._not_taken_in(np.concatenate([self._features, features])).copy()
+
+    def skip(self, frames: int):
+        """The next so many frames are never computed; `restart` must follow."""
+        self.frames += frames
+
+    def restart(self):
+        """Encoder and heads begin anew with the features after the frames that were taken in; returns the segments that
+        are complete, as `hear`, in place of those not taken in."""
+        self._state = self.encoder.initial_state(1, self.segment_frames)
+        self._first_feature = FEATURES_PER_FRAME * self.frames
+        self.asr.restart(self.frames)
+        self.st.restart(self.frames)
+        return (yield from self._encode(self._not_taken_in(self._features)))
+
+    def _not_taken_in(self, features: np.ndarray) -> np.ndarray:
+        """Of the newest features those of frames to come; there may be none yet."""
+        return features[max(0, len(features) - max(0, self.feature_frames - FEATURES_PER_FRAME * self.frames)) :]
+
+    def _encode(self, features: np.ndarray):
         if len(features) == 0:
             return []
         features = torch.from_numpy(features).to(self._like)
