@@ -1,0 +1,55 @@
+"""The pages name tests, scripts and files that exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").glob("*/README.md"))]
+STREAMSPEECH = ROOT / "docs" / "streamspeech.md"
+TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
+
+
+def text_of(page):
+    return page.read_text(encoding="utf-8")
+
+
+def defects():
+    """The rows of the table of defects, as lists of cells."""
+    section = text_of(STREAMSPEECH).split("## Its defects", 1)[1].split("\n## ", 1)[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
+    return rows[1:]
+
+
+@pytest.mark.parametrize("cells", defects(), ids=lambda cells: cells[0][:40])
+def test_every_defect_has_a_test_that_exists(cells):
+    assert len(cells) == 4
+    named = TEST.findall(cells[3])
+    assert named and cells[3].count("`") == 2 * len(named)
+    for file, name in named:
+        assert re.search(rf"^def {name}\(", text_of(ROOT / file), re.MULTILINE), f"{file}: no test {name}"
+
+
+def test_the_defects_of_the_design_are_all_there():
+    """What must not be missing, by a word of it."""
+    table = "\n".join(cells[0] for cells in defects())
+    for word in (
+        "chunk mask", "over the batch", "0.3", "equal target lengths", "Odd convolution", "`--seed`", "Padding",
+        "32k - 2", "480 and 960 ms", "k2, n2", "New units", "finished", "unjoined", "48 kHz", "25 ms",
+        "`--output-asr-translation False`", "Computation-aware",
+    ):  # fmt: skip
+        assert word in table, word
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_and_commands_of_a_page_lead_somewhere(page):
+    text = text_of(page)
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        assert link.startswith("http") or (page.parent / link).exists(), link
+    for path in re.findall(r"\b((?:scripts|agent|tests|docs|examples/quickstart|examples/cvss_c)/[\w/.-]+\.(?:py|sh|md|svg|png))\b", text):
+        assert (ROOT / path).exists() or (page.parent / path).exists(), path
+
+
+def test_the_readme_leads_to_the_page_on_streamspeech():
+    assert "(docs/streamspeech.md)" in text_of(ROOT / "README.md")
