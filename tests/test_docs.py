@@ -47,7 +47,7 @@ def test_links_and_commands_of_a_page_lead_somewhere(page):
     text = text_of(page)
     for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
         assert link.startswith("http") or (page.parent / link).exists(), link
-    for path in re.findall(r"\b((?:scripts|agent|tests|docs|examples/quickstart|examples/cvss_c)/[\w/.-]+\.(?:py|sh|md|svg|png))\b", text):
+    for path in re.findall(r"(?<![\w/])((?:scripts|agent|tests|docs|examples/quickstart|examples/cvss_c)/[\w/.-]+\.(?:py|sh|md|svg|png))\b", text):
         assert (ROOT / path).exists() or (page.parent / path).exists(), path
 
 
