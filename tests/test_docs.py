@@ -8,6 +8,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").glob("*/README.md"))]
 STREAMSPEECH = ROOT / "docs" / "streamspeech.md"
+FILE = re.compile(
+    r"(?<![\w/])((?:scripts|agent|tests|docs|examples/quickstart|examples/cvss_c)/[\w/.-]+\.(?:py|sh|md|svg|png))\b"
+)
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 
 
@@ -47,7 +50,7 @@ def test_links_and_commands_of_a_page_lead_somewhere(page):
     text = text_of(page)
     for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
         assert link.startswith("http") or (page.parent / link).exists(), link
-    for path in re.findall(r"(?<![\w/])((?:scripts|agent|tests|docs|examples/quickstart|examples/cvss_c)/[\w/.-]+\.(?:py|sh|md|svg|png))\b", text):
+    for path in FILE.findall(text):
         assert (ROOT / path).exists() or (page.parent / path).exists(), path
 
 
