@@ -34,6 +34,8 @@ from echostream_plugin.config import (  # noqa: E402
     TextDecoderConfig,
     UnitDecoderConfig,
 )
+from echostream_plugin.inference.optimize import optimize  # noqa: E402
+from echostream_plugin.modules.packed import can_pack  # noqa: E402
 from echostream_plugin.vocoder import VocoderConfig  # noqa: E402
 
 FULL = {
@@ -65,14 +67,18 @@ def measure(args, sizes: dict, threads: int) -> dict:
     machine = measure_machine(args.device, 8 if args.quick else 256)
     run = {"threads": threads, "machine": asdict(machine), "encoders": [], "sessions": [], "batches": []}
     encoder = replace(model.encoder, dropout=0.0, attention_dropout=0.0, activation_dropout=0.0)
-    for stream in tqdm(build_streams(encoder, args.device, args.quantize == "int8"), desc="encoders"):
+    for stream in tqdm(build_streams(encoder, args.device, args.quantize), desc="encoders"):
         steps = time_steps(stream, sizes["ages"], sizes["runs"], args.device)
         row = {"name": stream.name, "floor_ms": stream.floor(machine), "steps": steps, "offline": []}
-        if "recomputed" not in stream.name and "int8" not in stream.name:
+        if stream.trains:
             row["offline"] = time_offline(stream, sizes["offline"], sizes["offline_runs"], args.device)
         run["encoders"].append(row)
     vocoder = None if args.quick else VocoderConfig(num_embeddings=model.unit.vocab - 5)
     bundle = random_bundle(model, vocoder).to(args.device)
+    if args.device == "cpu" and can_pack():  # a bundle's weights are stored in half precision
+        optimize(bundle, "int8" if args.quantize == "int8" else "half")
+    else:
+        optimize(bundle)
     for seconds in tqdm(sizes["sessions"], desc="sessions"):
         run["sessions"].append(time_session(bundle, seconds))
     run["batches"] = time_batches(bundle, sizes["batches"], sizes["runs"], args.device)

@@ -1,5 +1,6 @@
 """The encoders that are compared, each as a stream of 320 ms segments and as an offline pass."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import torch
@@ -10,6 +11,7 @@ from echostream_plugin.config import ChunkConformerConfig, EncoderConfig
 from echostream_plugin.encoders.chunk_conformer import ChunkConformerEncoder
 from echostream_plugin.encoders.emformer import EmformerEncoder
 from echostream_plugin.modules.emformer import Emformer
+from echostream_plugin.modules.packed import can_pack, pack_linears
 
 SEGMENT_FRAMES = 8  # 320 ms
 FEATURES = 32  # feature frames of a segment
@@ -20,10 +22,11 @@ class Stream:
     """An encoder in the middle of a stream; `step` computes the next segment and changes nothing."""
 
     longest_seconds = float("inf")  # ages beyond are not measured: they would take minutes
+    trains = True  # its offline pass is measured
 
     def __init__(self, name: str, module: torch.nn.Module, channels: int, frames: int, device: str):
         self.name, self.module = name, module.eval().to(device)
-        self.segment = torch.randn(1, frames, channels, device=device)
+        self.segment = torch.randn(1, frames, channels).to(next(module.parameters()))
         self.state = None
 
     def advance(self):
@@ -38,8 +41,9 @@ class Stream:
         return self.state.nbytes
 
     def floor(self, machine: Machine) -> float:
-        """The least milliseconds of a segment, by weights and operations."""
-        return machine.floor_ms(weight_bytes(self.module), step_operations(self.module, SEGMENT_FRAMES))
+        """The least milliseconds of a segment, by weights and (where they are float32's) operations."""
+        operations = 0 if "int8" in self.name else step_operations(self.module, SEGMENT_FRAMES)
+        return machine.floor_ms(weight_bytes(self.module), operations)
 
     def offline_input(self, seconds: float) -> tuple[Tensor, Tensor]:
         """Frames [1, T, F] of an utterance and their number [1]."""
@@ -125,25 +129,53 @@ class IncrementalConformer(StatefulStream):
     longest_seconds = 60.0
 
 
-def build_streams(config: EncoderConfig, device: str, quantize: bool) -> list:
-    """The rows of the comparison; `config` is EchoStream's, the others take their sizes from it."""
+def build_streams(config: EncoderConfig, device: str, quantize: str = "none") -> list:
+    """The rows of the comparison; `config` is EchoStream's, the others take their sizes from it. quantize: 'int8' adds
+    a row."""
     bins, dim = config.input_dim, config.dim
-    encoder = EmformerEncoder(config)
-    plain = replace(config, conv_kernel=0, rotary=False)
+    encoder = EmformerEncoder(config).eval()
+    layers = Emformer(replace(config, conv_kernel=0, rotary=False)).eval()
     conformer = ChunkConformerConfig(segment_frames=SEGMENT_FRAMES)
     if config.layers < 4:  # a quick run
         conformer = replace(conformer, layers=2, dim=64, ffn_dim=64, conv_channels=32)
-    streams = [
-        StatefulStream("EchoStream encoder", encoder, bins, FEATURES, device),
-        EmformerStack("EchoStream layers, torchaudio's form", Emformer(plain), dim, SEGMENT_FRAMES, device),
+    streams = []
+    for form in forms(device, quantize):
+        streams.append(StatefulStream(f"EchoStream encoder, {form}", _in_form(encoder, form), bins, FEATURES, device))
+    for form in forms(device):
+        name = f"EchoStream layers in torchaudio's form, {form}"
+        streams.append(EmformerStack(name, _in_form(layers, form), dim, SEGMENT_FRAMES, device))
+    streams += [
         TorchaudioStream(config, device),
         IncrementalConformer("StreamSpeech, incremental", ChunkConformerEncoder(conformer), bins, FEATURES, device),
         RecomputingStream("StreamSpeech, recomputed", ChunkConformerEncoder(conformer), bins, FEATURES, device),
     ]
-    if quantize:
-        small = torch.ao.quantization.quantize_dynamic(encoder.eval(), {torch.nn.Linear}, dtype=torch.qint8)
-        streams.insert(1, StatefulStream("EchoStream encoder, int8", small, bins, FEATURES, device))
+    for stream in streams:
+        stream.trains = "recomputed" not in stream.name and "recorded" not in stream.name
     return streams
+
+
+# how a row is kept: as training has it, or as sessions use it (`inference.optimize`)
+FORMS = {
+    "float32": lambda module: module,
+    "recorded": lambda module: module,
+    "half-precision weights, recorded": lambda module: pack_linears(module, "half"),
+    "int8 weights, recorded": lambda module: pack_linears(module, "int8"),
+    "bfloat16, recorded": lambda module: module.bfloat16(),
+}
+
+
+def forms(device: str, quantize: str = "none") -> list:
+    """Keys of FORMS that make sense on a device."""
+    if device != "cpu" or not can_pack():
+        return ["float32", "recorded", "bfloat16, recorded"]
+    return ["float32", "half-precision weights, recorded", *["int8 weights, recorded"] * (quantize == "int8")]
+
+
+def _in_form(module: torch.nn.Module, form: str) -> torch.nn.Module:
+    module = FORMS[form](deepcopy(module))
+    if "recorded" in form:
+        module.record_steps()
+    return module
 
 
 @torch.inference_mode()

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from echostream_plugin.modules.packed import PackedLinear
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -99,4 +101,10 @@ def step_operations(module: torch.nn.Module, frames: int) -> float:
 
 
 def weight_bytes(module: torch.nn.Module) -> int:
-    return sum(parameter.nbytes for parameter in module.parameters())
+    """Bytes of the weights as a step reads them: packed ones are smaller than what they were packed from."""
+    packed = {id(layer.weight): layer for layer in module.modules() if isinstance(layer, PackedLinear)}
+    sizes = {"half": 2, "int8": 1}
+    return sum(
+        parameter.numel() * sizes[packed[id(parameter)].packing] if id(parameter) in packed else parameter.nbytes
+        for parameter in module.parameters()
+    )

@@ -45,7 +45,57 @@ def markdown(results: dict) -> str:
             f"{limits['operations_per_second'] / 1e9:.0f} GFLOP/s (both measured in this run).\n"
         )
         parts += [f"### {title}\n\n{text}" for title, text in _tables(run)]
+        rows = [[name, f"{value:.2f}", wanted] for name, value, wanted in ratios(run)]
+        parts.append(f"### Ratios\n\n{table(['ratio', 'measured', 'aim'], rows)}")
     return "\n".join(parts)
+
+
+def ratios(run: dict) -> list:
+    """(name, value, aim) of what this project promises, as far as the run measured it."""
+    steps = {stream["name"]: {row["age_s"]: row for row in stream["steps"]} for stream in run["encoders"]}
+    offline = {stream["name"]: {row["seconds"]: row for row in stream["offline"]} for stream in run["encoders"]}
+    floors = {stream["name"]: stream["floor_ms"] for stream in run["encoders"]}
+    sessions = {row["seconds"]: row for row in run["sessions"]}
+    found = []
+
+    def add(name, over, under, aim):
+        if over is not None and under:
+            found.append((name, over / under, aim))
+
+    def step(name, age):
+        row = steps.get(name, {}).get(age)
+        return row and row["ms"].median
+
+    peer, recomputed = "torchaudio Emformer.infer", "StreamSpeech, recomputed"
+    for name in (name for name in steps if name.startswith("EchoStream")):
+        add(f"step at 30 s: {name} / {peer}", step(name, 30), step(peer, 30), "0.5 or less")
+        add(f"step at 30 s: {name} / its floor", step(name, 30), floors[name], "1.5 or less")
+        add(f"step at 30 min / at 5 s: {name}", step(name, 1800), step(name, 5), "1.05 or less")
+        add(f"step at 30 s: {recomputed} / {name}", step(recomputed, 30), step(name, 30), "80 or more")
+        if "int8" in name:
+            add(
+                f"step at 30 s: {name} / float32",
+                step(name, 30),
+                step("EchoStream encoder, float32", 30),
+                "0.6 or less",
+            )
+    for name, rows in offline.items():
+        if name.startswith("EchoStream") and rows:
+            for work in ("forward", "forward+backward"):
+                if {60, 120} <= rows.keys():
+                    add(f"{work}: 120 s / 60 s: {name}", rows[120][work].median, rows[60][work].median, "2.2 or less")
+                for seconds in rows:
+                    key = f"{work} peak_bytes"
+                    add(
+                        f"memory of {work} at {seconds} s: {name} / {peer}",
+                        rows[seconds][key],
+                        offline[peer][seconds][key],
+                        "below 1",
+                    )
+    if {30, 300} <= sessions.keys():
+        add("real-time factor of a session of 30 s", sessions[30]["rtf"], 1, "below 0.2")
+        add("real-time factor: 300 s / 30 s", sessions[300]["rtf"], sessions[30]["rtf"], "1, flat")
+    return found
 
 
 def _tables(run: dict) -> list:
@@ -70,9 +120,9 @@ def _tables(run: dict) -> list:
             tables.append((f"Offline {name}, ms and peak memory", table(["", *map(age_name, lengths)], rows)))
     if run["sessions"]:
         stages = list(run["sessions"][0]["stages_rtf"])
-        head = ["session of", "real-time factor", "push ms", "95 %", "worst", *stages]
+        head = ["session of", "speech out", "real-time factor", "push ms", "95 %", "worst", *stages]
         rows = [
-            [age_name(row["seconds"]), f"{row['rtf']:.3f}", cell(row["push_ms"])]
+            [age_name(row["seconds"]), f"{row['spoken_seconds']:.0f} s", f"{row['rtf']:.3f}", cell(row["push_ms"])]
             + [f"{row[name]:.1f}" for name in ("push_p95_ms", "push_worst_ms")]
             + [f"{row['stages_rtf'][stage]:.4f}" for stage in stages]
             for row in run["sessions"]

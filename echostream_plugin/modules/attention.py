@@ -70,7 +70,7 @@ class StepWindow:
 
     def pasts(self, past: Tensor, heads: int) -> list:
         """The windows of all layers from [B, n, M + L, 2D], with room for the step's own frames."""
-        key, value = past.unflatten(-1, (2, heads, past.size(-1) // (2 * heads))).unbind(-3)
+        key, value = past.unflatten(-1, (2, heads, -1)).unbind(-3)
         if self.past:
             key = rotate_whole(key, self.past)
         room = (0, 0, 0, 0, 0, self.width)
@@ -227,7 +227,7 @@ class EmformerAttention(nn.Module):
         memory: [B, 1, D] or None; past: this layer's window, its last W places still empty.
         Returns outputs [B, W, D], memory for the layer above [B, 1, D] or None, and the projected keys and values of
         x and of `memory` [B, W (+ 1), 2D], not rotated."""
-        width, count = x.size(1), window.frames
+        width, count = window.width, window.frames
         projected = self.key_value(x if memory is None else torch.cat([x, memory], dim=1))
         query = self._heads(self.query(x), 1).squeeze(-3)
         attends = memory is not None and self.memory_kind == "attention"
@@ -236,12 +236,11 @@ class EmformerAttention(nn.Module):
         key, value = self._heads(projected[:, :width], 2).unbind(-3)
         if window.own:
             query, key = rotate_whole(query, window.own), rotate_whole(key, window.own)
-        first = past.keys.size(1) - width
-        past.keys[:, first:] = key
-        past.values[:, first:] = value
+        past.keys[:, -width:] = key
+        past.values[:, -width:] = value
         if attends:
             query = torch.cat([query, summary], dim=1)
-        mask = None if window.mask is None else window.mask[:, :, : query.size(1)]
+        mask = None if window.mask is None else window.mask[:, :, : width + int(attends)]
         heads = (part.transpose(1, 2) for part in (query, past.keys, past.values))
         out = F.scaled_dot_product_attention(*heads, attn_mask=mask)
         out = self.output(out.transpose(1, 2).flatten(2))
@@ -290,7 +289,7 @@ class EmformerAttention(nn.Module):
 
     def _heads(self, x: Tensor, parts: int) -> Tensor:
         """[..., parts * D] to [..., parts, H, D / H]."""
-        return x.unflatten(-1, (parts, self.heads, x.size(-1) // (parts * self.heads)))
+        return x.unflatten(-1, (parts, self.heads, -1))
 
     def _written(self, memory: Tensor) -> Tensor:
         return torch.tanh(memory) if self.tanh_on_memory else memory.clamp(-10, 10)

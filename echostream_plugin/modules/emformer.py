@@ -189,19 +189,18 @@ class Emformer(nn.Module):
     def _step(self, x: Tensor, count: int, state: EmformerState):
         """`_run` for one segment in fewer operations. x: [B, count + up to R, D], all of it valid; returns
         [B, count, D] and what `_run` returns with it."""
-        sizes = count, state.segment_frames or count
+        left_frames, memory_size = state.left_context.size(2), state.memory.size(2)
+        shape = WindowShape(1, state.segment_frames or count, left_frames, x.size(1) - count, memory_size)
         step = self._recorder or self._one_segment
-        out, *kept = step(sizes, x, state.past_segments, state.left_context, state.memory, state.convolution)
+        out, *kept = step((count, shape), x, state.past_segments, state.left_context, state.memory, state.convolution)
         return out, tuple(kept)
 
     def _one_segment(self, sizes, x, past_segments, left_context, memory, convolution) -> tuple[Tensor, ...]:
-        """The past of all layers is prepared at once. sizes: the segment's frames, and those of a whole one."""
-        count, segment_frames = sizes
-        left_frames, memory_size = left_context.size(2), memory.size(2)
-        shape = WindowShape(1, segment_frames, left_frames, x.size(1) - count, memory_size)
+        """The past of all layers is prepared at once. sizes: the segment's frames and the shape of its window."""
+        count, shape = sizes
         window = shape.step_window(past_segments, count, self._rotary_dim, x.dtype)
         pasts = window.pasts(torch.cat([memory, left_context], dim=2), self.config.heads)
-        written = x[:, :count].mean(1, keepdim=True) if memory_size else None
+        written = x[:, :count].mean(1, keepdim=True) if shape.memory_size else None
         projected, gated = [], []
         for layer, past, inputs in zip(self.layers, pasts, convolution.unbind(1), strict=True):
             x, written, keys_values, depthwise = layer.step(x, written, past, inputs, window)
@@ -210,8 +209,8 @@ class Emformer(nn.Module):
 
         projected = torch.stack(projected, dim=1)  # [B, n, W (+ 1), 2D]
         left_context = _newest(left_context, projected[:, :, :count])
-        if memory_size:
-            memory = _newest(memory, projected[:, :, x.size(1) :])
+        if shape.memory_size:
+            memory = _newest(memory, projected[:, :, window.width :])
         if self.config.conv_kernel > 1:
             convolution = _newest(convolution, torch.stack(gated, dim=1)[:, :, :count])
         return x[:, :count], left_context, memory, convolution

@@ -86,3 +86,13 @@ def test_recorded_streams_stack_and_do_not_touch_each_other():
             alone = [one.clone() for one in state.unstack()]
             outs += [out, recorded.finish(state)]
     assert torch.allclose(torch.cat(outs, dim=1), wanted, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_recorded_steps_on_a_gpu_equal_the_steps_themselves():
+    plain, recorded = (encoder.cuda() for encoder in encoders("whole"))
+    features = torch.randn(2, 12 * 32, 80).cuda()
+    with torch.inference_mode():
+        wanted = stream(plain, features, [32] * 12, 8)
+        assert torch.allclose(stream(recorded, features, [32] * 12, 8), wanted, atol=1e-4)
+    assert recorded.emformer._recorder.recorded > 0

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from echostream_plugin.benchmark.encoders import forms
 from echostream_plugin.benchmark.measure import Machine, Spread, peak_bytes
+from echostream_plugin.benchmark.report import ratios
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,8 +27,10 @@ def test_a_quick_run_writes_table_json_and_plot(script, tmp_path, capsys):
     results = json.loads((tmp_path / "benchmark.json").read_text())
     (run,) = results["runs"]
     rows = {row["name"]: row for row in run["encoders"]}
-    assert len(rows) == 5 and all(step["ms"]["median"] > 0 for row in rows.values() for step in row["steps"])
-    ours = rows["EchoStream encoder"]["steps"]
+    assert len(rows) == len(forms("cpu")) * 2 + 3 and all(
+        step["ms"]["median"] > 0 for row in rows.values() for step in row["steps"]
+    )
+    ours = rows["EchoStream encoder, float32"]["steps"]
     assert ours[0]["state_bytes"] == ours[-1]["state_bytes"] > 0
     assert run["sessions"][0]["rtf"] > 0 and set(run["sessions"][0]["stages_rtf"]) > {"encoder", "MT"}
     assert [row["sessions"] for row in run["batches"]] == [1, 2]
@@ -53,3 +57,16 @@ def test_peak_memory_sees_what_was_freed():
 
 def test_a_spread_of_few_runs_has_extremes():
     assert Spread.of([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0, 3)
+
+
+def test_ratios_name_what_was_measured():
+    def encoder(name, ms):
+        steps = [{"age_s": age, "ms": Spread(ms, ms, ms, 3)} for age in (5, 30)]
+        return {"name": name, "steps": steps, "offline": [], "floor_ms": 2.0}
+
+    run = {"encoders": [encoder("EchoStream encoder, float32", 4.0), encoder("torchaudio Emformer.infer", 10.0)]}
+    found = {name: value for name, value, _ in ratios(run | {"sessions": []})}
+    assert found == {
+        "step at 30 s: EchoStream encoder, float32 / torchaudio Emformer.infer": 0.4,
+        "step at 30 s: EchoStream encoder, float32 / its floor": 2.0,
+    }
