@@ -30,6 +30,7 @@ from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.dictionary import SPECIALS
 from echostream_plugin.inference.events import Speech
 from echostream_plugin.inference.features import features_of, to_mono
+from echostream_plugin.inference.optimize import optimize
 from echostream_plugin.inference.resample import StreamingResampler
 from echostream_plugin.inference.session import SessionOptions, TranslationSession
 from echostream_plugin.modules.streaming import StreamState
@@ -122,7 +123,7 @@ def build_systems(echostream: ModelConfig, streamspeech: ModelConfig, vocoder: V
     for bundle in bundles:
         bundle.model.load_state_dict(shared, strict=False)
         bundle.vocoder.load_state_dict(first.vocoder.state_dict())
-    bundles = [_suited(bundle, samples) for bundle in bundles]
+    bundles = [optimize(_suited(bundle, samples), "none") for bundle in bundles]
     bundles[2].model.encoder = RecomputedEncoder(bundles[2].model.encoder, PUSH_MS // 40).eval()
     names = ("EchoStream", "StreamSpeech, incremental", "StreamSpeech, recomputed")
     decodings = ("incremental", "incremental", "recompute")
