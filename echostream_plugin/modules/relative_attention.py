@@ -34,14 +34,21 @@ class RelativeAttention(nn.Module):
         `relative_positions(S - n, n, C)`; visible: bool, broadcastable to [B, heads, n, S]. Returns [B, n, C]."""
         queries = self._split(self.linear_q(x))
         content, place = (queries + bias.to(queries.dtype).unsqueeze(1) for bias in (self.pos_bias_u, self.pos_bias_v))
-        offsets = self._split(self.linear_pos(positions.to(x.dtype).unsqueeze(0)))
-        by_distance = place @ offsets.transpose(2, 3) / math.sqrt(queries.size(-1))
+        by_distance = self._by_distance(place, positions.to(x.dtype)) / math.sqrt(queries.size(-1))
         bias = from_distances(by_distance, keys.size(2))
         if visible is not None:
             bias = bias.masked_fill(~visible, -torch.inf)
         dropout = self.dropout if self.training else 0.0
         out = F.scaled_dot_product_attention(content, keys, values, attn_mask=bias, dropout_p=dropout)
         return self.linear_out(out.transpose(1, 2).flatten(2))
+
+    def _by_distance(self, place: Tensor, positions: Tensor) -> Tensor:
+        """place: [B, heads, n, head_dim] queries; positions: [P, C]; their products with the projected positions,
+        [B, heads, n, P]. In a step n is small and P long: then W goes to the queries, not to all positions."""
+        if place.size(2) * self.heads < positions.size(1):
+            weight = self.linear_pos.weight.unflatten(0, (self.heads, -1))
+            return place @ weight @ positions.t()
+        return place @ self._split(self.linear_pos(positions.unsqueeze(0))).transpose(2, 3)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
