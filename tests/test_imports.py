@@ -20,7 +20,9 @@ ALLOWED = {
     "evaluation": METHOD | {"inference"},
     "fairseq_ext": METHOD | {"inference", "data"},
     "benchmark": METHOD | {"inference"},
-    "cli": METHOD | {"inference"},
+    "cli": METHOD | {"inference", "cli_options", "cli_speak"},
+    "cli_options": METHOD | {"inference"},
+    "cli_speak": METHOD | {"inference", "cli_options"},
     "__init__": {"fairseq_ext"},
 }
 

@@ -2,17 +2,14 @@
 
 import csv
 import os
-import re
 from pathlib import Path
 
 from echostream_plugin.data import DataError
+from echostream_plugin.inference.words import normalise
+
+__all__ = ["MANIFEST_COLUMNS", "keyed_lines", "normalise", "read_table", "write_lines", "write_table", "write_text"]
 
 MANIFEST_COLUMNS = ("id", "src_audio", "src_n_frames", "src_text", "tgt_text", "tgt_audio", "tgt_n_frames")
-
-
-def normalise(text: str) -> str:
-    """What the model reads and writes: lower case, no punctuation (StreamSpeech's rule), one space between words."""
-    return " ".join(re.sub(r"[^\w\s]", "", text.lower()).split())
 
 
 def write_text(path, text: str) -> None:

@@ -50,6 +50,7 @@ class Bundle:
     card: dict = dataclasses.field(default_factory=dict)
     session: dict = dataclasses.field(default_factory=dict)  # `SessionOptions` of the model by name
     quantize: str = "none"  # what `inference.optimize` did to the weights
+    target_spm: Path | None = None  # SentencePiece model that makes target pieces, where there is one
 
     def __post_init__(self):
         self.model.eval()
@@ -174,7 +175,10 @@ def load_bundle(folder, device="cpu") -> Bundle:
     model = S2STModel(config)
     _load_parameters(model, folder / "model.safetensors")
     session = description.get("session", {})
-    return Bundle(model, config, source, target, mean, std, vocoder, card, session).to(device)
+    bundle = Bundle(model, config, source, target, mean, std, vocoder, card, session).to(device)
+    spm = folder / "target.spm.model"
+    bundle.target_spm = spm if spm.is_file() else None
+    return bundle
 
 
 def read_gcmvn(path) -> tuple[np.ndarray, np.ndarray]:

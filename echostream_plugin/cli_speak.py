@@ -1,0 +1,172 @@
+"""`echostream speak "where is the station" -o out.wav`: text of the target language in, speech out."""
+
+import argparse
+import codecs
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import soundfile
+from tqdm import tqdm
+
+from echostream_plugin.cli_options import DEFAULT_BUNDLE, add_option_flags, add_quantize_flag, options_of
+from echostream_plugin.inference.audio import read_audio
+from echostream_plugin.inference.bundle import load_bundle
+from echostream_plugin.inference.errors import InputError
+from echostream_plugin.inference.events import Speech
+from echostream_plugin.inference.optimize import optimize
+from echostream_plugin.inference.speak import (
+    SpeakOptions,
+    SpokenSentence,
+    TextSpeaker,
+    UnknownWord,
+    source_frames,
+    speak_options,
+)
+
+BLOCK_BYTES = 256  # of text at a time: what is spoken is written before the next block is read
+
+
+def add_speak_command(commands):
+    """commands: what `add_subparsers` gave."""
+    speak = commands.add_parser(
+        "speak",
+        help="speak a text of the target language with the model's voice",
+        description="Text to speech by the translation model: its MT decoder is made to say the text, the rest is as "
+        "in translation. The model can say the words of its target dictionary; a word that it has no pieces for is "
+        "left out, with a warning. With '-' the words of the standard input are spoken as they come, into one file. "
+        "Case and punctuation are not spoken, but . ? ! end a sentence.",
+    )
+    speak.add_argument("text", nargs="*", help="the text, or '-' for the standard input")
+    speak.add_argument("--text-file", type=Path, metavar="FILE", help="the text (UTF-8), of any length")
+    speak.add_argument("-o", "--output", type=Path, required=True, metavar="WAV", help="speech (wav, flac or ogg)")
+    speak.add_argument("--times", type=Path, metavar="JSON", help="write when each word is spoken, as json lines")
+    speak.add_argument(
+        "--source", type=Path, metavar="WAV", help="a recording that the text translates; words come out clearer"
+    )
+    speak.add_argument("--bundle", type=Path, default=DEFAULT_BUNDLE, help=f"model (default: {DEFAULT_BUNDLE})")
+    speak.add_argument("--device", default="cpu", help="torch device (default: cpu)")
+    add_quantize_flag(speak)
+    speak.add_argument("--quiet", action="store_true", help="do not show the sentences")
+    add_option_flags(speak, SpeakOptions)
+    speak.set_defaults(run=speak_text)
+
+
+def speak_text(args: argparse.Namespace) -> int:
+    """Run the command; returns its exit status."""
+    blocks, total = text_blocks(args.text, args.text_file)
+    check_outputs(args.output, args.times)
+    recording = read_audio(args.source) if args.source is not None else None
+    bundle = optimize(load_bundle(args.bundle, args.device), args.quantize)
+    source = None if recording is None else source_frames(bundle, *recording)
+    speaker = TextSpeaker(bundle, speak_options(bundle, **options_of(args, SpeakOptions)), source)
+    began = time.perf_counter()
+    with SpeechWriter(args.output, args.times, bundle.vocoder.config.sampling_rate) as writer:
+        with tqdm(total=total, desc="speaking", unit="B", leave=False, disable=total is None) as bar:
+            for block in blocks:
+                for event in speaker.push(block):
+                    take(event, writer, args.quiet)
+                bar.update(len(block.encode()))
+        for event in speaker.finish():
+            take(event, writer, args.quiet)
+    if not writer.words:
+        raise InputError("there is no word in the text that the model can speak")
+    spent = time.perf_counter() - began
+    print(f"{args.output}: {writer.words} words, {writer.seconds:.1f} s of speech in {spent:.1f} s")
+    return 0
+
+
+def take(event, writer: "SpeechWriter", quiet: bool):
+    """Write an event of the speaker, and tell the user of it."""
+    if isinstance(event, UnknownWord):
+        spelled = "only single letters of it are in the model's dictionary; it may not be able to say it"
+        reason = spelled if event.spelled else "not in the model's dictionary, left out"
+        tqdm.write(f"echostream: warning: '{event.word}': {reason}", file=sys.stderr)
+    elif isinstance(event, Speech):
+        writer.add_speech(event)
+    elif isinstance(event, SpokenSentence):
+        writer.add_sentence(event)
+        if not quiet:
+            tqdm.write(f"{event.words[0].start_ms / 1000:7.2f} s  {event.text}")
+
+
+class SpeechWriter:
+    """One sound file of everything spoken, and the times of its words; neither is touched before there is speech. Use
+    as a context manager."""
+
+    def __init__(self, path: Path, times: Path | None, sample_rate: int):
+        self.path, self.times, self.sample_rate = path, times, sample_rate
+        self.words = self.samples = 0
+        self._audio = self._times = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        for file in (self._audio, self._times):
+            if file is not None:
+                file.close()
+
+    @property
+    def seconds(self) -> float:
+        """Speech so far."""
+        return self.samples / self.sample_rate
+
+    def add_speech(self, event: Speech):
+        if self._audio is None:
+            self._audio = soundfile.SoundFile(self.path, "w", self.sample_rate, channels=1)
+        self._audio.write(event.samples)
+        self.samples += len(event.samples)
+
+    def add_sentence(self, event: SpokenSentence):
+        self.words += len(event.words)
+        if self.times is None:
+            return
+        if self._times is None:
+            self._times = open(self.times, "w", encoding="utf-8")
+        for word in event.words:
+            record = {"word": word.word, "start_ms": round(word.start_ms, 3), "end_ms": round(word.end_ms, 3)}
+            self._times.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self._times.flush()
+
+
+def text_blocks(words: list[str], text_file: Path | None) -> tuple[Iterator[str], int | None]:
+    """The text in blocks, cut anywhere, and its size in bytes, None where it is still being written."""
+    if bool(words) == (text_file is not None):
+        raise InputError("give the text, or '-' for the standard input, or --text-file")
+    if text_file is not None:
+        if not text_file.is_file():
+            raise InputError(f"{text_file}: no such text file")
+        return file_blocks(text_file), text_file.stat().st_size
+    if words == ["-"]:
+        return decoded(iter(lambda: sys.stdin.buffer.read1(BLOCK_BYTES), b""), "standard input"), None
+    text = " ".join(words).encode()
+    blocks = (text[start : start + BLOCK_BYTES] for start in range(0, len(text), BLOCK_BYTES))
+    return decoded(blocks, "the text"), len(text)
+
+
+def file_blocks(path: Path) -> Iterator[str]:
+    with open(path, "rb") as file:
+        yield from decoded(iter(lambda: file.read(BLOCK_BYTES), b""), str(path))
+
+
+def decoded(blocks: Iterator[bytes], name: str) -> Iterator[str]:
+    """UTF-8 text of blocks that may end inside a character. Raises InputError that names what it was read from."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    try:
+        for block in blocks:
+            yield decoder.decode(block)
+        yield decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name}: not UTF-8 text ({error.reason})") from error
+
+
+def check_outputs(audio: Path, times: Path | None):
+    """Raise InputError where the files cannot be written, before anything is computed."""
+    if audio.suffix[1:].upper() not in soundfile.available_formats():
+        raise InputError(f"{audio}: '{audio.suffix}' is no kind of sound file that can be written; use .wav")
+    for path in (audio, times):
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise InputError(f"{path}: a folder" if path.is_dir() else f"{path}: no such folder as {path.parent}")

@@ -1,0 +1,99 @@
+"""Target text as it is typed: complete words and sentence ends, and the dictionary's pieces of a word."""
+
+import re
+
+from echostream_plugin.inference.dictionary import SPECIALS, UNK, WORD_START, Dictionary
+from echostream_plugin.inference.errors import BundleError
+
+LONGEST_WORD = 50  # characters; what is longer is no word, and is not kept
+SENTENCE_END = None
+_CLOSING = "\"'”’»)]}"
+
+
+def normalise(text: str) -> str:
+    """What the model reads and writes: lower case, no punctuation (StreamSpeech's rule), one space between words."""
+    return " ".join(re.sub(r"[^\w\s]", "", text.lower()).split())
+
+
+def ends_sentence(word: str) -> bool:
+    """Does a word as it is written end with a full stop, a question or an exclamation mark?"""
+    return word.rstrip(_CLOSING).endswith((".", "?", "!", "…"))
+
+
+def ends_clause(word: str) -> bool:
+    """Does a word as it is written end with a comma, semicolon, colon or dash?"""
+    return word.rstrip(_CLOSING).endswith((",", ";", ":", "–", "—"))
+
+
+class WordReader:
+    """Cuts growing text into words. A word is complete when white space follows it, so what comes out does not depend
+    on how the text was cut into pushes."""
+
+    def __init__(self, lines: bool = False):
+        """lines: every line is a sentence; else only an empty line ends one that has no full stop."""
+        self._newlines_of_end = 1 if lines else 2
+        self._word = ""
+        self._newlines = 0
+
+    def push(self, text: str) -> list:
+        """The words of the text that are now complete, as written, each sentence followed by SENTENCE_END."""
+        found = []
+        for run in re.findall(r"\s+|\S+", text):
+            if not run.isspace():
+                self._newlines = 0
+                self._word = (self._word + run[: LONGEST_WORD + 1])[: LONGEST_WORD + 1]
+                continue
+            found += self.finish()
+            before, self._newlines = self._newlines, self._newlines + run.count("\n")
+            if before < self._newlines_of_end <= self._newlines:
+                found.append(SENTENCE_END)
+        return found
+
+    def finish(self) -> list:
+        """The word that waited for what follows it."""
+        word, self._word = self._word, ""
+        if not word:
+            return []
+        return [word, SENTENCE_END] if ends_sentence(word) else [word]
+
+
+class Pieces:
+    """The pieces of the target dictionary that make a word: by the SentencePiece model that made the dictionary, else
+    the fewest pieces that do."""
+
+    def __init__(self, dictionary: Dictionary, model=None):
+        """model: path of a SentencePiece model."""
+        self._index = {symbol: index for index, symbol in enumerate(dictionary.symbols) if index >= len(SPECIALS)}
+        self._longest = max(map(len, self._index), default=1)
+        self._processor = None
+        if model is not None:
+            import sentencepiece  # here, so that translating does not need it
+
+            try:
+                self._processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
+            except (OSError, RuntimeError) as error:
+                raise BundleError(f"{model}: not a readable SentencePiece model ({error})") from error
+
+    def encode(self, word: str) -> list[int]:
+        """word: normalised, without spaces. Its tokens; <unk> where the dictionary has no piece."""
+        if self._processor is None:
+            return self._fewest(WORD_START + word)
+        return [self._index.get(piece, UNK) for piece in self._processor.encode(word, out_type=str)]
+
+    def spells(self, tokens: list[int], word: str) -> bool:
+        """Is a word of several characters put together from single ones?"""
+        return len(word) > 2 and len(tokens) >= len(word)
+
+    def _fewest(self, text: str) -> list[int]:
+        """The shortest sequence of pieces that is `text`, of equally short ones that with the longest first pieces; a
+        character without a piece is <unk>, which is taken only where nothing else serves."""
+        best = [(0, [])]  # for each suffix of text, the shortest first: (cost, tokens)
+        for start in reversed(range(len(text))):
+            choices = [(best[-1][0] + len(text) + 1, [UNK, *best[-1][1]])]
+            for length in range(min(self._longest, len(text) - start), 0, -1):
+                token = self._index.get(text[start : start + length])
+                if token is not None:
+                    cost, rest = best[len(text) - start - length]
+                    choices.append((cost + 1, [token, *rest]))
+            best.append(min(choices, key=lambda choice: choice[0]))
+        return best[-1][1]
