@@ -1,13 +1,15 @@
 """A checkpoint of fairseq-train, with its data folder, as a `Bundle` for the inference core."""
 
+import zipfile
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.fairseq_ext.task import SpeechToSpeechCTCTask
+from echostream_plugin.fairseq_ext.unpickling import check_parameters, load_trusted
 from echostream_plugin.inference.bundle import Bundle, save_bundle
 from echostream_plugin.inference.dictionary import Dictionary
 from echostream_plugin.vocoder import load_public_checkpoint, load_vocoder
@@ -58,41 +60,45 @@ def export_bundle(folder, model_path, data_bin=None, vocoder=None, card=None, se
 
 
 def read_checkpoint(model_path) -> tuple[Namespace, dict]:
-    """The training options and the (averaged) parameters of one or several checkpoints."""
+    """Training options and (averaged) parameters of one or several checkpoints of fairseq-train or StreamSpeech;
+    what is read of them is written in `unpickling.TRUSTED`."""
     states, args = [], None
     for path in str(model_path).split(","):
-        if not Path(path).is_file():
-            raise ConfigError(f"{path}: no such checkpoint")
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        if path.endswith(".safetensors"):
+            raise ConfigError(f"{path}: parameters without options; give the bundle that it lies in, its folder")
+        checkpoint = load_trusted(path, mmap=zipfile.is_zipfile(path) or None)
         if not isinstance(checkpoint, dict) or "model" not in checkpoint:
             raise ConfigError(f"{path}: not a checkpoint of fairseq-train")
+        check_parameters(checkpoint["model"], path)
         states.append(checkpoint["model"])
-        args = checkpoint.get("args") or checkpoint["cfg"]["model"]
+        args = _options(checkpoint, path)
     names = states[0].keys()
     if any(state.keys() != names for state in states):
         raise ConfigError(f"{model_path}: checkpoints of different models cannot be averaged")
     return args, {name: sum(state[name].float() for state in states) / len(states) for name in names}
 
 
+def _options(checkpoint: dict, where) -> Namespace:
+    """The training options, of a checkpoint of before (`args`) or since fairseq 0.10.1 (`cfg`)."""
+    options = checkpoint.get("args")
+    if options is None:
+        cfg = checkpoint.get("cfg")
+        options = cfg.get("model") if isinstance(cfg, Mapping) else None
+    if isinstance(options, Mapping):
+        options = Namespace(**options)
+    if not isinstance(options, Namespace):
+        raise ConfigError(
+            f"{where}: holds no training options ('args', or 'model' in 'cfg'); was it made by fairseq-train?"
+        )
+    return options
+
+
 def load_parameters(model, state: dict, where) -> None:
     """Load a state dict; raises ConfigError that names what is missing, unknown or of another shape."""
-    state = dict(state)
-    model.upgrade_state_dict(state)
-    wanted = model.state_dict()
-    problems = [f"missing {name}" for name in wanted if name not in state]
-    problems += [f"unknown {name}" for name in state if name not in wanted]
-    problems += [
-        f"{name} has shape {list(state[name].shape)}, the options give {list(wanted[name].shape)}"
-        for name in state
-        if name in wanted and state[name].shape != wanted[name].shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
-        raise ConfigError(
-            f"{where}: does not fit its options and dictionaries: {'; '.join(problems[:4])}{more}. "
-            "Was it trained with these dictionaries?"
-        )
-    model.load_state_dict(state)
+    try:
+        model.load_state_dict(dict(state))
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def _task_and_model(model_path, **options):

@@ -57,12 +57,36 @@ class EchoStreamModel(S2STModel, S2STransformerMultitaskModelBase):
         start_warm(model, args, dictionaries)
         return model
 
+    def load_state_dict(self, state_dict, strict=True, model_cfg=None, args=None):
+        """Called by fairseq too; raises ConfigError that names what is missing, unknown or of another shape."""
+        self.upgrade_state_dict(state_dict)
+        problems = _misfits(self.state_dict(), state_dict) if strict else []
+        if problems:
+            more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
+            raise ConfigError(
+                f"the checkpoint does not fit its options and dictionaries: {'; '.join(problems[:4])}{more}. "
+                "Was it trained with these dictionaries?"
+            )
+        return super().load_state_dict(state_dict, strict, model_cfg, args)
+
     def max_positions(self):
         """(mel frames of 10 ms, units) that a sample may have."""
         return self._max_positions
 
     def max_decoder_positions(self):
         return self._max_positions[1]
+
+
+def _misfits(wanted: dict, given: dict) -> list[str]:
+    """How two state dicts differ, in words."""
+    problems = [f"missing {name}" for name in wanted if name not in given]
+    problems += [f"unknown {name}" for name in given if name not in wanted]
+    problems += [
+        f"{name} has shape {list(given[name].shape)}, the options give {list(wanted[name].shape)}"
+        for name in given
+        if name in wanted and given[name].shape != wanted[name].shape
+    ]
+    return problems
 
 
 @register_model("streamspeech")
