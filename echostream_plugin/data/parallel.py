@@ -1,20 +1,155 @@
-"""Work over a corpus in several processes, in order, under a progress bar."""
+"""Work over a corpus: in several processes or on a Ray cluster, in order, under a progress bar; and its shards."""
 
+import argparse
 import multiprocessing
 import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from echostream_plugin.data import DataError
+
+BATCH = 8  # items that a process gets at a time
+_SOURCE_ROOT = Path(__file__).resolve().parents[2]
 
 
-def ordered(function, items, jobs: int, label: str, initializer=None, arguments=()):
-    """Yield function(item) in the order of the items; `jobs` processes, or this one alone."""
-    from tqdm import tqdm
+@dataclass(frozen=True)
+class Shard:
+    """Part `number` of `count`, from 1: every count-th item, so that the parts take about equally long."""
 
-    items = list(items)
-    bar = {"total": len(items), "desc": label, "unit": "utt", "disable": not items, "mininterval": 1.0}
-    if jobs <= 1 or len(items) < 2:
-        if items and initializer is not None:
+    number: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """The shard that `--shard I/N` names."""
+        number, slash, count = text.partition("/")
+        if not (slash and number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+            raise argparse.ArgumentTypeError(f"'{text}' is no shard; write I/N with I from 1 to N, such as 1/4")
+        return cls(int(number), int(count))
+
+    def take(self, items: list) -> list:
+        return items[self.number - 1 :: self.count]
+
+    def place(self, path) -> Path:
+        """Where this part of a file lies: the file itself if there is one part only."""
+        path = Path(path)
+        if self.count == 1:
+            return path
+        return path.parent / "parts" / f"{path.stem}.{self.number}-of-{self.count}{path.suffix}"
+
+    def of_all(self) -> "list[Shard]":
+        return [Shard(number, self.count) for number in range(1, self.count + 1)]
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who does the work: this process, `jobs` processes of this machine, or `jobs` actors of a Ray cluster.
+
+    ray: None for processes; the address of a cluster; or "" for one of this machine (or of RAY_ADDRESS).
+    """
+
+    jobs: int | None = 1  # None: as many as the Ray cluster has room for
+    ray: str | None = None
+    gpus_each: float = 0  # what Ray reserves for an actor
+
+    def ordered(
+        self, function: Callable, items: Iterable, label: str, initializer: Callable | None = None, arguments=()
+    ) -> Iterator:
+        """Yield function(item) in the order of the items. `initializer(*arguments)` runs once in each worker."""
+        items = list(items)
+        bar = {"total": len(items), "desc": label, "unit": "utt", "disable": not items, "mininterval": 1.0}
+        if not items:
+            return
+        if self.ray is not None:
+            results = self._on_ray(function, items, initializer, arguments)
+        elif (self.jobs or 1) > 1 and len(items) > 1:
+            results = self._in_processes(function, items, initializer, arguments)
+        else:
+            if initializer is not None:
+                initializer(*arguments)
+            results = map(function, items)
+        yield from tqdm(results, **bar)
+
+    def _in_processes(self, function, items, initializer, arguments):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        with multiprocessing.get_context("spawn").Pool(self.jobs, initializer, arguments) as pool:
+            yield from pool.imap(function, items, chunksize=BATCH)
+
+    def _on_ray(self, function, items, initializer, arguments):
+        ray, pool_of = import_ray()
+        begun_here = not ray.is_initialized()
+        if begun_here:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            environment = {"PYTHONPATH": str(_SOURCE_ROOT), "OMP_NUM_THREADS": "1"}
+            try:
+                ray.init(address=self.ray or None, runtime_env={"env_vars": environment}, log_to_driver=False)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                raise DataError(f"--ray {self.ray}: no Ray cluster answers there ({error})") from error
+        try:
+            actor = ray.remote(num_cpus=1, num_gpus=self.gpus_each, max_restarts=2, max_task_retries=2)(_RayWorker)
+            pool = pool_of([actor.remote(initializer, arguments) for _ in range(self.jobs or self._room(ray))])
+            batches = [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
+            for results in pool.map(lambda worker, batch: worker.work.remote(function, batch), batches):
+                yield from results
+        finally:
+            if begun_here:
+                ray.shutdown()
+
+    def _room(self, ray) -> int:
+        resources = ray.cluster_resources()
+        room = resources.get("GPU", 0) / self.gpus_each if self.gpus_each else resources.get("CPU", 1)
+        if room < 1:
+            raise DataError("--ray: the cluster has no GPU that is free for this; use --device cpu, or add machines")
+        return int(room)
+
+
+class _RayWorker:
+    """One process on some machine of the cluster."""
+
+    def __init__(self, initializer, arguments):
+        if initializer is not None:
             initializer(*arguments)
-        yield from tqdm(map(function, items), **bar)
-        return
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with multiprocessing.get_context("spawn").Pool(jobs, initializer, arguments) as pool:
-        yield from tqdm(pool.imap(function, items, chunksize=8), **bar)
+
+    def work(self, function, batch):
+        return [function(item) for item in batch]
+
+
+def import_ray():
+    """(ray, its pool of actors), or what to install."""
+    try:
+        import ray
+        from ray.util import ActorPool
+    except ImportError as error:
+        raise DataError("--ray needs Ray on every machine of the cluster: pip install 'echostream[ray]'") from error
+    return ray, ActorPool
+
+
+def add_worker_flags(parser: argparse.ArgumentParser) -> None:
+    """--jobs, --ray, --shard, --merge; `workers_of` reads the first two."""
+    parser.add_argument(
+        "--jobs", type=int, help="processes, or Ray's actors (default: all cores; with --ray the cluster's)"
+    )
+    parser.add_argument(
+        "--ray", nargs="?", const="", metavar="ADDRESS",
+        help="work on a Ray cluster whose machines see the same files; without ADDRESS, on this machine's Ray",
+    )  # fmt: skip
+    parser.add_argument(
+        "--shard", type=Shard.parse, default=Shard(), metavar="I/N",
+        help="make part I of N only (one machine each; then --merge N on one of them)",
+    )  # fmt: skip
+    parser.add_argument("--merge", type=int, metavar="N", help="join the N parts that --shard 1/N ... N/N made")
+
+
+def workers_of(args, gpus_each: float = 0, default_jobs: int | None = None) -> Workers:
+    """The workers that the flags ask for."""
+    jobs = args.jobs
+    if jobs is None and args.ray is None:
+        jobs = default_jobs or os.cpu_count() or 1
+    if jobs is not None and jobs < 1:
+        raise DataError(f"--jobs {jobs}: at least 1 is needed")
+    if args.ray is not None:
+        import_ray()
+    return Workers(jobs, args.ray, gpus_each)

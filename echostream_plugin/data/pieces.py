@@ -85,7 +85,7 @@ def write_configs(data_folder, source_dictionary, target_dictionary, vocoder=Non
         "transforms": {"*": ["global_cmvn"], "_train": ["global_cmvn", "specaugment"]},
     }  # fmt: skip
     if vocoder is not None:
-        checkpoint, config = map(str, vocoder)
+        checkpoint, config = (str(Path(path).resolve()) for path in vocoder)
         data["vocoder"] = {"type": "code_hifigan", "checkpoint": checkpoint, "config": config}
     write_text(folder / "config_gcmvn.yaml", yaml.safe_dump(data, sort_keys=False))
     tasks = {

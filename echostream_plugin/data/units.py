@@ -1,5 +1,6 @@
 """Units of speech: the nearest of K cluster centres for each 20 ms of features; reduced: without repeats."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,8 @@ import numpy as np
 from echostream_plugin.data import DataError
 from echostream_plugin.data.tables import keyed_lines
 from echostream_plugin.inference.audio import read_audio
-from echostream_plugin.inference.features import SAMPLE_RATE
+
+SAMPLE_RATE = 16000
 
 
 def load_centres(path) -> np.ndarray:
@@ -56,32 +58,33 @@ def reduce_units(units) -> list[int]:
     return [unit for position, unit in enumerate(units) if position == 0 or unit != units[position - 1]]
 
 
-def write_units(path, rows, units_of, progress: str | None = "units") -> None:
-    """Lines ``id|u u u ...`` (all frames) for the rows' `tgt_wav`; what an interrupted run left is kept.
+class UnitsLog:
+    """A file of lines ``id|u u u ...`` (all frames) that is written as they come; an interrupted one goes on.
 
-    units_of: path of a wav -> list of units.
+    While it grows it is ``<name>.part``; `close` gives it its name. A line without units is an utterance left out.
     """
-    from tqdm import tqdm
 
-    path = Path(path)
-    if path.is_file():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    done = keyed_lines(partial)
-    waiting = [row for row in rows if row["id"] not in done]
-    bar = tqdm(waiting, desc=progress, initial=len(done), total=len(rows), unit="utt", disable=progress is None)
-    with open(partial, "a", encoding="utf-8") as log:
-        for row in bar:
-            if not Path(row["tgt_wav"]).is_file():
-                raise DataError(f"{row['tgt_wav']}: no such recording (utterance {row['id']})")
-            log.write(f"{row['id']}|{' '.join(map(str, units_of(row['tgt_wav'])))}\n")
-            log.flush()
-    partial.replace(path)
+    def __init__(self, path):
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._part = self.path.with_name(self.path.name + ".part")
+        self.done = keyed_lines(self._part)
+        self._log = open(self._part, "a", encoding="utf-8")
+
+    def add(self, name: str, units: Iterable[int]) -> None:
+        self._log.write(f"{name}|{' '.join(map(str, units))}\n")
+        self._log.flush()
+
+    def close(self) -> None:
+        self._log.close()
+        self._part.replace(self.path)
 
 
 def read_units(path) -> dict[str, list[int]]:
-    """id -> units of every frame."""
+    """id -> units of every frame; none where the speech was missing, unreadable or too short."""
     if not Path(path).is_file():
         raise DataError(f"{path}: not made yet; run scripts/cvss/build_units.py first")
-    return {name: [int(unit) for unit in line.split()] for name, line in keyed_lines(path).items()}
+    try:
+        return {name: [int(unit) for unit in line.split()] for name, line in keyed_lines(path).items()}
+    except ValueError as error:
+        raise DataError(f"{path}: {error}; expected lines 'id|unit unit ...'") from error

@@ -1,26 +1,48 @@
 #!/usr/bin/env bash
 # Prepares CVSS-C for training, step after step; each goes on where it was stopped, so run the same command again.
 #
-#   examples/cvss_c/prepare.sh LANGUAGE COVOST CVSS HUBERT KMEANS
-#   examples/cvss_c/prepare.sh fr covost2/fr cvss-c/fr-en mhubert_base_vp_en_es_fr_it3.pt mhubert_base_vp_en_es_fr_it3_L11_km1000.bin
+#   examples/cvss_c/prepare.sh LANG [ROOT]          LANG: fr, es, de ...; ROOT (default .) has covost2/LANG,
+#   examples/cvss_c/prepare.sh fr data              cvss-c/LANG-en and models/ as check_downloads.py asks for them
 #
-# Environment: PYTHON (default .venv/bin/python, else python3), JOBS (processes, default all cores), DEVICE (of HuBERT,
-# default cpu), LAYER (of HuBERT, default 11), PIECES (default 6000), OUTPUT (default: the CVSS folder)
+# On N machines with one folder: SHARD=1/N ... SHARD=N/N, one on each, for features and units; then MERGE=N on one of
+# them joins the parts and makes the rest. On a Ray cluster: RAY=ADDRESS (RAY= for this machine's).
+# Environment: HUBERT, KMEANS (default ROOT/models/mhubert_base_vp_en_es_fr_it3.pt and ..._L11_km1000.bin), VOCODER
+# (folder, noted in the config if it is there; default ROOT/models/vocoder), COVOST, CVSS, OUTPUT (default CVSS),
+# JOBS (default: all cores), DEVICE (of HuBERT, default cpu), LAYER (11), PIECES (6000), CLUSTERS (1000),
+# MAX_MISSING (percent of recordings, 1), PYTHON (default .venv/bin/python, else python3)
 set -euo pipefail
 
-if [ $# -ne 5 ]; then
-  sed -n '2,8p' "$0" | sed 's/^# \{0,1\}//'
+if [ $# -lt 1 ] || [ $# -gt 2 ] || [ "${1#-}" != "$1" ]; then
+  sed -n '2,13p' "$0" | sed 's/^# \{0,1\}//'
   exit 2
 fi
-LANGUAGE=$1 COVOST=$2 CVSS=$3 HUBERT=$4 KMEANS=$5
-STEPS=$(cd "$(dirname "$0")/../../scripts/cvss" && pwd)
-VENV=$(cd "$(dirname "$0")/../.." && pwd)/.venv/bin/python
-PYTHON=${PYTHON:-$([ -x "$VENV" ] && echo "$VENV" || echo python3)}
-CORPUS=(--language "$LANGUAGE" --covost "$COVOST" --cvss "$CVSS" --output "${OUTPUT:-$CVSS}")
+LANGUAGE=$1 ROOT=${2:-.}
+HERE=$(cd "$(dirname "$0")/../.." && pwd)
+STEPS=$HERE/scripts/cvss
+PYTHON=${PYTHON:-$([ -x "$HERE/.venv/bin/python" ] && echo "$HERE/.venv/bin/python" || echo python3)}
+COVOST=${COVOST:-$ROOT/covost2/$LANGUAGE} CVSS=${CVSS:-$ROOT/cvss-c/$LANGUAGE-en}
+OUTPUT=${OUTPUT:-$CVSS}
+HUBERT=${HUBERT:-$ROOT/models/mhubert_base_vp_en_es_fr_it3.pt}
+KMEANS=${KMEANS:-$ROOT/models/mhubert_base_vp_en_es_fr_it3_L11_km1000.bin}
+VOCODER=${VOCODER:-$ROOT/models/vocoder}
+CORPUS=(--lang "$LANGUAGE" --covost "$COVOST" --cvss "$CVSS" --output "$OUTPUT")
 
-"$PYTHON" "$STEPS/build_features.py" "${CORPUS[@]}" --jobs "${JOBS:-$(nproc)}"
-"$PYTHON" "$STEPS/build_units.py" "${CORPUS[@]}" --hubert "$HUBERT" --layer "${LAYER:-11}" --kmeans "$KMEANS" \
-  --device "${DEVICE:-cpu}"
+WORK=(--max-missing "${MAX_MISSING:-1}")
+[ -z "${JOBS:-}" ] || WORK+=(--jobs "$JOBS")
+[ -z "${RAY+x}" ] || WORK+=(--ray ${RAY:+"$RAY"})
+[ -z "${SHARD:-}" ] || WORK+=(--shard "$SHARD")
+[ -z "${MERGE:-}" ] || WORK+=(--merge "$MERGE")
+
+"$PYTHON" "$STEPS/build_features.py" "${CORPUS[@]}" "${WORK[@]}"
+"$PYTHON" "$STEPS/build_units.py" "${CORPUS[@]}" "${WORK[@]}" --hubert "$HUBERT" --layer "${LAYER:-11}" \
+  --kmeans "$KMEANS" --device "${DEVICE:-cpu}"
+if [ -n "${SHARD:-}" ]; then
+  echo "part $SHARD is made; when all are: MERGE=${SHARD#*/} $0 $LANGUAGE ${2:-}"
+  exit 0
+fi
 "$PYTHON" "$STEPS/build_manifests.py" "${CORPUS[@]}"
-"$PYTHON" "$STEPS/build_text.py" "${CORPUS[@]}" --pieces "${PIECES:-6000}"
-echo "ready: examples/cvss_c/train.sh ${OUTPUT:-$CVSS}/fbank2unit"
+TEXT=(--pieces "${PIECES:-6000}")
+[ ! -f "$VOCODER/g_00500000" ] || TEXT+=(--vocoder "$VOCODER/g_00500000" "$VOCODER/config.json")
+"$PYTHON" "$STEPS/build_text.py" "${CORPUS[@]}" "${TEXT[@]}"
+"$PYTHON" "$STEPS/check.py" "$OUTPUT" --clusters "${CLUSTERS:-1000}"
+echo "ready: examples/cvss_c/train.sh $OUTPUT/fbank2unit"

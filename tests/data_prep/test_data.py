@@ -1,5 +1,6 @@
 """Training data: the feature zip goes on after an interruption and fairseq's reader finds every member."""
 
+import argparse
 import zipfile
 
 import numpy as np
@@ -7,10 +8,11 @@ import pytest
 import yaml
 
 from echostream_plugin.data import DataError
-from echostream_plugin.data.feature_zip import FeatureZip, Moments, index_path, read_index, read_member
+from echostream_plugin.data.feature_zip import FeatureZip, Moments, index_path, read_index, read_member, read_skipped
+from echostream_plugin.data.parallel import Shard
 from echostream_plugin.data.pieces import load_pieces, train_pieces, write_configs, write_task_table
 from echostream_plugin.data.tables import keyed_lines, normalise, read_table, write_table
-from echostream_plugin.data.units import load_centres, nearest_units, read_units, reduce_units, write_units
+from echostream_plugin.data.units import UnitsLog, load_centres, nearest_units, read_units, reduce_units
 
 FEATURES = {f"clip_{n}": np.random.default_rng(n).normal(size=(5 + n, 80)).astype(np.float32) for n in range(4)}
 
@@ -69,6 +71,37 @@ def test_a_zip_that_is_not_there_or_lost_its_data_is_named(tmp_path):
     assert index_path(tmp_path / "f.zip").name == "f.zip.jsonl"
 
 
+def test_a_zip_stopped_between_its_two_renamings_goes_on(tmp_path):
+    build_zip(tmp_path / "whole.zip")
+    build_zip(tmp_path / "cut.zip")
+    (tmp_path / "cut.zip").rename(tmp_path / "cut.zip.part")
+    store = FeatureZip(tmp_path / "cut.zip")
+    assert list(store.members) == list(FEATURES)
+    store.close()
+    assert (tmp_path / "cut.zip").read_bytes() == (tmp_path / "whole.zip").read_bytes()
+
+
+def test_a_skipped_utterance_is_remembered_and_not_in_the_index(tmp_path):
+    store = FeatureZip(tmp_path / "f.zip")
+    store.skip("clip_9", "no such\nfile")
+    assert "clip_9" in store and "clip_0" not in store
+    store.add("clip_0", FEATURES["clip_0"])
+    store.close()
+    assert list(read_index(tmp_path / "f.zip")) == ["clip_0"]
+    assert read_skipped(tmp_path / "f.zip") == {"clip_9": "no such file"}
+
+
+def test_shards_are_disjoint_and_together_everything():
+    items = list(range(11))
+    parts = [shard.take(items) for shard in Shard(1, 3).of_all()]
+    assert sorted(sum(parts, [])) == items and max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert Shard.parse("2/3") == Shard(2, 3) and str(Shard(2, 3).place("a/f.zip")) == "a/parts/f.2-of-3.zip"
+    assert str(Shard().place("a/f.zip")) == "a/f.zip"
+    for text in ("0/3", "4/3", "a/b", "3", "-1/2"):
+        with pytest.raises(argparse.ArgumentTypeError, match="is no shard"):
+            Shard.parse(text)
+
+
 def test_moments_are_those_of_all_frames(tmp_path):
     moments = Moments()
     for features in FEATURES.values():
@@ -77,6 +110,8 @@ def test_moments_are_those_of_all_frames(tmp_path):
     frames = np.concatenate(list(FEATURES.values()))
     saved = np.load(tmp_path / "gcmvn.npz")
     assert np.allclose(saved["mean"], frames.mean(0), atol=1e-5) and np.allclose(saved["std"], frames.std(0), atol=1e-5)
+    Moments.save(moments, tmp_path / "again.npz")
+    assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "gcmvn.npz").read_bytes()
     with pytest.raises(DataError, match="no training frames"):
         Moments().save(tmp_path / "none.npz")
 
@@ -118,18 +153,20 @@ def test_units_are_the_nearest_centres_and_a_run_goes_on(tmp_path):
     with pytest.raises(DataError, match="3 dimensions"):
         nearest_units(np.zeros((1, 3), np.float32), centres)
     assert reduce_units([5, 5, 7, 5, 5]) == [5, 7, 5] and reduce_units([]) == []
-    rows = [{"id": f"u{n}", "tgt_wav": str(tmp_path / f"{n}.wav")} for n in range(3)]
-    for row in rows[:2]:
-        (tmp_path / row["tgt_wav"]).touch()
-    with pytest.raises(DataError, match="2.wav: no such recording"):
-        write_units(tmp_path / "units.txt", rows, lambda wav: [1, 1, 2], progress=None)
-    with open(tmp_path / "units.txt.part", "a") as log:
-        log.write("u2|1 1")
-    (tmp_path / "2.wav").touch()
-    asked = []
-    write_units(tmp_path / "units.txt", rows, lambda wav: asked.append(wav) or [3], progress=None)
-    assert asked == [str(tmp_path / "2.wav")]
-    assert read_units(tmp_path / "units.txt") == {"u0": [1, 1, 2], "u1": [1, 1, 2], "u2": [3]}
+    log = UnitsLog(tmp_path / "units.txt")
+    log.add("u0", [1, 1, 2])
+    log.add("u1", [])
+    with open(tmp_path / "units.txt.part", "a") as torn:
+        torn.write("u2|1 1")
+    assert not (tmp_path / "units.txt").exists()
+    log = UnitsLog(tmp_path / "units.txt")
+    assert list(log.done) == ["u0", "u1"]
+    log.add("u2", [3])
+    log.close()
+    assert read_units(tmp_path / "units.txt") == {"u0": [1, 1, 2], "u1": [], "u2": [3]}
+    (tmp_path / "other.txt").write_text("u0|1 one\n")
+    with pytest.raises(DataError, match="other.txt: .*expected lines"):
+        read_units(tmp_path / "other.txt")
 
 
 def test_a_kmeans_file_is_read_from_joblib_and_others_are_refused(tmp_path, capsys):
