@@ -10,14 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-MINIMAL_KERNEL, MINIMAL_CHANNELS = 7, 64  # from here on minimal filtering was measured to be faster on a CPU
+# where minimal filtering was measured to be faster on a CPU: with fewer channels the transforms cost more than the
+# products saved, with more its larger weights have to be read too often
+MINIMAL_KERNEL, MINIMAL_CHANNELS = 7, range(64, 129)
 TILE = 4  # outputs, and kernel taps, of one minimal filter
 
 
 def pack(conv: nn.Module, dtype: torch.dtype = torch.float32, scale: float = 1.0) -> "Convolution":
     """The fastest packing of a Conv1d of stride 1; its input is multiplied by `scale`."""
     weight, dilation = folded_weight(conv) * scale, conv.dilation[0]
-    minimal = conv.kernel_size[0] >= MINIMAL_KERNEL and min(weight.shape[:2]) >= MINIMAL_CHANNELS
+    minimal = conv.kernel_size[0] >= MINIMAL_KERNEL and all(n in MINIMAL_CHANNELS for n in weight.shape[:2])
     if minimal and dtype == torch.float32 and weight.device.type == "cpu":
         return MinimalConvolution(weight, conv.bias, dilation)
     return Convolution(weight.to(dtype), conv.bias.to(dtype), dilation)
@@ -53,10 +55,40 @@ class Convolution:
 
     def _pack(self, weight: Tensor):
         self.weight = weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+        self.prepacked = _prepack(self.weight, self.bias, self.dilation)
+        if self.prepacked:
+            self.weight = None  # its copy in oneDNN's layout is enough
 
     def __call__(self, x: Tensor) -> Tensor:
         image = x.transpose(1, 2).unsqueeze(2)  # [B, C, 1, T] whose memory is channels-last already
-        return F.conv2d(image, self.weight, self.bias, dilation=(1, self.dilation)).squeeze(2).transpose(1, 2)
+        if self.prepacked:
+            y = self.prepacked(image)
+        else:
+            y = F.conv2d(image, self.weight, self.bias, dilation=(1, self.dilation))
+        return y.squeeze(2).transpose(1, 2)
+
+
+def _prepack(weight: Tensor, bias: Tensor, dilation: int):
+    """Convolves [B, C, 1, T] with a weight in the layout of oneDNN; None where there is no oneDNN.
+
+    F.conv2d turns the weight into that layout at every call, and takes a slow path of torch's own for small inputs.
+    These are the operators of torch.compile's frozen graphs; a torch that lacks them, or a processor that does not have
+    the data type, uses F.conv2d."""
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return None
+    where = ([0, 0], [1, 1], [1, dilation], 1)  # padding, stride, dilation, groups
+    try:
+        packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *where)
+        operator = torch.ops.mkldnn._convolution_pointwise
+
+        def convolve(image: Tensor) -> Tensor:
+            return operator(image, packed, bias, *where, "none", [], "")
+
+        span = (weight.size(3) - 1) * dilation
+        convolve(weight.new_zeros(1, 1, span + 1, weight.size(1)).permute(0, 3, 1, 2))
+    except (AttributeError, RuntimeError, TypeError):
+        return None
+    return convolve
 
 
 class MinimalConvolution(Convolution):
@@ -81,25 +113,41 @@ class MinimalConvolution(Convolution):
     def __call__(self, x: Tensor) -> Tensor:
         if x.size(0) > 1:
             return torch.cat([self(stream) for stream in x.split(1)])
-        length, step = x.size(1) - self.span, TILE * self.dilation
-        tiles = -(-length // step)
-        needed = ((tiles + self.groups - 2) * TILE + self.points) * self.dilation
-        x = F.pad(x, (0, 0, 0, max(0, needed - x.size(1)))).contiguous()
-        products = self._products(x, tiles).view(self.points, -1)
-        outputs = (self.outputs @ products).view(TILE, tiles, -1)  # a tile is TILE x dilation x C_out
-        return outputs.transpose(0, 1).reshape(1, tiles * step, self.channels_out)[:, :length]
-
-    def _products(self, x: Tensor, tiles: int) -> Tensor:
-        """x: [1, T, C_in], long enough; returns [points, tiles * dilation, C_out]."""
-        rows, width = tiles + self.groups - 1, self.dilation * self.channels_in
-        windows = x.as_strided((self.points, rows, width), (width, TILE * width, 1)).reshape(self.points, -1)
-        values = (self.inputs @ windows).view(self.points, rows * self.dilation, self.channels_in)
-        products, length = self.shift, tiles * self.dilation
-        for group, weight in enumerate(self.weight):
-            # the next four taps see the next tile
+        length = x.size(1) - self.span
+        tiles = -(-length // (TILE * self.dilation))
+        values = self._values(x.contiguous(), tiles + self.groups - 1)
+        products, rows = self.shift, tiles * self.dilation
+        for group, weight in enumerate(self.weight):  # the next four taps see the next tile
             start = group * self.dilation
-            products = torch.baddbmm(products, values[:, start : start + length], weight)
-        return products
+            products = torch.baddbmm(products, values[:, start : start + rows], weight)
+        products = products.view(self.points, tiles, -1).transpose(0, 1)
+        outputs = torch.bmm(self.outputs.expand(tiles, -1, -1), products)  # [tiles, TILE, dilation * C_out]
+        return outputs.view(1, -1, self.channels_out)[:, :length]
+
+    def _values(self, x: Tensor, tiles: int) -> Tensor:
+        """x: [1, T, C]; returns [points, tiles * dilation, C]: what the filters' values are multiplied with."""
+        if self.dilation == 1:
+            values = x.new_empty(tiles, self.points, self.channels_in)
+            for where, windows in self._windows(x, tiles):
+                torch.bmm(self.inputs.expand(windows.size(0), -1, -1), windows, out=values[where])
+            return values.transpose(0, 1)
+        inputs = x.new_empty(self.points, tiles, self.dilation * self.channels_in)
+        for where, windows in self._windows(x, tiles):
+            inputs[:, where] = windows.transpose(0, 1)
+        return (self.inputs @ inputs.view(self.points, -1)).view(self.points, -1, self.channels_in)
+
+    def _windows(self, x: Tensor, tiles: int):
+        """The inputs of each tile, zeros beyond x: pairs of a slice of the tiles, and [n, points, dilation * C]."""
+        width, step, reach = self.dilation * self.channels_in, TILE * self.dilation, self.points * self.dilation
+        strides = (TILE * width, width, 1)
+        inside = max(0, min(tiles, (x.size(1) - reach) // step + 1))
+        if inside:
+            yield slice(0, inside), x.as_strided((inside, self.points, width), strides)
+        if inside < tiles:
+            tail = x[:, inside * step :]
+            needed = (tiles - inside - 1) * step + reach
+            tail = F.pad(tail, (0, 0, 0, needed - tail.size(1)))
+            yield slice(inside, tiles), tail.as_strided((tiles - inside, self.points, width), strides)
 
 
 def minimal_filter(size: int) -> tuple[Tensor, Tensor, Tensor]:

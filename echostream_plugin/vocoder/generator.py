@@ -16,7 +16,7 @@ from echostream_plugin.modules.streaming import StreamState
 from echostream_plugin.vocoder.codehifigan import LEAKY_SLOPE, CodeHiFiGAN, ResBlock
 from echostream_plugin.vocoder.convolution import Convolution, pack, pack_transposed
 
-BLOCK_FRAMES = 32  # what is computed at once of a long push: larger blocks leave the processor's cache
+BLOCK_FRAMES = 48  # computed at once: longer blocks leave the cache of the processor, shorter ones reread the weights
 LAST_SLOPE = 0.01
 
 

@@ -277,4 +277,5 @@ def test_full_size_layers_use_minimal_filters():
     generator = generator_of(CodeHiFiGAN(VocoderConfig()))
     kinds = [[type(block.first.convolution) for block in stage.blocks] for stage in generator.stages]
     minimal = [Convolution, MinimalConvolution, MinimalConvolution]
-    assert kinds == [minimal] * 3 + [[Convolution] * 3] * 2
+    plain = [Convolution] * 3
+    assert kinds == [plain, minimal, minimal, plain, plain]
