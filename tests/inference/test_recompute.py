@@ -1,7 +1,8 @@
 """`--decoding recompute` does what StreamSpeech's agent did, push by push, fed with the features that the agent saw.
 
-The data hold a small model with random weights, and of one clip the features before CMVN, the policy's actions, CTC
-tokens, MT tokens and units at every push of 320 ms (k1 = 1, stride_n = 2; the first seven), 640 and 1280 ms.
+The data hold a small model with random weights, and of two clips the policy's actions, CTC tokens, MT tokens and units
+at every push of 320 ms (k1 = 0 and 1, stride_n = 1 and 2), 640 and 1280 ms; and the features before CMVN: a clip's, and
+of each push the last four frames, which the resampler still changed later.
 """
 
 import dataclasses
@@ -36,6 +37,16 @@ TRACES = DATA / "streamspeech_traces"
 RECORDS = json.loads((TRACES / "traces.json").read_text(encoding="utf-8"))
 
 
+FEATURES, CMVN = load_file(TRACES / "features.safetensors"), np.load(TRACES / "gcmvn.npz")
+
+
+def seen_features(clip: str, frames: int) -> np.ndarray:
+    """What the original agent saw of a clip when it had so many frames, normalised. [frames, 80]"""
+    whole = FEATURES[clip].numpy()
+    seen = whole if frames == len(whole) else np.concatenate([whole[: frames - 4], FEATURES[f"{clip}.{frames}"]])
+    return (seen - CMVN["mean"]) / CMVN["std"]
+
+
 @pytest.fixture(scope="module")
 def model():
     size = {"dim": 32, "heads": 4, "ffn_dim": 64}
@@ -58,11 +69,10 @@ def model():
 def test_every_push_is_the_original_agents(model, trace):
     clip, segment, k1, stride_n = trace.split(".")
     chunk_ms = int(segment.removeprefix("seg"))
-    features, cmvn = load_file(TRACES / "features.safetensors"), np.load(TRACES / "gcmvn.npz")
     dictionary = Dictionary.read(DATA / "streamspeech_parity" / "data" / "tgt.txt")
     translator = PrefixTranslator(model, dictionary, int(k1[1:]), int(stride_n[1:]), whole_word=chunk_ms >= 640)
     for record in RECORDS[trace]:
-        seen = (features[f"{clip}.{segment}.{record['step']}"].numpy() - cmvn["mean"]) / cmvn["std"]
+        seen = seen_features(clip, record["frames"])
         with torch.no_grad():
             frames, _ = model.encoder(torch.from_numpy(seen)[None], torch.tensor([len(seen)]), chunk_ms // 40)
             look = translator.look(frames, record["finished"])
@@ -92,12 +102,11 @@ def test_a_session_writes_what_the_original_agent_wrote_when_it_did(model, trace
     """Its encoder is incremental, its texts, units and times of writing are those of the whole recomputation."""
     clip, segment, k1, stride_n = trace.split(".")
     chunk_ms, records = int(segment.removeprefix("seg")), RECORDS[trace]
-    features, cmvn = load_file(TRACES / "features.safetensors"), np.load(TRACES / "gcmvn.npz")
-    seen = [features[f"{clip}.{segment}.{record['step']}"].numpy() for record in records]
-    stored = StoredFeatures((seen[-1] - cmvn["mean"]) / cmvn["std"], [len(frames) for frames in seen])
+    counts = [record["frames"] for record in records]
+    stored = StoredFeatures(seen_features(clip, counts[-1]), counts)
     monkeypatch.setattr("echostream_plugin.inference.session.Frontend", lambda *_: stored)
     source, target = (Dictionary.read(DATA / "streamspeech_parity" / "data" / f"{side}.txt") for side in ("src", "tgt"))
-    bundle = Bundle(model, model.config, source, target, cmvn["mean"], cmvn["std"], tiny_vocoder(50))
+    bundle = Bundle(model, model.config, source, target, CMVN["mean"], CMVN["std"], tiny_vocoder(50))
     waits = {"lagging_k1": int(k1[1:]), "stride_n": int(stride_n[1:])}
     session = TranslationSession(bundle, chunk_ms=chunk_ms, decoding="recompute", **waits)
     committed, spoken = [], 0
