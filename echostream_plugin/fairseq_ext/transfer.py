@@ -5,16 +5,15 @@
 """
 
 import logging
-from argparse import Namespace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from fairseq.models import MODEL_REGISTRY
 from torch import Tensor
 
 from echostream_plugin.config import ConfigError, ModelConfig
-from echostream_plugin.fairseq_ext.flags import FLAGS, config_from_args, fill_defaults
+from echostream_plugin.fairseq_ext.checkpoints import checkpoint_config
+from echostream_plugin.fairseq_ext.flags import FLAGS
 from echostream_plugin.fairseq_ext.loading import read_checkpoint
 from echostream_plugin.fairseq_ext.task import read_multitask_config
 from echostream_plugin.model import ENCODERS, S2STModel, padding_mask
@@ -158,29 +157,6 @@ def distill_loss(student: Tensor, teacher: Tensor, lengths: Tensor) -> Tensor:
     valid = ~padding_mask(lengths, student.size(1))
     student, teacher = student[valid].float(), teacher[valid].float()
     return ((student - teacher).abs().mean(-1) + 1 - F.cosine_similarity(student, teacher, dim=-1)).sum()
-
-
-def checkpoint_config(args: Namespace, state: dict, where) -> ModelConfig:
-    """The configuration of the model that a checkpoint holds, from its options and its shapes; no data needed."""
-    conformer = any(name.startswith("encoder.conformer_layers.") for name in state)
-    kind = MODEL_REGISTRY["streamspeech" if conformer else "echostream"]
-    args = Namespace(**vars(args))
-    fill_defaults(args, kind.encoder_kind, **kind.defaults)
-    try:
-        return config_from_args(
-            args,
-            source_vocab=state["source_unigram_decoder.proj.weight"].size(0),
-            target_vocab=state["target_unigram_decoder.embed_tokens.weight"].size(0),
-            unit_vocab=state["decoder.embed_tokens.weight"].size(0),
-            mt_ffn_dim=state["target_unigram_decoder.layers.0.fc1.weight"].size(0),
-            kind=kind.encoder_kind,
-        )
-    except KeyError as error:
-        raise ConfigError(
-            f"{where}: no parameter {error}: not a checkpoint of a StreamSpeech or EchoStream speech-to-speech model"
-        ) from error
-    except ConfigError as error:
-        raise ConfigError(f"{where}: the options saved in it: {error}") from error
 
 
 def different_flags(theirs: ModelConfig, ours: ModelConfig) -> dict[str, tuple]:

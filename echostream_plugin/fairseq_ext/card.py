@@ -1,0 +1,115 @@
+"""The model card of a checkpoint or a bundle: what is in it, how large, how far it hears, how it was trained."""
+
+from pathlib import Path
+
+from echostream_plugin.config import ConfigError, ModelConfig
+from echostream_plugin.fairseq_ext.checkpoints import ARCHITECTURES, checkpoint_config, training_updates
+from echostream_plugin.fairseq_ext.flags import flags_of_config
+from echostream_plugin.fairseq_ext.loading import read_checkpoint
+from echostream_plugin.fairseq_ext.transfer import WARM_PARTS
+from echostream_plugin.inference.bundle import load_bundle
+from echostream_plugin.inference.dictionary import SPECIALS
+from echostream_plugin.inference.session import FRAME_MS
+from echostream_plugin.model import S2STModel
+
+PARTS = {"encoder": "encoder", **WARM_PARTS}
+# options of a training that a reader asks for first
+_TRAINING = (
+    "k1", "n1", "k2", "n2", "multichunk", "multichunk_sizes", "label_smoothing", "dropout", "optimizer", "lr",
+    "warmup_updates", "max_tokens", "update_freq", "fp16", "bf16", "autocast", "seed", "warm_started_from",
+    "distill_from", "distill_weight", "distill_segment", "data", "config_yaml", "multitask_config_yaml",
+)  # fmt: skip
+
+
+def model_card(path) -> dict:
+    """Facts of a checkpoint file or a bundle folder, as plain values. Raises ConfigError or BundleError for others."""
+    path = Path(path)
+    if path.is_dir():
+        bundle = load_bundle(path)
+        facts = {**_card(bundle.model, bundle.config), "updates": None, "training": {}}
+        facts["parameters"]["vocoder"] = sum(p.numel() for p in bundle.vocoder.parameters()) if bundle.vocoder else 0
+        facts |= {"session": bundle.session, "notes": bundle.card}
+    else:
+        args, state = read_checkpoint(path)
+        config = checkpoint_config(args, state, path)
+        model = S2STModel(config)
+        missing = [name for name in model.state_dict() if name not in state]
+        if missing:
+            raise ConfigError(f"{path}: lacks parameters of its options: {', '.join(missing[:3])}")
+        # a bundle does not say how it was trained, so what is made of one has only defaults there
+        told = ("made_from_bundle", "data") if getattr(args, "made_from_bundle", None) else _TRAINING
+        training = {name: getattr(args, name) for name in told if getattr(args, name, None) not in (None, "")}
+        facts = {**_card(model, config), "updates": training_updates(path), "training": training}
+        facts["architecture"] = getattr(args, "arch", facts["architecture"])
+    return {"name": path.name, "kind": "bundle" if path.is_dir() else "checkpoint", **facts}
+
+
+def hearing_ms(config) -> dict:
+    """What an encoder frame depends on, in ms: the segment it is computed with, what lies before and after it, and the
+    memory. None: everything there is."""
+    segment = config.segment_frames * FRAME_MS or None
+    if config.kind == "chunk_conformer":
+        return {"segment": segment, "left_context": None, "right_context": 0, "memory": 0}
+    memory = config.memory_size * segment if segment else 0
+    return {
+        "segment": segment,
+        "left_context": config.left_context_frames * FRAME_MS,
+        "right_context": config.right_context_frames * FRAME_MS,
+        "memory": memory,
+    }
+
+
+def as_markdown(card: dict) -> str:
+    """The card as a markdown page."""
+    parameters, dictionaries = card["parameters"], card["dictionaries"]
+    lines = [f"# {card['name']}", "", f"{card['kind']}, architecture `{card['architecture']}`"]
+    if card["updates"]:
+        lines[-1] += f", {card['updates']:,} updates"
+    lines += [
+        "",
+        *_table(("part", "parameters"), ((name, f"{count:,}") for name, count in parameters.items() if count)),
+    ]
+    lines += [f"| all | {sum(parameters.values()):,} |", ""]
+    hearing = ((name.replace("_", " "), "all" if ms is None else ms) for name, ms in card["encoder_ms"].items())
+    lines += [*_table(("the encoder hears", "ms"), hearing), ""]
+    lines += [*_table(("dictionary", "entries"), ((name, f"{size:,}") for name, size in dictionaries.items())), ""]
+    if card["flags"]:
+        lines += ["Model flags:", "", f"    {_command(card['flags'])}", ""]
+    for title in ("training", "session", "notes"):
+        if card.get(title):
+            lines += [*_table((title, ""), card[title].items()), ""]
+    return "\n".join(lines)
+
+
+def _card(model: S2STModel, config: ModelConfig) -> dict:
+    counts = {title: 0 for title in PARTS.values()}
+    for name, parameter in model.named_parameters():  # tied ones are named once
+        counts[PARTS[name.split(".", 1)[0]]] += parameter.numel()
+    try:
+        flags = flags_of_config(config)
+    except ConfigError:
+        flags = {}  # a configuration that no command line gives
+    return {
+        "architecture": ARCHITECTURES[config.encoder.kind],
+        "parameters": counts,
+        "encoder_ms": hearing_ms(config.encoder),
+        "dictionaries": {
+            "source": config.asr.vocab,
+            "target": config.mt.vocab,
+            "units": config.unit.vocab - len(SPECIALS) - 1,
+        },
+        "flags": flags,
+    }
+
+
+def _command(flags: dict) -> str:
+    words = []
+    for name, value in flags.items():
+        flag = name.replace("_", "-")
+        words.append((f"--{flag}" if value else f"--no-{flag}") if isinstance(value, bool) else f"--{flag} {value}")
+    return " ".join(words)
+
+
+def _table(head: tuple, rows) -> list[str]:
+    cells = [head, ("---",) * len(head), *rows]
+    return ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in cells]
