@@ -3,6 +3,7 @@
 
     python scripts/benchmark.py --output benchmark              # everything; about half an hour on a CPU
     python scripts/benchmark.py --quick                         # a tiny model and short streams: does it run?
+    python scripts/benchmark.py --profile                       # only: where does the time of a step go?
     python scripts/benchmark.py --threads 1 2 --device cpu --quantize int8
 
 Writes benchmark.json, benchmark.md and benchmark.png. Weights are random; times are medians with quartiles. Let nothing
@@ -25,7 +26,8 @@ from tqdm import tqdm  # noqa: E402
 from echostream_plugin.benchmark.encoders import build_streams, time_offline, time_steps  # noqa: E402
 from echostream_plugin.benchmark.hardware import processor  # noqa: E402
 from echostream_plugin.benchmark.measure import measure_machine  # noqa: E402
-from echostream_plugin.benchmark.report import write  # noqa: E402
+from echostream_plugin.benchmark.profile import profile_step, rows  # noqa: E402
+from echostream_plugin.benchmark.report import table, write  # noqa: E402
 from echostream_plugin.benchmark.sessions import random_bundle, time_batches, time_session  # noqa: E402
 from echostream_plugin.config import (  # noqa: E402
     CTCHeadConfig,
@@ -66,8 +68,7 @@ def measure(args, sizes: dict, threads: int) -> dict:
     model = quick_model() if args.quick else ModelConfig()
     machine = measure_machine(args.device, 8 if args.quick else 256)
     run = {"threads": threads, "machine": asdict(machine), "encoders": [], "sessions": [], "batches": []}
-    encoder = replace(model.encoder, dropout=0.0, attention_dropout=0.0, activation_dropout=0.0)
-    for stream in tqdm(build_streams(encoder, args.device, args.quantize), desc="encoders"):
+    for stream in tqdm(build_streams(encoder_config(model), args.device, args.quantize), desc="encoders"):
         steps = time_steps(stream, sizes["ages"], sizes["runs"], args.device)
         row = {"name": stream.name, "floor_ms": stream.floor(machine), "steps": steps, "offline": []}
         if stream.trains:
@@ -85,6 +86,19 @@ def measure(args, sizes: dict, threads: int) -> dict:
     return run
 
 
+def profiles(args, runs: int) -> str:
+    """A table of where the time of a step goes, on the first number of threads."""
+    torch.set_num_threads(args.threads[0])
+    encoder = encoder_config(quick_model() if args.quick else ModelConfig())
+    streams = [each for each in build_streams(encoder, args.device, args.quantize) if "StreamSpeech" not in each.name]
+    found = [profile_step(stream, runs, args.device) for stream in tqdm(streams, desc="profiling")]
+    return table(["", "step, ms", "its matrices alone, ms", "operations, calls, share"], rows(found))
+
+
+def encoder_config(model: ModelConfig) -> EncoderConfig:
+    return replace(model.encoder, dropout=0.0, attention_dropout=0.0, activation_dropout=0.0)
+
+
 def commit() -> str:
     found = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     return found.stdout.strip() or "unknown"
@@ -96,6 +110,7 @@ def main(argv=None) -> int:
     parser.add_argument("--device", default="cpu", help="torch device")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="measure with so many threads, in turn")
     parser.add_argument("--quantize", choices=["none", "int8"], default="none", help="add a row: dynamic int8 (CPU)")
+    parser.add_argument("--profile", action="store_true", help="only say where the time of an encoder step goes")
     parser.add_argument("--quick", action="store_true", help="a tiny model, short streams, few runs")
     args = parser.parse_args(argv)
     if min(args.threads) < 1:
@@ -103,6 +118,9 @@ def main(argv=None) -> int:
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no GPU here")
     sizes = QUICK if args.quick else FULL
+    if args.profile:
+        print(profiles(args, sizes["runs"]))
+        return 0
     results = {
         "command": shlex.join(["python", "scripts/benchmark.py", *(sys.argv[1:] if argv is None else argv)]),
         "commit": commit(),

@@ -38,6 +38,12 @@ def test_a_quick_run_writes_table_json_and_plot(script, tmp_path, capsys):
     assert (tmp_path / "benchmark.png").stat().st_size > 1000
 
 
+def test_the_profile_names_the_parts_of_a_step(script, capsys):
+    assert script.main(["--quick", "--profile", "--threads", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "torchaudio Emformer.infer" in printed and "addmm" in printed
+
+
 def test_wrong_flags_are_refused(script, capsys):
     with pytest.raises(SystemExit):
         script.main(["--threads", "0"])
