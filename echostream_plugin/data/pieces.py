@@ -10,6 +10,10 @@ import yaml
 from echostream_plugin.data import DataError
 from echostream_plugin.data.tables import normalise, write_lines, write_table, write_text
 
+SPECAUGMENT = {  # fairseq's "lb" policy, StreamSpeech's
+    "freq_mask_F": 27, "freq_mask_N": 1, "time_mask_N": 1, "time_mask_T": 100, "time_mask_p": 1.0, "time_wrap_W": 0,
+}  # fmt: skip
+DECODER = {"decoder_embed_dim": 512, "decoder_ffn_embed_dim": 2048, "decoder_attention_heads": 8}
 SPECIALS = 4  # <s> <pad> </s> <unk>: the same numbers in SentencePiece and in fairseq
 
 
@@ -63,11 +67,13 @@ def write_task_table(path, rows, column: str, processor) -> None:
     write_table(path, ("id", "tgt_text"), table)
 
 
-def write_configs(data_folder, source_dictionary, target_dictionary, vocoder=None) -> None:
-    """config_gcmvn.yaml and config_mtl_asr_st_ctcst.yaml with StreamSpeech's values; paths relative to the folder.
+def write_configs(
+    data_folder, source_dictionary, target_dictionary, vocoder=None, specaugment=SPECAUGMENT, decoder=DECODER
+) -> None:
+    """config_gcmvn.yaml and config_mtl_asr_st_ctcst.yaml, their values by default StreamSpeech's, their paths relative.
 
     source_dictionary, target_dictionary: dictionary files, beside which the multitask tables lie; vocoder: (checkpoint,
-    config json) or None.
+    config json) or None; decoder: the `decoder_args` besides the number of layers.
     """
     folder = Path(data_folder)
 
@@ -78,36 +84,28 @@ def write_configs(data_folder, source_dictionary, target_dictionary, vocoder=Non
         "global_cmvn": {"stats_npz_path": relative(folder.parent / "gcmvn.npz")},
         "input_channels": 1,
         "input_feat_per_channel": 80,
-        "specaugment": {
-            "freq_mask_F": 27, "freq_mask_N": 1, "time_mask_N": 1, "time_mask_T": 100, "time_mask_p": 1.0,
-            "time_wrap_W": 0,
-        },
+        "specaugment": specaugment,
         "transforms": {"*": ["global_cmvn"], "_train": ["global_cmvn", "specaugment"]},
-    }  # fmt: skip
+    }
     if vocoder is not None:
         checkpoint, config = (str(Path(path).resolve()) for path in vocoder)
         data["vocoder"] = {"type": "code_hifigan", "checkpoint": checkpoint, "config": config}
     write_text(folder / "config_gcmvn.yaml", yaml.safe_dump(data, sort_keys=False))
     tasks = {
-        "target_unigram": _task("transformer", relative(target_dictionary), 8.0),
-        "source_unigram": _task("ctc", relative(source_dictionary), 4.0),
-        "ctc_target_unigram": _task("ctc", relative(target_dictionary), 4.0),
+        "target_unigram": _task("transformer", relative(target_dictionary), 8.0, decoder),
+        "source_unigram": _task("ctc", relative(source_dictionary), 4.0, decoder),
+        "ctc_target_unigram": _task("ctc", relative(target_dictionary), 4.0, decoder),
     }
     write_text(folder / "config_mtl_asr_st_ctcst.yaml", yaml.safe_dump(tasks, sort_keys=False))
 
 
-def _task(kind: str, dictionary: str, weight: float) -> dict:
+def _task(kind: str, dictionary: str, weight: float, decoder: dict) -> dict:
     return {
         "decoder_type": kind,
         "dict": dictionary,
         "data": Path(dictionary).parent.as_posix(),
         "loss_weight": weight,
         "rdrop_alpha": 0.0,
-        "decoder_args": {
-            "decoder_layers": 4 if kind == "transformer" else 0,
-            "decoder_embed_dim": 512,
-            "decoder_ffn_embed_dim": 2048,
-            "decoder_attention_heads": 8,
-        },
+        "decoder_args": {"decoder_layers": 4 if kind == "transformer" else 0, **decoder},
         "label_smoothing": 0.1,
     }

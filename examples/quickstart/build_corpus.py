@@ -7,25 +7,16 @@ Each step leaves files that the next run finds again, so the same command goes o
 
 import argparse
 import json
-import multiprocessing
 import os
 import sys
 import zlib
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: one thread per worker, and sums in one order
 
 import numpy as np  # noqa: E402
-from filterbank import FeatureZip, MomentAccumulator, filterbank  # noqa: E402
-from manifests import (  # noqa: E402
-    COLUMNS,
-    normalise,
-    read_table,
-    train_pieces,
-    write_configs,
-    write_table,
-    write_text,
-)
+from manifests import train_pieces, write_configs  # noqa: E402
 from speech import (  # noqa: E402
     HELD_OUT_VOICE,
     PITCH,
@@ -38,7 +29,21 @@ from speech import (  # noqa: E402
     write_wav,
 )
 from tqdm import tqdm  # noqa: E402
-from units import UNIT_SETS, UnitModel, fit_units, make_features, reduce_units  # noqa: E402
+from units import UNIT_SETS, UnitModel, fit_units, make_features  # noqa: E402
+
+from echostream_plugin.data.feature_zip import FeatureZip, Moments, index_path, read_index, read_member  # noqa: E402
+from echostream_plugin.data.parallel import Workers  # noqa: E402
+from echostream_plugin.data.pieces import write_task_table  # noqa: E402
+from echostream_plugin.data.tables import (  # noqa: E402
+    MANIFEST_COLUMNS,
+    normalise,
+    read_table,
+    write_lines,
+    write_table,
+    write_text,
+)
+from echostream_plugin.data.units import UnitsLog, read_units, reduce_units  # noqa: E402
+from echostream_plugin.inference.features import StreamingFbank  # noqa: E402
 
 SPLITS = ("train", "dev", "test")
 PIECES = "spm_unigram_es"  # after StreamSpeech, named for the source language on both sides
@@ -111,20 +116,8 @@ def speak_all(out, side, text, jobs):
     there = {entry.name for entry in os.scandir(folder)}
     rows = [row for split in SPLITS for row in text[split]]
     work = [(folder / f"{row['id']}.wav", row) for row in rows if f"{row['id']}.wav" not in there]
-    for _ in parallel(function, work, jobs, f"{side} speech", initializer):
+    for _ in Workers(jobs).ordered(function, work, f"{side} speech", initializer):
         pass
-
-
-def parallel(function, work, jobs, description, initializer=None, arguments=(), chunk=8):
-    """Yields function(item) in order, from `jobs` processes (this one alone if jobs is 1), under a progress bar."""
-    bar = dict(total=len(work), desc=description, unit="utt", disable=not work, mininterval=1.0)
-    if jobs <= 1 or len(work) < 2:
-        if work and initializer:
-            initializer(*arguments)
-        yield from tqdm(map(function, work), **bar)
-        return
-    with multiprocessing.get_context("spawn").Pool(jobs, initializer, arguments) as pool:
-        yield from tqdm(pool.imap(function, work, chunksize=chunk), **bar)
 
 
 # ----------------------------------------------------------------------------------------------------------- units
@@ -156,54 +149,40 @@ def write_unit_set(out, name, text, model_path, jobs):
         path = out / "units" / name / f"{split}.txt"
         if path.exists():
             continue
-        partial = path.with_name(path.name + ".part")
-        done = _whole_lines(partial)
-        work = [out / "tgt_wav" / f"{row['id']}.wav" for row in rows[done:]]
-        results = parallel(units_of, work, jobs, f"{name} units {split}", start_units, (name, model_path))
-        with open(partial, "a", encoding="utf-8") as file:
-            for wav, units in zip(work, results, strict=True):
-                file.write(f"{wav.stem}|{' '.join(map(str, units))}\n")
-        os.replace(partial, path)
-
-
-def _whole_lines(path):
-    """Number of complete lines; what follows the last of them is cut off."""
-    if not path.exists():
-        return 0
-    content = path.read_bytes()
-    content = content[: content.rfind(b"\n") + 1]
-    path.write_bytes(content)
-    return content.count(b"\n")
-
-
-def read_units(path):
-    """{id: [units at 50 Hz]}"""
-    lines = (line.rstrip("\n").split("|") for line in open(path, encoding="utf-8"))
-    return {name: [int(unit) for unit in units.split()] for name, units in lines}
+        log = UnitsLog(path)
+        work = [out / "tgt_wav" / f"{row['id']}.wav" for row in rows if row["id"] not in log.done]
+        label = f"{name} units {split}"
+        found = Workers(jobs).ordered(units_of, work, label, start_units, (name, model_path))
+        for wav, units in zip(work, found, strict=True):
+            log.add(wav.stem, units)
+        log.close()
 
 
 # --------------------------------------------------------------------------------------------- features, manifests
 
 
 def features_of(path):
-    return filterbank(read_wav(path))
+    """Log-mel features [T, 80] of a 16 kHz wav, no CMVN."""
+    return StreamingFbank().push(read_wav(path))
 
 
 def write_features(out, text, jobs):
-    """src_fbank80.zip, gcmvn.npz, and features.json with {id: [offset, size, frames]}."""
-    index_path = out / "features.json"
-    if not index_path.exists():
-        store, moments, index = FeatureZip(out / "src_fbank80.zip"), MomentAccumulator(), {}
-        for split, rows in text.items():
-            wavs = [out / "src_wav" / f"{row['id']}.wav" for row in rows]
-            for row, features in zip(rows, parallel(features_of, wavs, jobs, f"features {split}"), strict=True):
-                index[row["id"]] = (*store.add(row["id"], features), len(features))
-                if split == "train":
-                    moments.add(features)
+    """src_fbank80.zip with its index, and gcmvn.npz; returns {id: {offset, size, frames}}."""
+    path = out / "src_fbank80.zip"
+    if not (path.exists() and index_path(path).exists()):
+        store = FeatureZip(path)
+        names = [row["id"] for rows in text.values() for row in rows if row["id"] not in store]
+        wavs = [out / "src_wav" / f"{name}.wav" for name in names]
+        for name, features in zip(names, Workers(jobs).ordered(features_of, wavs, "features"), strict=True):
+            store.add(name, features)
         store.close()
+    index = read_index(path)
+    if not (out / "gcmvn.npz").exists():
+        moments = Moments()
+        for row in text["train"]:
+            moments.add(read_member(path, index[row["id"]]))
         moments.save(out / "gcmvn.npz")
-        write_text(index_path, json.dumps(index))
-    return json.loads(index_path.read_text())
+    return index
 
 
 def write_manifests(out, text, index, unit_set, source_pieces, target_pieces):
@@ -214,31 +193,27 @@ def write_manifests(out, text, index, unit_set, source_pieces, target_pieces):
         sides[side] = column, train_pieces(out / f"{side}_unigram", PIECES, sentences, size)
     for split, rows in text.items():
         for side, (column, pieces) in sides.items():
-            texts = [" ".join(pieces.encode(normalise(row[column]), out_type=str)) for row in rows]
-            encoded = [{"id": row["id"], "tgt_text": text} for row, text in zip(rows, texts, strict=True)]
-            write_table(out / f"{side}_unigram" / f"{split}.tsv", ("id", "tgt_text"), encoded)
+            write_task_table(out / f"{side}_unigram" / f"{split}.tsv", rows, column, pieces)
         units = read_units(out / "units" / unit_set / f"{split}.txt")
         manifest = [_manifest_row(row, index[row["id"]], reduce_units(units[row["id"]])) for row in rows]
         data = out / "fbank2unit"
-        write_table(data / f"{split}.tsv", COLUMNS, manifest)
-        write_text(data / f"{split}.unit", "".join(row["tgt_audio"] + "\n" for row in manifest))
-        write_text(data / f"{split}.src", "".join(row["src_text"] + "\n" for row in manifest))
-        write_text(data / f"{split}.txt", "".join(row["tgt_text"] + "\n" for row in manifest))
+        write_table(data / f"{split}.tsv", MANIFEST_COLUMNS, manifest)
+        for kind, column in (("unit", "tgt_audio"), ("src", "src_text"), ("txt", "tgt_text")):
+            write_lines(data / f"{split}.{kind}", (row[column] for row in manifest))
         if split != "train":
             wavs = [str((out / "src_wav" / f"{row['id']}.wav").resolve()) for row in rows]
             lists = {"wav_list": wavs, "target": [row["tgt_text"] for row in manifest]}
             lists["src"] = [row["src_text"] for row in manifest]
             for name, lines in lists.items():
-                write_text(out / "simuleval" / split / f"{name}.txt", "".join(line + "\n" for line in lines))
+                write_lines(out / "simuleval" / split / f"{name}.txt", lines)
     write_configs(out / "fbank2unit", out / "src_unigram", out / "tgt_unigram", PIECES)
 
 
 def _manifest_row(row, feature, units):
-    offset, size, frames = feature
     return {
         "id": row["id"],
-        "src_audio": f"../src_fbank80.zip:{offset}:{size}",
-        "src_n_frames": frames,
+        "src_audio": f"../src_fbank80.zip:{feature['offset']}:{feature['size']}",
+        "src_n_frames": feature["frames"],
         "src_text": row["source"],
         "tgt_text": normalise(row["target"]),
         "tgt_audio": " ".join(map(str, units)),

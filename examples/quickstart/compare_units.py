@@ -8,13 +8,18 @@ variance that a linear map of a unit and its three neighbours on each side expla
 """
 
 import argparse
+import sys
 from pathlib import Path
 
-import numpy as np
-from manifests import read_table
-from speech import EnglishVoice, read_wav
-from tqdm import tqdm
-from units import UNIT_SETS, LogMelFeatures, fit_units, make_features, reduce_units
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np  # noqa: E402
+from speech import EnglishVoice, read_wav  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+from units import UNIT_SETS, LogMelFeatures, fit_units, make_features  # noqa: E402
+
+from echostream_plugin.data.tables import read_table  # noqa: E402
+from echostream_plugin.data.units import reduce_units  # noqa: E402
 
 
 def edit_distance(a, b):

@@ -10,17 +10,12 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from filterbank import save_npz
 from speech import SAMPLE_RATE, UNIT_SAMPLES
+
+from echostream_plugin.data.feature_zip import save_npz
 
 UNIT_SETS = ("whisper", "logmel")
 _POSITIONS = 1500  # whisper's 30 s of 20 ms frames
-
-
-def reduce_units(units):
-    """Drops consecutive repeats: [5, 5, 7, 5] -> [5, 7, 5]."""
-    units = np.asarray(units)
-    return units[np.flatnonzero(np.diff(units, prepend=-1))].tolist()
 
 
 # -------------------------------------------------------------------------------------------------------- features
