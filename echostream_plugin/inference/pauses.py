@@ -11,17 +11,18 @@ from echostream_plugin.inference.stages import FEATURES_PER_FRAME
 
 BLOCK_FEATURES = 100  # the quietest and the loudest moment are kept for blocks of a second
 BLOCKS = 10  # so many seconds are looked back
-ABOVE_FLOOR_DB = 6.0  # noise stays below this over its own minimum
+ABOVE_FLOOR_DB = 5.0  # noise stays below this over its own minimum
 BELOW_PEAK_DB = 40.0  # so far below the loudest moment it is quiet, whatever the floor
-LEAST_DEPTH_DB = 12.0  # a pause is at least so far below the loudest moment: steady sound alone is none
-SILENCE_DB = 40.0  # under the noise of one bit of 16: digital silence, quiet in any company
+LEAST_DEPTH_DB = 8.0  # a pause is at least so far below the loudest moment: steady sound alone is none
+SILENCE_DB = 20.0  # under the noise of one bit of 16: digital silence, quiet in any company
 SPEECH_FEATURES = 10  # frames that are not quiet, to be speech rather than a click
 
 
 def loudness_db(log_mel: np.ndarray) -> np.ndarray:
-    """log_mel: [t, bins] natural logarithms of energies; returns the energy over all bins in dB, [t]."""
-    highest = log_mel.max(axis=1)
-    return (highest + np.log(np.exp(log_mel - highest[:, None]).sum(axis=1))) * (10 / np.log(10))
+    """log_mel: [t, bins] natural logarithms of energies; returns their mean in dB, [t].
+
+    The mean of the logarithms, for the sum of the energies hears mostly the wide bins, where noise is strongest."""
+    return log_mel.mean(axis=1) * (10 / np.log(10))
 
 
 class PauseDetector:

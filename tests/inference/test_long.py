@@ -1,7 +1,10 @@
 """Long streams: sentences end at pauses, memory and time do not grow, results are written as they come."""
 
+import gc
 import json
 import resource
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +12,8 @@ import soundfile
 import torch
 
 from echostream_plugin.config import ConfigError
+from echostream_plugin.inference import stages
+from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.events import Finished, Sentence, SourceText, Speech, TargetText
 from echostream_plugin.inference.policy import sentence_ends
 from echostream_plugin.inference.results import ResultWriter, srt_time
@@ -94,38 +99,63 @@ def test_options_that_do_not_fit():
             SessionOptions(**changes)
 
 
-def state_bytes(session) -> int:
-    """Bytes of every streaming state in a session, found by type."""
+def held_bytes(session) -> int:
+    """Bytes of everything that a session holds of its stream: states, arrays, tensors, lists and texts."""
     total, todo, seen = 0, [session], set()
     while todo:
         thing = todo.pop()
-        if id(thing) in seen:
+        if id(thing) in seen or isinstance(thing, torch.nn.Module | Bundle):
             continue
         seen.add(id(thing))
-        if isinstance(thing, StreamState):
+        if isinstance(thing, StreamState | torch.Tensor | np.ndarray):
             total += thing.nbytes
-        elif isinstance(thing, list):
+        elif isinstance(thing, str):
+            total += len(thing)
+        elif isinstance(thing, list | tuple):
             total += 8 * len(thing)
+            todo += thing
         elif type(thing).__module__.startswith("echostream_plugin.inference"):
             todo += list(vars(thing).values())
     return total
 
 
-def test_memory_is_flat_over_minutes(bundle):
-    """Four minutes of speech: the largest state of later minutes is no larger, and the process does not grow."""
-    session, sizes, resident = TranslationSession(bundle, options(max_tokens=2)), [], []
+def resident_bytes() -> int:
+    """Of this process, now."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the memory of the process from /proc")
+def test_the_twentieth_minute_costs_what_the_first_does(bundle, monkeypatch):
+    """Twenty minutes at 16 kHz: what a session holds, what it asks the model for and the memory of the process
+    are flat after the first minute."""
+    work = Counter()
+    run_call = stages.Call.run
+
+    def counted(call):
+        work["calls"] += 1
+        work["frames"] += 0 if call.inputs is None else call.inputs.size(1)
+        return run_call(call)
+
+    monkeypatch.setattr(stages.Call, "run", counted)
+    session = TranslationSession(bundle, options(chunk_ms=1280, longest_sentence_ms=6000, max_tokens=2))
     minute = speechlike(60.0, seed=7)
-    sentences = 0
-    for _ in range(4):
-        largest = 0
-        for start in range(0, len(minute), 4 * CHUNK):
-            sentences += sum(isinstance(e, Sentence) for e in session.push(minute[start : start + 4 * CHUNK], 16000))
-            largest = max(largest, state_bytes(session))
-        sizes.append(largest)
-        resident.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    assert sentences > 40
-    assert max(sizes[2:]) <= max(sizes[:2]) and sizes[0] > 10000
-    assert resident[-1] - resident[1] < 4096  # KiB
+    minutes = []
+    for _ in range(20):
+        work.clear()
+        largest = source = 0
+        for start in range(0, len(minute), 8 * CHUNK):
+            events = session.push(minute[start : start + 8 * CHUNK], 16000)
+            work["sentences"] += sum(isinstance(event, Sentence) for event in events)
+            largest = max(largest, held_bytes(session))
+            source = max(source, session._writer._state.source_frames)
+        gc.collect()
+        minutes.append((largest, source, work["calls"], work["frames"], resident_bytes()))
+    held, source, calls, frames, resident = zip(*minutes, strict=True)
+    assert work["sentences"] >= 5 and held[0] > 10000
+    for values in (held, source, calls, frames):
+        assert max(values[10:]) <= 1.05 * max(values[:10])
+    assert max(resident[1:]) - resident[1] < 4 << 20
 
 
 def test_times_of_subtitles():
