@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a second of speech costs: EchoStream, torchaudio's Emformer and StreamSpeech's encoder in one process, one run.
 
-    python scripts/benchmark.py --output benchmark              # everything; about half an hour on a CPU
+    python scripts/benchmark.py --output benchmark              # everything; about a quarter of an hour on a CPU
     python scripts/benchmark.py --quick                         # a tiny model and short streams: does it run?
     python scripts/benchmark.py --profile                       # only: where does the time of a step go?
     python scripts/benchmark.py --threads 1 2 --device cpu --quantize int8
@@ -12,7 +12,6 @@ else run on the machine meanwhile.
 
 import argparse
 import shlex
-import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from echostream_plugin.benchmark.encoders import build_streams, time_offline, ti
 from echostream_plugin.benchmark.hardware import processor  # noqa: E402
 from echostream_plugin.benchmark.measure import measure_machine  # noqa: E402
 from echostream_plugin.benchmark.profile import profile_step, rows  # noqa: E402
-from echostream_plugin.benchmark.report import table, write  # noqa: E402
+from echostream_plugin.benchmark.report import markdown, table, write  # noqa: E402
 from echostream_plugin.benchmark.sessions import random_bundle, time_batches, time_session  # noqa: E402
 from echostream_plugin.config import (  # noqa: E402
     CTCHeadConfig,
@@ -36,6 +35,7 @@ from echostream_plugin.config import (  # noqa: E402
     TextDecoderConfig,
     UnitDecoderConfig,
 )
+from echostream_plugin.evaluation.table import commit, replace_block  # noqa: E402
 from echostream_plugin.inference.optimize import optimize  # noqa: E402
 from echostream_plugin.modules.packed import can_pack  # noqa: E402
 from echostream_plugin.vocoder import VocoderConfig  # noqa: E402
@@ -63,7 +63,9 @@ def quick_model() -> ModelConfig:
 
 
 def measure(args, sizes: dict, threads: int) -> dict:
-    """Everything with so many threads."""
+    """Everything with so many threads; half an hour of a stream, and training, with the first number only."""
+    if threads != args.threads[0]:
+        sizes = sizes | {"ages": [age for age in sizes["ages"] if age <= 60], "offline": []}
     torch.set_num_threads(threads)
     model = quick_model() if args.quick else ModelConfig()
     machine = measure_machine(args.device, 8 if args.quick else 256)
@@ -99,22 +101,20 @@ def encoder_config(model: ModelConfig) -> EncoderConfig:
     return replace(model.encoder, dropout=0.0, attention_dropout=0.0, activation_dropout=0.0)
 
 
-def commit() -> str:
-    found = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    return found.stdout.strip() or "unknown"
-
-
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("benchmark"), help="folder for the results")
     parser.add_argument("--device", default="cpu", help="torch device")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="measure with so many threads, in turn")
     parser.add_argument("--quantize", choices=["none", "int8"], default="none", help="add a row: dynamic int8 (CPU)")
+    parser.add_argument("--write", type=Path, help="also put the tables between the marks of this page")
     parser.add_argument("--profile", action="store_true", help="only say where the time of an encoder step goes")
     parser.add_argument("--quick", action="store_true", help="a tiny model, short streams, few runs")
     args = parser.parse_args(argv)
     if min(args.threads) < 1:
         parser.error("--threads must be at least 1")
+    if args.write and not args.write.is_file():
+        parser.error(f"--write {args.write}: no such page")
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no GPU here")
     sizes = QUICK if args.quick else FULL
@@ -130,6 +130,8 @@ def main(argv=None) -> int:
         "runs": [measure(args, sizes, threads) for threads in args.threads],
     }
     write(results, args.output)
+    if args.write:
+        replace_block(args.write, markdown(results))
     print((args.output / "benchmark.md").read_text())
     return 0
 

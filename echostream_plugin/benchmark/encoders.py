@@ -16,6 +16,7 @@ from echostream_plugin.modules.packed import can_pack, pack_linears
 SEGMENT_FRAMES = 8  # 320 ms
 FEATURES = 32  # feature frames of a segment
 SEGMENT_SECONDS = 0.32
+WARM_STEPS = 3
 
 
 class Stream:
@@ -182,13 +183,16 @@ def _in_form(module: torch.nn.Module, form: str) -> torch.nn.Module:
 def time_steps(stream: Stream, ages: list, runs: int, device: str) -> list:
     """A row per age in seconds: the time of the segment that begins there, bytes of state and peak memory."""
     rows, done = [], 0
+    for _ in range(WARM_STEPS):  # steps are recorded when their shape comes back
+        stream.advance()
+        done += 1
     for age in ages:
         if age > stream.longest_seconds:
             break
         while done < round(age / SEGMENT_SECONDS):
             stream.advance()
             done += 1
-        spread: Spread = timed(stream.step, runs, device)
+        spread: Spread = timed(stream.step, runs, device, warmup=6)
         state_bytes = stream.state.nbytes if isinstance(stream.state, Tensor) else stream.state_bytes
         rows.append(
             {"age_s": age, "ms": spread, "state_bytes": state_bytes, "peak_bytes": peak_bytes(stream.step, device)}
@@ -197,7 +201,8 @@ def time_steps(stream: Stream, ages: list, runs: int, device: str) -> list:
 
 
 def time_offline(stream: Stream, lengths_s: list, runs: int, device: str) -> list:
-    """Forward, and forward with backward, over utterances of so many seconds: time and peak memory."""
+    """Forward, and forward with backward, over utterances of so many seconds: time (of one run beyond 30 s) and peak
+    memory."""
     rows = []
     for seconds in lengths_s:
         inputs = stream.offline_input(seconds)
@@ -212,7 +217,8 @@ def time_offline(stream: Stream, lengths_s: list, runs: int, device: str) -> lis
 
         row = {"seconds": seconds}
         for name, work in (("forward", forward), ("forward+backward", both)):
-            row[name] = timed(work, runs, device, warmup=1)
+            long = seconds > 30  # runs of seconds to minutes: one is enough, and warm enough
+            row[name] = timed(work, 1 if long else runs, device, warmup=0 if long else 1)
             row[f"{name} peak_bytes"] = peak_bytes(work, device)
         stream.module.zero_grad()
         rows.append(row)

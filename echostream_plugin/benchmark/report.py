@@ -46,7 +46,8 @@ def markdown(results: dict) -> str:
         )
         parts += [f"### {title}\n\n{text}" for title, text in _tables(run)]
         rows = [[name, f"{value:.2f}", wanted] for name, value, wanted in ratios(run)]
-        parts.append(f"### Ratios\n\n{table(['ratio', 'measured', 'aim'], rows)}")
+        if rows:
+            parts.append(f"### Ratios\n\n{table(['ratio', 'measured', 'aim'], rows)}")
     return "\n".join(parts)
 
 
