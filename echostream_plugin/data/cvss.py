@@ -75,7 +75,7 @@ class Corpus:
         if not path.is_file():
             raise DataError(f"{path}: no such table; unpack cvss_c_{self.language}_en_v1.0.tar.gz there")
         texts = {}
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"), 1):
             clip, tab, text = line.partition("\t")
             if not tab:
                 raise DataError(f"{path}:{number}: expected 'clip TAB translation'")

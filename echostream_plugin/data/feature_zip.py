@@ -129,7 +129,10 @@ def _whole_lines(path: Path) -> list[dict]:
     if len(whole) < len(content):
         with open(path, "r+b") as file:
             file.truncate(len(whole))
-    return [json.loads(line) for line in whole.splitlines()]
+    try:
+        return [json.loads(line) for line in whole.splitlines()]
+    except ValueError as error:
+        raise DataError(f"{path}: damaged ({error}); remove it and its zip, and make them again") from error
 
 
 def merge_zips(target, parts: list, names: Iterable[str]) -> None:

@@ -8,7 +8,7 @@ from echostream_plugin.data import DataError
 from echostream_plugin.data.cvss import SPLITS, Corpus
 from echostream_plugin.data.feature_zip import read_index, read_skipped
 from echostream_plugin.data.pieces import load_pieces, train_pieces, write_configs, write_task_table
-from echostream_plugin.data.tables import MANIFEST_COLUMNS, normalise, write_lines, write_table
+from echostream_plugin.data.tables import MANIFEST_COLUMNS, cell, normalise, write_lines, write_table
 from echostream_plugin.data.units import read_units, reduce_units
 
 SIDES = (("src", "src_text"), ("tgt", "tgt_text"))
@@ -42,8 +42,10 @@ def build_manifests(corpus: Corpus) -> dict[str, int]:
             if name not in units or (name not in index and name not in reasons):
                 made_by = corpus.feature_zip if name in units else corpus.units_path(split)
                 raise DataError(f"{made_by}: does not know utterance {name}; was it made from other tables? Remove it")
-            if name not in index or not units[name]:
-                skipped.append({"id": name, "why": reasons.get(name) or f"{row['tgt_wav']}: no units"})
+            row |= {column: cell(row[column]) for column in ("src_text", "tgt_text")}
+            if name not in index or not units[name] or not normalise(row["tgt_text"]):
+                no_target = f"{row['tgt_wav']}: no units" if not units[name] else f"{split}.tsv: no translation"
+                skipped.append({"id": name, "why": reasons.get(name) or no_target})
                 continue
             usable.append(row)
             manifest.append(manifest_row(corpus, row, index[name], units[name]))
@@ -60,7 +62,7 @@ def _write_split(corpus: Corpus, split: str, rows: list[dict], manifest: list[di
     folder = corpus.data_folder
     write_table(folder / f"{split}.tsv", MANIFEST_COLUMNS, manifest)
     write_lines(folder / f"{split}.src", (normalise(row["src_text"]) for row in manifest))
-    write_lines(folder / f"{split}.txt", (one_line(row["tgt_text"]).lower() for row in manifest))
+    write_lines(folder / f"{split}.txt", (row["tgt_text"].lower() for row in manifest))
     write_lines(folder / f"{split}.unit", (row["tgt_audio"] for row in manifest))
     corpus.write_list(split, rows)
 
@@ -71,13 +73,9 @@ def _write_simuleval(corpus: Corpus, split: str, rows: list[dict], manifest: lis
     pairs = sorted(zip(rows, manifest, strict=True), key=lambda pair: place[pair[0]["id"]])
     lists = corpus.output / "simuleval" / split
     write_lines(lists / "wav_list.txt", (Path(row["src_wav"]).resolve() for row, _ in pairs))
-    write_lines(lists / "target.txt", (one_line(row["tgt_text"]) for row, _ in pairs))
+    write_lines(lists / "target.txt", (row["tgt_text"] for row, _ in pairs))
     write_lines(lists / "src.txt", (normalise(row["src_text"]) for row, _ in pairs))
     write_lines(lists / "unit.txt", (entry["tgt_audio"] for _, entry in pairs))
-
-
-def one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def build_text(corpus: Corpus, size: int, threads: int, vocoder=None) -> None:

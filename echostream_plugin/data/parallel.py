@@ -3,6 +3,7 @@
 import argparse
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,8 +76,24 @@ class Workers:
 
     def _in_processes(self, function, items, initializer, arguments):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+        # results wait for the one before them, and for whoever writes them down: no more than so many at a time
+        room, stopped = threading.Semaphore(self.jobs * BATCH * 8), threading.Event()
+
+        def throttled():
+            for item in items:
+                room.acquire()
+                if stopped.is_set():
+                    return
+                yield item
+
         with multiprocessing.get_context("spawn").Pool(self.jobs, initializer, arguments) as pool:
-            yield from pool.imap(function, items, chunksize=BATCH)
+            try:
+                for result in pool.imap(function, throttled(), chunksize=BATCH):
+                    room.release()
+                    yield result
+            finally:
+                stopped.set()
+                room.release()  # the pool's feeding thread may wait for it
 
     def _on_ray(self, function, items, initializer, arguments):
         ray, pool_of = import_ray()
@@ -146,6 +163,8 @@ def add_worker_flags(parser: argparse.ArgumentParser) -> None:
 def workers_of(args, gpus_each: float = 0, default_jobs: int | None = None) -> Workers:
     """The workers that the flags ask for."""
     jobs = args.jobs
+    if args.merge is not None and (args.merge < 1 or args.shard.count > 1):
+        raise DataError(f"--merge {args.merge}: joins the parts of N >= 1 shards; --shard makes one; give one of them")
     if jobs is None and args.ray is None:
         jobs = default_jobs or os.cpu_count() or 1
     if jobs is not None and jobs < 1:

@@ -25,13 +25,17 @@ def write_lines(path, lines) -> None:
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 
+def cell(value) -> str:
+    """A value as a table can hold it: tabs, line breaks and backslashes become spaces, spaces one space.
+
+    A backslash would escape the character after it in fairseq's reader.
+    """
+    return " ".join(str(value).replace("\\", " ").split())
+
+
 def write_table(path, columns, rows) -> None:
-    """A fairseq manifest: tab separated, no quoting. Tabs and line breaks inside a value become spaces."""
-    lines = ["\t".join(columns)]
-    for row in rows:
-        # a backslash would escape the character after it in fairseq's reader
-        lines.append("\t".join(" ".join(str(row[column]).replace("\\", " ").split()) for column in columns))
-    write_lines(path, lines)
+    """A fairseq manifest: tab separated, no quoting; values as `cell` has them."""
+    write_lines(path, ["\t".join(columns), *("\t".join(cell(row[column]) for column in columns) for row in rows)])
 
 
 def read_table(path, columns=()) -> list[dict]:

@@ -49,14 +49,14 @@ def hubert_maker(path: Path, layer: int, device: str):
 
 
 def step(corpus, args) -> None:
+    gpus = 1 if args.device.startswith("cuda") else 0
+    workers = workers_of(args, gpus_each=gpus, default_jobs=1 if gpus else None)
     if args.merge:
         merge_units(corpus, args.merge)
         return verify(corpus, Shard())
     if args.kmeans is None or args.hubert is None:
         raise ConfigError("--hubert and --kmeans must be named; check_downloads.py says where they are from")
     centres = load_centres(args.kmeans)
-    gpus = 1 if args.device.startswith("cuda") else 0
-    workers = workers_of(args, gpus_each=gpus, default_jobs=1 if gpus else None)
     make_features = hubert_maker(args.hubert, args.layer, args.device)
     build(corpus, make_features, centres, workers, args.shard, args.max_missing)
 

@@ -9,7 +9,7 @@ import yaml
 
 from echostream_plugin.data import DataError
 from echostream_plugin.data.feature_zip import FeatureZip, Moments, index_path, read_index, read_member, read_skipped
-from echostream_plugin.data.parallel import Shard
+from echostream_plugin.data.parallel import Shard, Workers
 from echostream_plugin.data.pieces import load_pieces, train_pieces, write_configs, write_task_table
 from echostream_plugin.data.tables import keyed_lines, normalise, read_table, write_table
 from echostream_plugin.data.units import UnitsLog, load_centres, nearest_units, read_units, reduce_units
@@ -89,6 +89,23 @@ def test_a_skipped_utterance_is_remembered_and_not_in_the_index(tmp_path):
     store.close()
     assert list(read_index(tmp_path / "f.zip")) == ["clip_0"]
     assert read_skipped(tmp_path / "f.zip") == {"clip_9": "no such file"}
+
+
+def test_processes_keep_the_order_and_stop_when_nobody_listens():
+    items = [str(number) for number in range(200)]
+    assert list(Workers(2).ordered(int, items, "numbers")) == list(range(200))
+    results = Workers(2).ordered(int, items, "numbers")
+    assert next(results) == 0
+    results.close()
+    with pytest.raises(ValueError, match="invalid literal"):
+        list(Workers(2).ordered(int, [*items, "x"], "numbers"))
+
+
+def test_a_damaged_journal_is_named(tmp_path):
+    build_zip(tmp_path / "f.zip")
+    index_path(tmp_path / "f.zip").write_bytes(b"\0\0\0\n")
+    with pytest.raises(DataError, match="f.zip.jsonl: damaged"):
+        read_index(tmp_path / "f.zip")
 
 
 def test_shards_are_disjoint_and_together_everything():

@@ -134,6 +134,17 @@ def test_a_recording_that_is_missing_or_broken_is_left_out_and_named(corpus, cap
     assert check_script.main([str(corpus.output), "--clusters", "4", "--deep"]) == 0
 
 
+def test_odd_texts_do_not_break_a_table_and_an_empty_translation_is_left_out(originals, tmp_path):
+    corpus = copy_of(originals, "whole", tmp_path)
+    table = corpus.cvss / "dev.tsv"
+    text = table.read_text().replace("where is the hotel", "where\\is\u2028the \t hotel")
+    table.write_text(text.replace("two coffees please", " "), encoding="utf-8")
+    prepare(corpus)
+    rows = read_table(corpus.data_folder / "dev.tsv")
+    assert [row["tgt_text"] for row in rows] == ["the train is late", "where is the hotel"]
+    assert "dev.tsv: no translation" in (corpus.output / "skipped.tsv").read_text()
+
+
 def test_fairseq_task_reads_the_prepared_data(corpus):
     pytest.importorskip("fairseq")
     from echostream_plugin.fairseq_ext.task import read_data_config, read_multitask_config
@@ -275,6 +286,8 @@ def test_steps_out_of_order_and_missing_tables_say_what_to_do(corpus, capsys):
     assert text_step.main(arguments[:4]) == manifests_step.main(arguments[:4]) == 1
     assert features_step.main(["--covost", "nowhere", "--cvss", str(corpus.cvss)]) == 1
     assert "nowhere: no such folder; scripts/cvss/check_downloads.py" in capsys.readouterr().err
+    assert features_step.main([*arguments, "--merge", "0"]) == 1 and "--merge 0" in capsys.readouterr().err
+    assert units_step.main([*arguments, "--merge", "2", "--shard", "1/2"]) == 1
     with pytest.raises(SystemExit):
         features_step.main([*arguments, "--shard", "3/2"])
     assert "'3/2' is no shard" in capsys.readouterr().err
