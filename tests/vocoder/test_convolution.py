@@ -73,6 +73,15 @@ def test_pack_chooses_minimal_filters_for_long_kernels_and_many_channels_in_floa
         assert type(pack(conv, dtype)) is Convolution
 
 
+def test_without_onednn_torchs_own_convolution_is_used(monkeypatch):
+    weight, bias, x = random(4, 3, 5), random(4), random(2, 30, 3)
+    prepacked = Convolution(weight, bias, 2)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    plain = Convolution(weight, bias, 2)
+    assert plain.prepacked is None
+    torch.testing.assert_close(plain(x), prepacked(x), atol=1e-5, rtol=1e-5)
+
+
 def test_pack_scales_the_input():
     conv, x = nn.Conv1d(3, 2, 3, dilation=2), random(1, 20, 3)
     with torch.no_grad():

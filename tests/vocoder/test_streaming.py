@@ -245,6 +245,12 @@ def test_weight_norm_is_folded_and_changed_weights_are_seen():
     torch.testing.assert_close(stream(model, [[1, 2, 3]]), whole(model, [1, 2, 3]), atol=1e-5, rtol=0)
 
 
+def test_model_made_in_inference_mode_streams():
+    with torch.inference_mode():
+        model = CodeHiFiGAN(MODELS["full rate"].config).eval()
+    torch.testing.assert_close(stream(model, [[1, 2, 3]]), whole(model, [1, 2, 3]), atol=1e-5, rtol=0)
+
+
 def test_packed_weights_go_with_their_model():
     model = CodeHiFiGAN(MODELS["full rate"].config)
     generator = weakref.ref(generator_of(model))

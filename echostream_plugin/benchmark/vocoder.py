@@ -1,0 +1,90 @@
+"""The vocoder: what a second of speech costs streamed in pushes of several sizes, and run once over everything."""
+
+import time
+
+import torch
+
+from echostream_plugin.benchmark.measure import Machine, Spread, synchronize
+from echostream_plugin.benchmark.report import cell, table
+from echostream_plugin.vocoder import CodeHiFiGAN, VocoderConfig
+from echostream_plugin.vocoder.generator import generator_of
+
+PUSH_FRAMES = (2, 5, 10, 16, 48)  # frames of 20 ms: 16 are 320 ms
+
+
+def speech_operations(config: VocoderConfig) -> float:
+    """Multiplications and additions of the generator's convolutions for a second of speech."""
+    rate, channels = 1000 / config.frame_ms, config.upsample_initial_channel
+    products = rate * config.model_in_dim * channels * 7
+    for factor, kernel in zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True):
+        products += rate * channels * (channels // 2) * kernel
+        rate, channels = rate * factor, channels // 2
+        # a residual block has two convolutions for each dilation
+        blocks = zip(config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True)
+        products += rate * channels**2 * sum(2 * kernel * len(dilations) for kernel, dilations in blocks)
+    return 2 * (products + rate * channels * 7)
+
+
+@torch.inference_mode()
+def time_vocoder(
+    config: VocoderConfig, machine: Machine, runs: int, device: str = "cpu", seconds: float = 2.0, pushes=PUSH_FRAMES
+) -> list:
+    """Rows {name, push_frames (0: run once), ms_per_second, floor_ms, state_bytes}, measured in turn in every run.
+
+    Random weights; frames of 20 ms go in, so that the durations, whose cost is nothing beside, do not matter."""
+    torch.manual_seed(0)
+    model = CodeHiFiGAN(config).remove_weight_norm().eval().to(device)
+    frames = torch.randint(0, config.num_embeddings, (1, round(1000 * seconds / config.frame_ms)), device=device)
+    works, rows = [lambda: model.generate(frames)], []
+    floor = 1000 * speech_operations(config) / machine.operations_per_second
+    rows.append({"name": "run once over everything", "push_frames": 0, "floor_ms": floor, "state_bytes": 0})
+    for dtype in (torch.float32, torch.bfloat16):
+        generator = generator_of(model, dtype)
+        # the middle of a stream, where every push of f frames gives f frames of samples
+        warm = torch.randint(0, config.num_embeddings, (1, 2 * frames.size(1)), device=device)
+        state = generator.step(warm, generator.initial_state())[1]
+        for push in pushes:
+            works.append(lambda generator=generator, state=state, push=push: _stream(generator, state, frames, push))
+            name = f"streamed, {str(dtype).removeprefix('torch.')}"
+            # the floor is float32's: the measured matrix rate says nothing about bfloat16
+            limit = floor if dtype == torch.float32 else None
+            rows.append({"name": name, "push_frames": push, "floor_ms": limit, "state_bytes": state.nbytes})
+    for row, times in zip(rows, _in_turn(works, runs, device), strict=True):
+        row["ms_per_second"] = Spread.of([each / seconds for each in times])
+    return rows
+
+
+def vocoder_table(rows: list, frame_ms: float = 20.0) -> str:
+    """Markdown of `time_vocoder`'s rows."""
+    lines = [
+        [
+            row["name"],
+            f"{row['push_frames'] * frame_ms:g} ms" if row["push_frames"] else "-",
+            cell(row["ms_per_second"]),
+            f"{row['ms_per_second'].median / 1000:.3f}",
+            "-" if row["floor_ms"] is None else f"{row['ms_per_second'].median / row['floor_ms']:.2f}",
+            f"{row['state_bytes'] / 1e3:.0f}" if row["state_bytes"] else "-",
+        ]
+        for row in rows
+    ]
+    head = ["vocoder", "push", "ms per second of speech", "real-time factor", "times the floor", "state, kB"]
+    return table(head, lines)
+
+
+def _stream(generator, state, frames, push: int):
+    for part in frames.split(push, dim=1):
+        _, state = generator.step(part, state)
+
+
+def _in_turn(works: list, runs: int, device: str) -> list:
+    """Milliseconds of each piece of work in each run; the first run does not count."""
+    times = [[] for _ in works]
+    for run in range(1 + runs):
+        for work, found in zip(works, times, strict=True):
+            synchronize(device)
+            began = time.perf_counter()
+            work()
+            synchronize(device)
+            if run:
+                found.append(1000 * (time.perf_counter() - began))
+    return times
