@@ -1,4 +1,4 @@
-"""The command line: `echostream translate in.wav -o out/`."""
+"""The command line: `echostream translate in.wav -o out/`; speak and transcribe have their own modules."""
 
 import argparse
 import sys
@@ -10,6 +10,7 @@ from tqdm import tqdm
 from echostream_plugin import __version__
 from echostream_plugin.cli_options import DEFAULT_BUNDLE, add_option_flags, add_quantize_flag, options_of
 from echostream_plugin.cli_speak import add_speak_command
+from echostream_plugin.cli_transcribe import add_transcribe_command
 from echostream_plugin.config import ConfigError
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.errors import BundleError, InputError, SessionError
@@ -47,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_option_flags(translate, SessionOptions)
     translate.set_defaults(run=translate_audio)
     add_speak_command(commands)
+    add_transcribe_command(commands)
     return parser
 
 

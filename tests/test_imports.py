@@ -20,9 +20,10 @@ ALLOWED = {
     "evaluation": METHOD | {"inference"},
     "fairseq_ext": METHOD | {"inference", "data"},
     "benchmark": METHOD | {"inference"},
-    "cli": METHOD | {"inference", "cli_options", "cli_speak"},
+    "cli": METHOD | {"inference", "cli_options", "cli_speak", "cli_transcribe"},
     "cli_options": METHOD | {"inference"},
     "cli_speak": METHOD | {"inference", "cli_options"},
+    "cli_transcribe": METHOD | {"inference", "cli_options"},
     "__init__": {"fairseq_ext"},
 }
 

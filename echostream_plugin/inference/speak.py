@@ -30,7 +30,7 @@ from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.dictionary import EOS, SPECIALS, UNK
 from echostream_plugin.inference.errors import InputError, SessionError
 from echostream_plugin.inference.events import Finished, Speech, TargetText
-from echostream_plugin.inference.features import Frontend, to_mono
+from echostream_plugin.inference.features import features_of
 from echostream_plugin.inference.stages import Speaker
 from echostream_plugin.inference.words import (
     LONGEST_WORD,
@@ -346,8 +346,7 @@ def source_frames(bundle: Bundle, samples, sample_rate: int) -> Tensor:
     """Encoder frames [1, S, C] of a recording of the source, for `TextSpeaker(source=...)`.
 
     samples: [n] or [n, channels], as a session takes them. Raises InputError where it is too short for a frame."""
-    frontend = Frontend(sample_rate, bundle.cmvn_mean, bundle.cmvn_std)
-    features = np.concatenate([frontend.push(to_mono(samples)), frontend.finish()])
+    features = features_of(samples, sample_rate, bundle.cmvn_mean, bundle.cmvn_std)
     if len(features) == 0:
         raise InputError("the source recording is shorter than 25 ms")
     parameter = next(bundle.model.encoder.parameters())
