@@ -99,8 +99,8 @@ def add_flags(parser: argparse.ArgumentParser):
             output.add_argument(flag, default=None, help=f"accepted without effect: {reason}")
 
 
-def load_model(args):
-    """The bundle that the flags name."""
+def load_model(args, speech: bool = True):
+    """The bundle that the flags name; speech: it must speak."""
     if args.model_path is None:
         bundle = load_bundle(args.bundle or DEFAULT_BUNDLE)
     else:
@@ -111,7 +111,19 @@ def load_model(args):
         from echostream_plugin.fairseq_ext.loading import load_checkpoint_bundle  # fairseq, only where it is needed
 
         bundle = load_checkpoint_bundle(
-            args.model_path, args.data_bin, args.config_yaml, args.multitask_config_yaml, args.vocoder, args.vocoder_cfg
+            args.model_path,
+            args.data_bin,
+            args.config_yaml,
+            args.multitask_config_yaml,
+            args.vocoder,
+            args.vocoder_cfg,
+            speech,
+        )
+    if speech and bundle.vocoder is None:
+        raise ConfigError(
+            "a unit vocoder is needed to speak: give --vocoder and --vocoder-cfg, or name it in --config-yaml"
+            if args.model_path
+            else "the bundle has no vocoder: use the text agents, or make it again with a vocoder"
         )
     return optimize(bundle.to(device_name(args.device)), args.quantize)
 
@@ -149,7 +161,7 @@ class SessionAgent:
     def __init__(self, args):
         if getattr(args, "eval_latency_unit", "word") == "spm":
             raise ConfigError("--eval-latency-unit spm: the agents write words; use word or char")
-        self.bundle = load_model(args)
+        self.bundle = load_model(args, self.speech)
         options = bundle_options(
             self.bundle,
             chunk_ms=chunk_ms_of(args, self.bundle.session),

@@ -5,36 +5,40 @@ from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from echostream_plugin.config import ConfigError
-from echostream_plugin.fairseq_ext.task import SpeechToSpeechCTCTask
+from echostream_plugin.fairseq_ext.task import SpeechToSpeechCTCTask, resolve
 from echostream_plugin.fairseq_ext.unpickling import check_parameters, load_trusted
-from echostream_plugin.inference.bundle import Bundle, save_bundle
+from echostream_plugin.inference.bundle import Bundle, read_gcmvn, save_bundle
 from echostream_plugin.inference.dictionary import Dictionary
 from echostream_plugin.vocoder import load_public_checkpoint, load_vocoder
 
 
 def load_checkpoint_bundle(
-    model_path, data_bin=None, config_yaml=None, multitask_config_yaml=None, vocoder=None, vocoder_cfg=None
+    model_path,
+    data_bin=None,
+    config_yaml=None,
+    multitask_config_yaml=None,
+    vocoder=None,
+    vocoder_cfg=None,
+    speech: bool = False,
 ) -> Bundle:
     """Build the model that a checkpoint holds; options left out are those it was trained with.
 
     model_path: a checkpoint, or several separated by commas whose parameters are averaged; data_bin: the folder of the
-    yamls; vocoder: a folder of ours, or a public checkpoint with its json in `vocoder_cfg`. Only tensors and plain
-    values are unpickled. Raises ConfigError for files that are missing or do not fit together."""
+    yamls; vocoder: a folder of ours, or a public checkpoint with its json in `vocoder_cfg`; speech: where no vocoder is
+    given, take that of the data yaml. Raises ConfigError for files that are missing or do not fit together."""
     task, model = _task_and_model(
         model_path, data=data_bin, config_yaml=config_yaml, multitask_config_yaml=multitask_config_yaml
     )
-    stats = np.load(task.data_cfg.config["global_cmvn"]["stats_npz_path"])
+    mean, std = read_gcmvn(_gcmvn(task))
     return Bundle(
         model=model,
         config=model.config,
         source_dictionary=_dictionary(task, "source_unigram"),
         target_dictionary=_dictionary(task, "target_unigram"),
-        cmvn_mean=stats["mean"],
-        cmvn_std=stats["std"],
-        vocoder=_vocoder(vocoder, vocoder_cfg),
+        cmvn_mean=mean,
+        cmvn_std=std,
+        vocoder=_vocoder(task, vocoder, vocoder_cfg, speech),
         card={"checkpoint": Path(str(model_path)).name},
     )
 
@@ -50,7 +54,7 @@ def export_bundle(folder, model_path, data_bin=None, vocoder=None, card=None, se
         model,
         source_dictionary=source,
         target_dictionary=target,
-        gcmvn=task.data_cfg.config["global_cmvn"]["stats_npz_path"],
+        gcmvn=_gcmvn(task),
         vocoder=vocoder,
         source_spm=_beside(source),
         target_spm=_beside(target),
@@ -117,10 +121,28 @@ def _dictionary(task, name: str) -> Dictionary:
     return Dictionary(tuple(task.multitask_tasks[name].target_dictionary.symbols))
 
 
-def _vocoder(vocoder, vocoder_cfg):
-    if not vocoder:
+def _data_yaml(task) -> Path:
+    return Path(task.args.data) / task.args.config_yaml
+
+
+def _gcmvn(task) -> str:
+    """The file of the features' statistics."""
+    values = task.data_cfg.config.get("global_cmvn")
+    if not values:
+        raise ConfigError(f"{_data_yaml(task)}: global_cmvn.stats_npz_path is missing; it names gcmvn.npz")
+    return values["stats_npz_path"]
+
+
+def _vocoder(task, vocoder, vocoder_cfg, speech: bool):
+    if vocoder:
+        return load_public_checkpoint(vocoder, vocoder_cfg) if vocoder_cfg else load_vocoder(vocoder)
+    named = task.data_cfg.config.get("vocoder")
+    if not speech or not isinstance(named, dict):
         return None
-    return load_public_checkpoint(vocoder, vocoder_cfg) if vocoder_cfg else load_vocoder(vocoder)
+    path, fix = _data_yaml(task), "correct the path, or give --vocoder and --vocoder-cfg"
+    return load_public_checkpoint(
+        *(resolve(named.get(key), path, f"vocoder.{key}", fix) for key in ("checkpoint", "config"))
+    )
 
 
 def _beside(dictionary: Path) -> Path | None:

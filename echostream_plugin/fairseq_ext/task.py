@@ -16,6 +16,8 @@ from echostream_plugin.fairseq_ext.generator import TwoPassGenerator
 
 logger = logging.getLogger(__name__)
 
+_FIX_TEXT = "correct the path, or make the file with scripts/cvss/build_text.py"
+_FIX_CMVN = "correct the path, or make the file with scripts/cvss/build_features.py"
 # names that StreamSpeech's scripts use for a file that its recipe calls otherwise
 _MISNAMED = {"config_unity_asr_st_ctcst.yaml": "config_mtl_asr_st_ctcst.yaml"}
 
@@ -56,9 +58,16 @@ class SpeechToSpeechCTCTask(SpeechToSpeechTask):
     def setup_task(cls, args, **kwargs):
         if args.target_is_code and args.target_code_size is None:
             raise ConfigError("--target-code-size K is missing: how many units are there?")
+        existing_config(Path(args.data) / args.config_yaml, "--config-yaml")
         return super().setup_task(args, **kwargs)
 
     def load_dataset(self, split, epoch=1, combine=False, **kwargs):
+        for name, task in self.multitask_tasks.items():
+            if not (Path(task.args.data) / f"{split}.tsv").is_file():
+                raise ConfigError(
+                    f"{Path(self.args.data) / self.args.multitask_config_yaml}: {name}.data: no '{split}.tsv' in "
+                    f"'{task.args.data}'; {_FIX_TEXT}"
+                )
         self.datasets[split] = load_split(
             self.args.data, split, self.data_cfg, self.target_dictionary, self.multitask_tasks, self.args.seed
         )
@@ -81,8 +90,7 @@ def read_data_config(path: Path) -> S2SDataConfig:
     config = S2SDataConfig(path)
     cmvn = config.config.get("global_cmvn")
     if cmvn:
-        fix = "make it with scripts/cvss/build_features.py"
-        cmvn["stats_npz_path"] = resolve(cmvn.get("stats_npz_path"), path, "global_cmvn.stats_npz_path", fix)
+        cmvn["stats_npz_path"] = resolve(cmvn.get("stats_npz_path"), path, "global_cmvn.stats_npz_path", _FIX_CMVN)
     if config.config.get("audio_root"):
         config.config["audio_root"] = resolve(config.config["audio_root"], path, "audio_root", "correct the path")
     return config
@@ -95,12 +103,11 @@ def read_multitask_config(path: Path) -> MultitaskConfig:
         tasks = yaml.safe_load(file)
     if not isinstance(tasks, dict) or not all(isinstance(task, dict) for task in tasks.values()):
         raise ConfigError(f"{path}: expected one mapping of options per task")
-    fix = "correct the path, or make the file with scripts/cvss/build_text.py"
-    dictionaries = {name: resolve(task.get("dict"), path, f"{name}.dict", fix) for name, task in tasks.items()}
+    dictionaries = {name: resolve(task.get("dict"), path, f"{name}.dict", _FIX_TEXT) for name, task in tasks.items()}
     config = MultitaskConfig(path)
     for name, task in config.get_all_tasks().items():
         task.config["dict"] = dictionaries[name]
-        task.config["data"] = resolve(task.config.get("data"), path, f"{name}.data", fix, must_exist=False)
+        task.config["data"] = resolve(task.config.get("data"), path, f"{name}.data", _FIX_TEXT, must_exist=False)
         task.tgt_dict = Dictionary.load(task.config["dict"])
     return config
 
@@ -125,5 +132,14 @@ def resolve(value: str | None, config_path: Path, key: str, fix: str, must_exist
         if candidate.exists():
             return str(candidate)
     if must_exist:
-        raise ConfigError(f"{config_path}: {key}: no such file '{value}'; {fix}")
+        raise ConfigError(f"{config_path}: {key}: no such file '{value}'; {fix}{_near(Path(value), config_path)}")
     return str(value)
+
+
+def _near(missing: Path, config_path: Path) -> str:
+    """A hint where a file of that name does lie in the data folder or beside it, as after a change of machines."""
+    for tail in (Path(missing.name), Path(*missing.parts[-2:])):
+        for folder in (Path(), Path("..")):
+            if (config_path.parent / folder / tail).is_file():
+                return f". There is '{folder / tail}', relative to the data folder"
+    return ""

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 simuleval_agent = pytest.importorskip("simuleval.utils.agent")
 from simuleval.data.segments import EmptySegment, SpeechSegment  # noqa: E402
@@ -23,7 +24,7 @@ from tests.tiny_bundle import save_tiny_bundle, speechlike  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "agent"))
-from echostream_common import WordStream, chunk_ms_of, truth  # noqa: E402
+from echostream_common import WordStream, chunk_ms_of, device_name, truth  # noqa: E402
 
 MAX_TOKENS = 6
 BAD_FILES = {
@@ -206,6 +207,34 @@ def test_word_stream_holds_the_last_word():
     stream, growth = WordStream(), ["", "my", "my sis", "my sister", "my sister watch", "my sister watches the"]
     assert [stream.take(text, False) for text in growth] == ["", "", "my", "", "sister", "watches"]
     assert stream.take("my sister watches the loom", True) == "the loom" and stream.take("", True) == ""
+
+
+def test_words_are_marked_for_a_simuleval_that_joins_pieces(data, build, tmp_path, monkeypatch):
+    """StreamSpeech's own copy of SimulEval joins what a text agent writes without spaces, and `▁` becomes one."""
+    import simuleval_repairs
+    from simuleval.evaluator.instance import TextOutputInstance
+
+    flags = command(data, "echostream_s2tt_agent", tmp_path)
+    assert not simuleval_repairs.joins_pieces() and build(flags)[0].mark == ""
+    joined = property(lambda instance: "".join(instance.prediction_list).replace("▁", " "))
+    monkeypatch.setattr(TextOutputInstance, "prediction", joined)
+    agent, _ = build(flags)
+    written = [agent.pushpop(segment).content for segment in segments(speechlike(2.1, seed=3))]
+    words = " ".join(filter(None, written)).split()
+    assert words and all(word.startswith("▁") for word in words)
+    session, _ = session_result(data, "a.wav", speech=False)
+    assert "".join(words).replace("▁", " ").split() == session.target_text.split()
+
+
+def test_device_without_gpu_falls_back(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    device_name.cache_clear()
+    assert [device_name(name) for name in ("gpu", "gpu", "cuda:1", "cpu")] == ["cpu"] * 4
+    assert capsys.readouterr().err.count("running on the CPU") == 2
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    device_name.cache_clear()
+    assert [device_name(name) for name in ("gpu", "cuda:1", "cpu")] == ["cuda", "cuda:1", "cpu"]
+    device_name.cache_clear()
 
 
 def test_booleans_mean_what_they_say():
