@@ -3,6 +3,7 @@
 import argparse
 import multiprocessing
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -144,6 +145,16 @@ def import_ray():
     return ray, ActorPool
 
 
+def _reach(address: str) -> None:
+    """Ray itself tries for minutes before it says that nobody is there."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise DataError(f"--ray {address}: nobody answers there ({error}); is Ray started?") from error
+
+
 def add_worker_flags(parser: argparse.ArgumentParser) -> None:
     """--jobs, --ray, --shard, --merge; `workers_of` reads the first two."""
     parser.add_argument(
@@ -171,4 +182,5 @@ def workers_of(args, gpus_each: float = 0, default_jobs: int | None = None) -> W
         raise DataError(f"--jobs {jobs}: at least 1 is needed")
     if args.ray is not None:
         import_ray()
+        _reach(args.ray)
     return Workers(jobs, args.ray, gpus_each)

@@ -1,6 +1,7 @@
 """Training data: the feature zip goes on after an interruption and fairseq's reader finds every member."""
 
 import argparse
+import json
 import zipfile
 
 import numpy as np
@@ -69,6 +70,22 @@ def test_a_zip_that_is_not_there_or_lost_its_data_is_named(tmp_path):
     with pytest.raises(DataError, match="f.zip.part: shorter than its journal"):
         FeatureZip(tmp_path / "f.zip")
     assert index_path(tmp_path / "f.zip").name == "f.zip.jsonl"
+
+
+def test_members_beyond_four_gigabytes_are_found(tmp_path):
+    """A whole CVSS-C pair's zip is larger; the first member here is a hole in a sparse file."""
+    first = {"id": "hole", "offset": 38, "size": 5_000_000_000, "frames": 1, "crc": 0}
+    with open(tmp_path / "f.zip.part", "wb") as file:
+        file.truncate(first["offset"] + first["size"])
+    (tmp_path / "f.zip.part.jsonl").write_text(json.dumps(first) + "\n")
+    store = FeatureZip(tmp_path / "f.zip")
+    for name, features in FEATURES.items():
+        store.add(name, features)
+    store.close()
+    index = read_index(tmp_path / "f.zip")
+    assert all(np.array_equal(read_member(tmp_path / "f.zip", index[name]), FEATURES[name]) for name in FEATURES)
+    with zipfile.ZipFile(tmp_path / "f.zip") as archive:
+        assert len(archive.read("clip_3.npy")) == index["clip_3"]["size"]
 
 
 def test_a_zip_stopped_between_its_two_renamings_goes_on(tmp_path):

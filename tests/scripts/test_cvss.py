@@ -212,6 +212,13 @@ def test_ray_gives_the_bytes_of_one_process(originals, tmp_path):
     same(one, two)
 
 
+def test_a_ray_address_where_nobody_is_is_refused_at_once(originals, tmp_path, capsys):
+    pytest.importorskip("ray")
+    copy_of(originals, "whole", tmp_path)
+    assert features_step.main(["--root", str(tmp_path / "data"), "--ray", "127.0.0.1:1"]) == 1
+    assert "--ray 127.0.0.1:1: nobody answers there" in capsys.readouterr().err
+
+
 def test_ray_that_is_not_there_is_asked_for(originals, tmp_path, monkeypatch, capsys):
     corpus = copy_of(originals, "whole", tmp_path)
     monkeypatch.setitem(sys.modules, "ray", None)
