@@ -11,7 +11,7 @@ import torch
 
 from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.errors import InputError, SessionError
-from echostream_plugin.inference.session import SessionOptions, TranslationSession
+from echostream_plugin.inference.session import SessionOptions, TranslationSession, bundle_options
 from echostream_plugin.inference.stages import Call
 from echostream_plugin.modules.streaming import StreamState, shapes
 
@@ -36,8 +36,9 @@ class BatchedSession:
     """
 
     def __init__(self, bundle: Bundle, options: SessionOptions | None = None):
+        """options: of sessions that join without their own; default `bundle_options(bundle)`."""
         self.bundle = bundle
-        self.options = options or SessionOptions()
+        self.options = options or bundle_options(bundle)
         self.sessions = {}
         self.calls = self.batches = 0  # model calls asked for, and the batches that they took
 

@@ -1,5 +1,6 @@
 """Sessions in a batch: the same results as alone, whoever joins, leaves or sends rubbish."""
 
+import dataclasses
 import gc
 import weakref
 
@@ -120,6 +121,13 @@ def test_a_failing_call_fails_its_own_session_only(bundle, monkeypatch):
     assert "out of memory" in str(replies["bad"].error)
     events = replies["good"].events + batch.finish(["good"])["good"].events
     assert_same(events, alone(bundle, samples, len(samples)))
+
+
+def test_sessions_take_the_options_of_the_bundle(bundle):
+    suited = dataclasses.replace(bundle, session={"lagging_k1": 2})
+    batch = BatchedSession(suited)
+    assert batch.join("a").options == SessionOptions(lagging_k1=2)
+    assert batch.join("b", OPTIONS).options == OPTIONS
 
 
 def test_keys_are_checked(bundle):
