@@ -34,8 +34,8 @@ def build_parser() -> argparse.ArgumentParser:
         "heard.wav (the same on the source's time line, with the waits for the speaker), source.txt and "
         "translation.txt (a line for each sentence), the same as subtitles (srt), and events.jsonl. For recordings "
         "longer than a few sentences give --pause-ms (400 is usual; 200 and --fresh-encoder with the bundled model): "
-        "sentences end at pauses, and an hour needs no more memory than a minute. A run that was stopped, however, goes on with the same command; its results are "
-        "those of a run that was not.",
+        "sentences end at pauses, and an hour needs no more memory than a minute. A run that was stopped, however, "
+        "goes on with the same command; its results are those of a run that was not.",
     )
     translate.add_argument("audio", type=Path, help="recording: wav, flac, ogg, mp3; any rate, mono or not")
     translate.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the results")
