@@ -161,6 +161,8 @@ class DurationPredictor(nn.Module):
 class CodeHiFiGAN(nn.Module):
     """Units to waveform. `remove_weight_norm()` folds the training parameterisation for use."""
 
+    stream_dtype = torch.float32  # what `StreamingVocoder` computes in; bfloat16 for processors that have it
+
     def __init__(self, config: VocoderConfig):
         super().__init__()
         self.config = config

