@@ -160,6 +160,23 @@ def test_equal_lengths_and_places_in_the_batch_do_not_matter(corpus):
     assert not torch.allclose(output.unit_logits[:, :6], output.unit_logits[:, 6:12], atol=1e-3)  # positions in time
 
 
+@pytest.mark.parametrize("rows", [(0, 3, 6), (1,)], ids=["equal target lengths", "one"])
+def test_batches_without_padding_train(corpus, rows):
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+    from miniature import load_task
+
+    task, dataset = load_task(corpus)
+    torch.manual_seed(0)
+    model = task.build_model(task.args).train()
+    criterion = task.build_criterion(convert_namespace_to_omegaconf(task.args).criterion).train()
+    sample = dataset.collater([dataset[row] for row in rows])
+    assert not sample["multitask"]["target_unigram"]["target"].eq(1).any()
+    loss, _, logging = criterion(model, sample)
+    loss.backward()
+    assert 0 < logging["unit_loss"] < torch.inf and torch.isfinite(loss)
+    assert model.decoder.embed_tokens.weight.grad.abs().sum() > 0
+
+
 def test_dropout_is_as_asked(corpus):
     from miniature import load_task
 
