@@ -66,7 +66,13 @@ def export_bundle(folder, model_path, data_bin=None, vocoder=None, card=None, se
 def read_checkpoint(model_path) -> tuple[Namespace, dict]:
     """Training options and (averaged) parameters of one or several checkpoints of fairseq-train or StreamSpeech;
     what is read of them is written in `unpickling.TRUSTED`."""
-    states, args = [], None
+    args, state, _ = _read(model_path)
+    return args, state
+
+
+def _read(model_path) -> tuple[Namespace, dict, dict]:
+    """As `read_checkpoint`, and what the (last) file says about its task."""
+    states, args, task_state = [], None, {}
     for path in str(model_path).split(","):
         if path.endswith(".safetensors"):
             raise ConfigError(f"{path}: parameters without options; give the bundle that it lies in, its folder")
@@ -75,11 +81,12 @@ def read_checkpoint(model_path) -> tuple[Namespace, dict]:
             raise ConfigError(f"{path}: not a checkpoint of fairseq-train")
         check_parameters(checkpoint["model"], path)
         states.append(checkpoint["model"])
-        args = _options(checkpoint, path)
+        args, task_state = _options(checkpoint, path), checkpoint.get("task_state")
     names = states[0].keys()
     if any(state.keys() != names for state in states):
         raise ConfigError(f"{model_path}: checkpoints of different models cannot be averaged")
-    return args, {name: sum(state[name].float() for state in states) / len(states) for name in names}
+    averaged = {name: sum(state[name].float() for state in states) / len(states) for name in names}
+    return args, averaged, task_state if isinstance(task_state, dict) else {}
 
 
 def _options(checkpoint: dict, where) -> Namespace:
@@ -107,13 +114,14 @@ def load_parameters(model, state: dict, where) -> None:
 
 def _task_and_model(model_path, **options):
     """The task and the model of a checkpoint; options replace those that it was trained with, where given."""
-    args, state = read_checkpoint(model_path)
+    args, state, task_state = _read(model_path)
     for name, value in options.items():
         if value:
             setattr(args, name, str(value))
     task = SpeechToSpeechCTCTask.setup_task(args)
     model = task.build_model(args)
     load_parameters(model, state, model_path)
+    task.load_state_dict(task_state)
     return task, model
 
 

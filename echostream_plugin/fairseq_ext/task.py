@@ -1,5 +1,6 @@
 """The task `speech_to_speech_ctc`: StreamSpeech's data layout, a CTC blank among the units, and clear errors."""
 
+import hashlib
 import logging
 from pathlib import Path
 
@@ -72,6 +73,28 @@ class SpeechToSpeechCTCTask(SpeechToSpeechTask):
             self.args.data, split, self.data_cfg, self.target_dictionary, self.multitask_tasks, self.args.seed
         )
 
+    def state_dict(self) -> dict:
+        """What a checkpoint says about the task: fingerprints of the dictionaries it was trained with."""
+        return {**super().state_dict(), "dictionaries": self._fingerprints()}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Called with what a checkpoint says; raises ConfigError where it knows other dictionaries. StreamSpeech's
+        checkpoints say nothing, so that only a difference in size is seen in them."""
+        state = dict(state_dict)
+        own = self._fingerprints()
+        trained = state.pop("dictionaries", None)
+        trained = trained if isinstance(trained, dict) else {}
+        other = [name for name in own if name in trained and trained[name] != own[name]]
+        if other:
+            named = ", ".join(f"{name} ({self.multitask_tasks[name].args.config['dict']})" for name in other)
+            raise ConfigError(
+                f"the checkpoint was trained with another dictionary of {named}; give its own data folder"
+            )
+        super().load_state_dict(state)
+
+    def _fingerprints(self) -> dict[str, str]:
+        return {name: fingerprint(task.target_dictionary.symbols) for name, task in self.multitask_tasks.items()}
+
     def build_generator(self, models, args, seq_gen_cls=None, extra_gen_cls_kwargs=None):
         return TwoPassGenerator(
             models,
@@ -82,6 +105,11 @@ class SpeechToSpeechCTCTask(SpeechToSpeechTask):
             max_len_b=getattr(args, "max_len_b_mt", 200),
             length_penalty=getattr(args, "lenpen", 1),
         )
+
+
+def fingerprint(symbols: list[str]) -> str:
+    """16 hexadecimal digits that tell dictionaries apart."""
+    return hashlib.sha256("\n".join(symbols).encode()).hexdigest()[:16]
 
 
 def read_data_config(path: Path) -> S2SDataConfig:

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import shutil
 import sys
 import types
 from argparse import Namespace
@@ -108,7 +109,18 @@ def test_streamspeech_checkpoint_of_old_namespaces(corpus, trained, tmp_path, mo
 def generate(corpus, path):
     run_cli(
         "fairseq_cli.generate",
-        [*task_arguments(corpus), "--path", str(path), "--gen-subset", "dev", "--cpu", "--max-len-b-mt", "3"],
+        [
+            *task_arguments(corpus),
+            "--path",
+            str(path),
+            "--gen-subset",
+            "dev",
+            "--cpu",
+            "--max-len-b-mt",
+            "3",
+            "--num-workers",
+            "0",
+        ],
     )
 
 
@@ -191,11 +203,24 @@ def test_truncated_scripted_and_tensors_only_files(trained, tmp_path):
         read_checkpoint("model.safetensors")
 
 
-def test_other_dictionaries_are_told_by_fairseq_generate_too(corpus, trained, tmp_path):
-    import shutil
-
+@pytest.mark.parametrize(
+    "change, known, message",
+    [
+        (
+            lambda text: text + "▁cinco 1\n",
+            {"task_state": {}},
+            r"source_unigram_decoder.*trained with these dictionaries",
+        ),
+        (lambda text: "▁due 1".join(text.split("▁dos 1")), {}, r"another dictionary of source_unigram \(.*dict.txt\)"),
+    ],
+    ids=["other size", "other words"],
+)
+def test_other_dictionaries_are_told_by_fairseq_generate_too(corpus, trained, tmp_path, change, known, message):
+    """By their sizes where the file is StreamSpeech's, else by their words."""
     shutil.copytree(corpus.parent, tmp_path / "corpus")
     dictionary = tmp_path / "corpus" / "src_unigram" / "dict.txt"
-    dictionary.write_text(dictionary.read_text(encoding="utf-8") + "▁cinco 1\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match="source_unigram_decoder.*trained with these dictionaries"):
-        generate(tmp_path / "corpus" / "fbank2unit", trained[1]())
+    dictionary.write_text(change(dictionary.read_text(encoding="utf-8")), encoding="utf-8")
+    data = tmp_path / "corpus" / "fbank2unit"
+    for reads in (lambda file: generate(data, file), lambda file: load_checkpoint_bundle(file, data)):
+        with pytest.raises(ConfigError, match=message):
+            reads(trained[1](**known))
