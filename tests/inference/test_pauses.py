@@ -189,6 +189,8 @@ def test_options_of_the_end_pointer():
         SessionOptions(endpointer="ctc", fresh_encoder=True)
     with pytest.raises(ConfigError, match="context_tokens needs"):
         SessionOptions(context_tokens=3, decoding="recompute")
+    with pytest.raises(ConfigError, match="pause_ms must be 0 or at least 40"):
+        SessionOptions(pause_ms=30)
     with pytest.raises(ConfigError, match="context_tokens must be"):
         SessionOptions(context_tokens=-1)
 
