@@ -23,8 +23,11 @@ def load_centres(path) -> np.ndarray:
     if path.suffix == ".npy":
         centres = np.load(path, allow_pickle=False)
     else:
-        import joblib
-
+        try:
+            import joblib
+            import sklearn  # noqa: F401  the pickle names its classes
+        except ImportError as error:
+            raise DataError(f"{path}: a joblib k-means model needs: pip install 'echostream[cvss]'") from error
         print(f"note: {path} is a pickle; it can run code, so use it only if you trust where it is from")
         try:
             centres = joblib.load(path).cluster_centers_
