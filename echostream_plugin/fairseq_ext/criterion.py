@@ -60,7 +60,7 @@ class TwoPassCTCConfig(RdropLabelSmoothedCrossEntropyCriterionConfig):
         metadata={"help": "pull the encoder's outputs to those of this StreamSpeech (or EchoStream) checkpoint"},
     )
     distill_weight: float = field(
-        default=1.0, metadata={"help": "weight of the distillation loss, a sum over encoder frames, in training"}
+        default=10.0, metadata={"help": "weight of the distillation loss, a sum over encoder frames, in training"}
     )
     distill_segment: int = field(
         default=-1,
@@ -94,7 +94,7 @@ class TwoPassCTCCriterion(FairseqCriterion):
         multichunk_sizes="8,16,24,32,0",
         autocast="none",
         distill_from="",
-        distill_weight=1.0,
+        distill_weight=10.0,
         distill_segment=-1,
         post_process="sentencepiece",
     ):
