@@ -70,6 +70,8 @@ def load_decoders(model: S2STModel, path, dictionaries: dict | None = None) -> l
 
     dictionaries: fairseq's dictionaries of the model by task, compared with the checkpoint's where its options lead to
     them. Raises ConfigError where parameters, attention heads or dictionaries do not match."""
+    if not Path(path).is_file():
+        raise ConfigError(f"--load-streamspeech-decoders {path}: no such checkpoint; only a new training reads it")
     args, state = read_checkpoint(path)
     source = checkpoint_config(args, state, path)
     own = {name: tensor for name, tensor in model.state_dict().items() if _part(name)}
@@ -113,6 +115,11 @@ class EncoderTeacher:
     @classmethod
     def read(cls, path, student_dim: int | None = None) -> "EncoderTeacher":
         """The encoder of a checkpoint; student_dim: encoder dimension it must have."""
+        if not Path(path).is_file():
+            raise ConfigError(
+                f"--distill-from {path}: no such checkpoint; fairseq-validate goes without the teacher by "
+                "--model-overrides \"{'distill_weight': 0}\""
+            )
         args, state = read_checkpoint(path)
         config = checkpoint_config(args, state, path).encoder
         if student_dim not in (None, config.dim):

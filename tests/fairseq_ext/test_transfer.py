@@ -147,7 +147,7 @@ def test_wrong_files_are_named(corpus, tmp_path, flag):
         task, _, _ = student(corpus, flag, str(path))
         criterion_of(task)
 
-    with pytest.raises(ConfigError, match="nothing.pt: no such checkpoint"):
+    with pytest.raises(ConfigError, match=f"{flag}.*nothing.pt: no such checkpoint"):
         use(tmp_path / "nothing.pt")
     args, _ = original_model()
     save_checkpoint(tmp_path / "other.pt", args, {"encoder.embed_tokens.weight": torch.zeros(3, 4)})
@@ -250,6 +250,18 @@ def test_the_teacher_hears_what_the_student_hears(corpus, streamspeech):
     assert torch.equal(criterion.teach(model, net_input, None), criterion.teach(model, net_input, 8))
     criterion.distill_segment = 0
     assert torch.equal(criterion.teach(model, net_input, 8), wanted)
+
+
+def test_a_model_is_validated_where_its_teacher_is_gone(corpus, streamspeech, tmp_path):
+    teacher = tmp_path / "teacher.pt"
+    shutil.copy(streamspeech, teacher)
+    train(corpus, tmp_path, *STUDENT, "--distill-from", str(teacher), "--disable-validation", updates=1)
+    teacher.unlink()
+    validate = [*task_arguments(corpus), "--target-code-size", "50", "--path", str(tmp_path / "checkpoint_last.pt"),
+                "--valid-subset", "dev", "--max-tokens", "2000", "--cpu"]  # fmt: skip
+    with pytest.raises(ConfigError, match="--model-overrides \"{'distill_weight': 0}\""):
+        run_cli("fairseq_cli.validate", validate)
+    run_cli("fairseq_cli.validate", [*validate, "--model-overrides", "{'distill_weight': 0}"])
 
 
 def test_padding_does_not_count():
