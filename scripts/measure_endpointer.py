@@ -12,16 +12,16 @@ Each argument is one policy: `SessionOptions` by name. What stays unnamed is the
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from sweep_policy import read_policy  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from echostream_plugin.config import ConfigError  # noqa: E402
@@ -51,6 +51,18 @@ def noise_level(text: str) -> float | None:
     return None if text == "none" else float(text)
 
 
+def read_policy(text: str) -> dict:
+    """`pause_ms=400,endpointer=ctc` as a dict; values are json, or else plain text."""
+    policy = {}
+    for pair in text.split(","):
+        name, _, value = pair.partition("=")
+        try:
+            policy[name] = json.loads(value)
+        except ValueError:
+            policy[name] = value
+    return policy
+
+
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", required=True, type=Path, help="folder of the model bundle")
@@ -68,13 +80,15 @@ def parse_args(argv=None):
 
 
 def read_recordings(wavs: list) -> list:
-    """Mono recordings [n]; InputError where one is not at 16 kHz."""
+    """Mono recordings [n]; InputError where one is not at 16 kHz, or silent."""
     recordings = []
     for wav in wavs:
         samples, rate = read_audio(wav)
         if rate != SAMPLE_RATE:
             raise InputError(f"{wav}: {rate} Hz; resample it to {SAMPLE_RATE} Hz first")
         recordings.append(to_mono(samples))
+        if not recordings[-1].any():
+            raise InputError(f"{wav}: nothing but silence")
     return recordings
 
 
