@@ -5,7 +5,8 @@
         source=none,lead=0 source=none,lead=9 source=recording,lead=9 source=mean,lead=9
 
 Each argument is one way of speaking: `source` is what the MT decoder attends to (none; recording: that of wav_list.txt;
-silence or mean: 0.4 s a word of silent audio, or of features at their mean), the rest are `SpeakOptions` by name.
+silence or mean: silent audio, or features at their mean, 0.4 s a word or `seconds` of it), the rest are `SpeakOptions`
+by name.
 """
 
 import argparse
@@ -69,9 +70,9 @@ def speak(bundle: Bundle, text: str, source: torch.Tensor | None, options: dict)
     return samples if rate == SAMPLE_RATE else soxr.resample(samples, rate, SAMPLE_RATE)
 
 
-def source_of(bundle: Bundle, kind: str, wav: Path, text: str) -> torch.Tensor | None:
+def source_of(bundle: Bundle, kind: str, seconds: float | None, wav: Path, text: str) -> torch.Tensor | None:
     """Encoder frames [1, S, C] for the MT decoder."""
-    seconds = SECONDS_PER_WORD * max(1, len(text.split()))
+    seconds = seconds or SECONDS_PER_WORD * max(1, len(text.split()))
     if kind == "recording":
         return source_frames(bundle, *read_audio(wav))
     if kind == "silence":
@@ -95,7 +96,8 @@ def main(argv=None) -> int:
         for name, (kind, options) in zip(args.ways, ways, strict=True):
             began = time.perf_counter()
             bar = tqdm(chosen, desc=name, unit="text")
-            speech = [speak(bundle, text, source_of(bundle, kind, wav, text), options) for wav, text in bar]
+            length = options.pop("seconds", None)
+            speech = [speak(bundle, text, source_of(bundle, kind, length, wav, text), options) for wav, text in bar]
             seconds = sum(map(len, speech)) / SAMPLE_RATE
             factor = (time.perf_counter() - began) / max(seconds, 1e-9)
             cache = args.work and args.work / "transcripts.jsonl"
