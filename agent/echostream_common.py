@@ -22,7 +22,7 @@ from echostream_plugin.config import ConfigError  # noqa: E402
 from echostream_plugin.inference.bundle import load_bundle  # noqa: E402
 from echostream_plugin.inference.errors import InputError  # noqa: E402
 from echostream_plugin.inference.events import Finished, SourceText, Speech, TargetText, as_record  # noqa: E402
-from echostream_plugin.inference.optimize import QUANTIZE, optimize  # noqa: E402
+from echostream_plugin.inference.optimize import QUANTIZE, VOCODER_BF16, optimize  # noqa: E402
 from echostream_plugin.inference.session import DECODINGS, FRAME_MS, TranslationSession, bundle_options  # noqa: E402
 
 DEFAULT_BUNDLE = REPOSITORY / "examples" / "quickstart" / "bundle"
@@ -70,6 +70,7 @@ def add_flags(parser: argparse.ArgumentParser):
     model.add_argument("--vocoder-cfg", default=None, help="config.json of a vocoder checkpoint")
     meanings = "; ".join(f"{name}: {meaning}" for name, meaning in QUANTIZE.items())
     model.add_argument("--quantize", choices=QUANTIZE, default="auto", help=f"{meanings} (default: auto)")
+    model.add_argument("--vocoder-bf16", action="store_true", help=VOCODER_BF16)
     model.add_argument("--dur-prediction", action="store_true", help="accepted; durations are always predicted")
     policy = parser.add_argument_group("EchoStream: policy (counts are subwords; default: the bundle's, else k 0, n 1)")
     policy.add_argument("--lagging-k1", type=int, help="target tokens that stay behind the CTC translation")
@@ -125,7 +126,7 @@ def load_model(args, speech: bool = True):
             if args.model_path
             else "the bundle has no vocoder: use the text agents, or make it again with a vocoder"
         )
-    return optimize(bundle.to(device_name(args.device)), args.quantize)
+    return optimize(bundle.to(device_name(args.device)), args.quantize, args.vocoder_bf16)
 
 
 @functools.cache  # SimulEval asks twice; one warning is enough

@@ -53,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def translate_audio(args) -> int:
-    bundle = optimize(load_bundle(args.bundle, args.device), args.quantize)
+    bundle = optimize(load_bundle(args.bundle, args.device), args.quantize, args.vocoder_bf16)
     options = bundle_options(bundle, **options_of(args, SessionOptions))
     push_ms = options.chunk_ms or DEFAULT_PUSH_MS if args.push_ms is None else args.push_ms
     if push_ms < 1:
@@ -77,7 +77,15 @@ def translate_audio(args) -> int:
 
 def open_checkpoint(args, session: TranslationSession, push_ms: int) -> Checkpoint:
     """The checkpoint of this run in OUT, after a word to the user if there is one to go on from."""
-    asked = describe(session, args.audio, args.bundle, push_ms, device=args.device, quantize=args.quantize)
+    asked = describe(
+        session,
+        args.audio,
+        args.bundle,
+        push_ms,
+        device=args.device,
+        quantize=args.quantize,
+        vocoder_bf16=args.vocoder_bf16,
+    )
     checkpoint = Checkpoint(args.output, asked)
     if args.restart:
         checkpoint.remove()

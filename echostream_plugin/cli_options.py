@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from echostream_plugin.inference.optimize import QUANTIZE
+from echostream_plugin.inference.optimize import QUANTIZE, VOCODER_BF16
 
 DEFAULT_BUNDLE = Path(__file__).resolve().parents[1] / "examples" / "quickstart" / "bundle"
 
@@ -21,9 +21,10 @@ def add_option_flags(parser: argparse.ArgumentParser, kind):
 
 
 def add_quantize_flag(parser: argparse.ArgumentParser):
-    """--quantize, for `optimize`."""
+    """--quantize and --vocoder-bf16, for `optimize`."""
     meanings = "; ".join(f"{name}: {meaning}" for name, meaning in QUANTIZE.items())
     parser.add_argument("--quantize", choices=QUANTIZE, default="auto", help=f"{meanings} (default: auto)")
+    parser.add_argument("--vocoder-bf16", action="store_true", help=VOCODER_BF16)
 
 
 def options_of(args: argparse.Namespace, kind) -> dict:

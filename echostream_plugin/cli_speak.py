@@ -59,7 +59,7 @@ def speak_text(args: argparse.Namespace) -> int:
     blocks, total = text_blocks(args.text, args.text_file)
     check_outputs(args.output, args.times)
     recording = read_audio(args.source) if args.source is not None else None
-    bundle = optimize(load_bundle(args.bundle, args.device), args.quantize)
+    bundle = optimize(load_bundle(args.bundle, args.device), args.quantize, args.vocoder_bf16)
     source = None if recording is None else source_frames(bundle, *recording)
     speaker = TextSpeaker(bundle, speak_options(bundle, **options_of(args, SpeakOptions)), source)
     began = time.perf_counter()

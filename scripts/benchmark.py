@@ -28,6 +28,7 @@ from echostream_plugin.benchmark.measure import measure_machine  # noqa: E402
 from echostream_plugin.benchmark.profile import profile_step, rows  # noqa: E402
 from echostream_plugin.benchmark.report import markdown, table, write  # noqa: E402
 from echostream_plugin.benchmark.sessions import random_bundle, time_batches, time_session  # noqa: E402
+from echostream_plugin.benchmark.vocoder import time_vocoder  # noqa: E402
 from echostream_plugin.config import (  # noqa: E402
     CTCHeadConfig,
     EncoderConfig,
@@ -69,7 +70,8 @@ def measure(args, sizes: dict, threads: int) -> dict:
     torch.set_num_threads(threads)
     model = quick_model() if args.quick else ModelConfig()
     machine = measure_machine(args.device, 8 if args.quick else 256)
-    run = {"threads": threads, "machine": asdict(machine), "encoders": [], "sessions": [], "batches": []}
+    run = {"threads": threads, "machine": asdict(machine), "encoders": [], "sessions": [], "sessions_bf16": []}
+    run |= {"vocoder": [], "batches": []}
     for stream in tqdm(build_streams(encoder_config(model), args.device, args.quantize), desc="encoders"):
         steps = time_steps(stream, sizes["ages"], sizes["runs"], args.device)
         row = {"name": stream.name, "floor_ms": stream.floor(machine), "steps": steps, "offline": []}
@@ -78,12 +80,14 @@ def measure(args, sizes: dict, threads: int) -> dict:
         run["encoders"].append(row)
     vocoder = None if args.quick else VocoderConfig(num_embeddings=model.unit.vocab - 5)
     bundle = random_bundle(model, vocoder).to(args.device)
-    if args.device == "cpu" and can_pack():  # a bundle's weights are stored in half precision
-        optimize(bundle, "int8" if args.quantize == "int8" else "half")
-    else:
-        optimize(bundle)
+    # a bundle's weights are stored in half precision
+    optimize(bundle, "half" if args.device == "cpu" and can_pack() else "auto")
     for seconds in tqdm(sizes["sessions"], desc="sessions"):
         run["sessions"].append(time_session(bundle, seconds))
+    if bundle.vocoder is not None:
+        run["vocoder"] = time_vocoder(bundle.vocoder.config, machine, sizes["offline_runs"], args.device)
+        bundle.vocoder.stream_dtype = torch.bfloat16
+        run["sessions_bf16"] = [time_session(bundle, seconds) for seconds in sizes["sessions"]]
     run["batches"] = time_batches(bundle, sizes["batches"], sizes["runs"], args.device)
     return run
 

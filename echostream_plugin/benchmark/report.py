@@ -56,7 +56,6 @@ def ratios(run: dict) -> list:
     steps = {stream["name"]: {row["age_s"]: row for row in stream["steps"]} for stream in run["encoders"]}
     offline = {stream["name"]: {row["seconds"]: row for row in stream["offline"]} for stream in run["encoders"]}
     floors = {stream["name"]: stream["floor_ms"] for stream in run["encoders"]}
-    sessions = {row["seconds"]: row for row in run["sessions"]}
     found = []
 
     def add(name, over, under, aim):
@@ -93,9 +92,10 @@ def ratios(run: dict) -> list:
                         offline[peer][seconds][key],
                         "below 1",
                     )
-    if {30, 300} <= sessions.keys():
-        add("real-time factor of a session of 30 s", sessions[30]["rtf"], 1, "below 0.2")
-        add("real-time factor: 300 s / 30 s", sessions[300]["rtf"], sessions[30]["rtf"], "1, flat")
+    for kind, rows in (("", run["sessions"]), (", vocoder in bfloat16", run["sessions_bf16"])):
+        rtf = {row["seconds"]: row["rtf"] for row in rows}
+        add(f"real-time factor of a session of 30 s{kind}", rtf.get(30), 1, "below 0.2")
+        add(f"real-time factor of a session: 300 s / 30 s{kind}", rtf.get(300), rtf.get(30), "1, flat")
     return found
 
 
@@ -119,21 +119,46 @@ def _tables(run: dict) -> list:
                 cells = [f"{cell(by[s][name])}, {mega(by[s][name + ' peak_bytes'])} MB" for s in lengths]
                 rows.append([stream["name"], *cells])
             tables.append((f"Offline {name}, ms and peak memory", table(["", *map(age_name, lengths)], rows)))
-    if run["sessions"]:
-        stages = list(run["sessions"][0]["stages_rtf"])
-        head = ["session of", "speech out", "real-time factor", "push ms", "95 %", "worst", *stages]
-        rows = [
-            [age_name(row["seconds"]), f"{row['spoken_seconds']:.0f} s", f"{row['rtf']:.3f}", cell(row["push_ms"])]
-            + [f"{row[name]:.1f}" for name in ("push_p95_ms", "push_worst_ms")]
-            + [f"{row['stages_rtf'][stage]:.4f}" for stage in stages]
-            for row in run["sessions"]
-        ]
-        tables.append(("Whole session; the stages are parts of the real-time factor", table(head, rows)))
+    for kind, sessions in (("", run["sessions"]), (", vocoder in bfloat16", run["sessions_bf16"])):
+        if sessions:
+            title = f"Whole session{kind}; the stages are parts of the real-time factor"
+            tables.append((title, _session_table(sessions)))
+    if run["vocoder"]:
+        tables.append(("Vocoder", vocoder_table(run["vocoder"])))
     if run["batches"]:
         head = ["sessions stacked", "encoder and CTC heads, ms for 320 ms", "sessions at real time"]
         rows = [[row["sessions"], cell(row["ms"]), f"{row['at_real_time']:.0f}"] for row in run["batches"]]
         tables.append(("Many sessions", table(head, rows)))
     return tables
+
+
+def _session_table(sessions: list) -> str:
+    stages = list(sessions[0]["stages_rtf"])
+    head = ["session of", "speech out", "real-time factor", "push ms", "95 %", "worst", *stages]
+    rows = [
+        [age_name(row["seconds"]), f"{row['spoken_seconds']:.0f} s", f"{row['rtf']:.3f}", cell(row["push_ms"])]
+        + [f"{row[name]:.1f}" for name in ("push_p95_ms", "push_worst_ms")]
+        + [f"{row['stages_rtf'][stage]:.4f}" for stage in stages]
+        for row in sessions
+    ]
+    return table(head, rows)
+
+
+def vocoder_table(rows: list, frame_ms: float = 20.0) -> str:
+    """Markdown of `time_vocoder`'s rows."""
+    lines = [
+        [
+            row["name"],
+            f"{row['push_frames'] * frame_ms:g} ms" if row["push_frames"] else "-",
+            cell(row["ms_per_second"]),
+            f"{row['ms_per_second'].median / 1000:.3f}",
+            "-" if row["floor_ms"] is None else f"{row['ms_per_second'].median / row['floor_ms']:.2f}",
+            f"{row['state_bytes'] / 1e3:.0f}" if row["state_bytes"] else "-",
+        ]
+        for row in rows
+    ]
+    head = ["vocoder", "push", "ms per second of speech", "real-time factor", "times the floor", "state, kB"]
+    return table(head, lines)
 
 
 def plot(results: dict, path: Path):

@@ -5,7 +5,6 @@ import time
 import torch
 
 from echostream_plugin.benchmark.measure import Machine, Spread, synchronize
-from echostream_plugin.benchmark.report import cell, table
 from echostream_plugin.vocoder import CodeHiFiGAN, VocoderConfig
 from echostream_plugin.vocoder.generator import generator_of
 
@@ -52,23 +51,6 @@ def time_vocoder(
     for row, times in zip(rows, _in_turn(works, runs, device), strict=True):
         row["ms_per_second"] = Spread.of([each / seconds for each in times])
     return rows
-
-
-def vocoder_table(rows: list, frame_ms: float = 20.0) -> str:
-    """Markdown of `time_vocoder`'s rows."""
-    lines = [
-        [
-            row["name"],
-            f"{row['push_frames'] * frame_ms:g} ms" if row["push_frames"] else "-",
-            cell(row["ms_per_second"]),
-            f"{row['ms_per_second'].median / 1000:.3f}",
-            "-" if row["floor_ms"] is None else f"{row['ms_per_second'].median / row['floor_ms']:.2f}",
-            f"{row['state_bytes'] / 1e3:.0f}" if row["state_bytes"] else "-",
-        ]
-        for row in rows
-    ]
-    head = ["vocoder", "push", "ms per second of speech", "real-time factor", "times the floor", "state, kB"]
-    return table(head, lines)
 
 
 def _stream(generator, state, frames, push: int):

@@ -13,6 +13,7 @@ from echostream_plugin.inference.features import features_of
 from echostream_plugin.inference.optimize import optimize
 from echostream_plugin.inference.session import TranslationSession
 from echostream_plugin.modules.packed import can_pack
+from echostream_plugin.vocoder import StreamingVocoder
 
 BUNDLE = Path(__file__).parents[2] / "examples" / "quickstart" / "bundle"
 RECORDINGS = sorted((BUNDLE / "samples").glob("*.wav"))
@@ -82,3 +83,19 @@ def test_packed_weights_stay_on_the_cpu():
 def test_unknown_quantisation_names_the_known_ones():
     with pytest.raises(ConfigError, match="int4.*int8"):
         optimize(load_bundle(BUNDLE), "int4")
+
+
+def test_a_vocoder_in_bfloat16_says_the_same():
+    bundle = load_bundle(BUNDLE)
+    units = list(range(0, 60, 3))
+    plain = speak(bundle, units)
+    rounded = speak(optimize(bundle, vocoder_bf16=True), units)
+    assert plain.shape == rounded.shape
+    error = (plain - rounded).square().mean()
+    assert 0 < error < plain.square().mean() * 10**-3
+
+
+def speak(bundle, units):
+    vocoder = StreamingVocoder(bundle.vocoder)
+    samples, state = vocoder.push(units, vocoder.initial_state())
+    return torch.cat([samples, vocoder.finish(state)])

@@ -4,7 +4,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from echostream_plugin.benchmark.measure import Machine
-from echostream_plugin.benchmark.vocoder import speech_operations, time_vocoder, vocoder_table
+from echostream_plugin.benchmark.report import vocoder_table
+from echostream_plugin.benchmark.vocoder import speech_operations, time_vocoder
 from echostream_plugin.vocoder import CodeHiFiGAN, VocoderConfig
 
 TINY = VocoderConfig(
