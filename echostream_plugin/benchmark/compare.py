@@ -14,20 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from echostream_plugin.benchmark.sessions import (
-    PUSH_MS,
-    RATE,
-    TOKENS_PER_SECOND,
-    UNITS_PER_TOKEN,
-    WARM_UP_SECONDS,
-    random_bundle,
-    stopwatch,
-)
+from echostream_plugin.benchmark.sessions import PUSH_MS, RATE, TOKENS_PER_SECOND, random_bundle, stopwatch
 from echostream_plugin.config import ModelConfig
 from echostream_plugin.decoders.ctc import greedy_collapse
 from echostream_plugin.inference.audio import read_audio
 from echostream_plugin.inference.bundle import Bundle
-from echostream_plugin.inference.dictionary import SPECIALS
 from echostream_plugin.inference.events import Speech
 from echostream_plugin.inference.features import features_of, to_mono
 from echostream_plugin.inference.optimize import optimize
@@ -36,6 +27,8 @@ from echostream_plugin.inference.session import SessionOptions, TranslationSessi
 from echostream_plugin.modules.streaming import StreamState
 from echostream_plugin.vocoder import VocoderConfig
 
+UNITS_PER_TOKEN = 17  # of 20 ms: as much speech comes out as goes in
+WARM_UP_SECONDS = 4  # encoder steps are recorded when their shapes come back
 PUSH = RATE * PUSH_MS // 1000
 
 
@@ -69,23 +62,6 @@ class RecomputedEncoder(nn.Module):
         """All frames [B, S, C], if the utterance ended here."""
         lengths = torch.full((state.batch_size,), state.features.size(1), device=state.features.device)
         return self.encoder(state.features, lengths, self.segment_frames)[0]
-
-
-class ScheduledUnits(nn.Module):
-    """The unit decoder's projection with outputs that are made sure of: every token gives the same units, so that the
-    vocoder has the same work in every system."""
-
-    def __init__(self, projection: nn.Module, upsample: int):
-        super().__init__()
-        self.projection = projection
-        symbols = torch.full((upsample,), projection.weight.size(0) - 1)  # blanks
-        units = min(round(UNITS_PER_TOKEN), upsample - 1)
-        symbols[:units] = len(SPECIALS) + torch.arange(units)
-        self.register_buffer("gain", 1e4 * torch.nn.functional.one_hot(symbols, projection.weight.size(0)).float())
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """frames: [B, U * upsample, D], whole tokens; returns logits [B, U * upsample, V]."""
-        return self.projection(frames) + self.gain.repeat(frames.size(1) // self.gain.size(0), 1)
 
 
 @dataclass(frozen=True)
@@ -144,7 +120,6 @@ def _suited(bundle: Bundle, samples: np.ndarray) -> Bundle:
     wanted = round(TOKENS_PER_SECOND * seconds)
     for head in (model.source_unigram_decoder, model.ctc_target_unigram_decoder):
         head.proj.bias[0] += blank_bias(head(frames)[0], wanted)
-    model.decoder.output_projection = ScheduledUnits(model.decoder.output_projection, model.config.unit.upsample)
     return bundle
 
 
