@@ -13,6 +13,7 @@ import pytest
 import soundfile
 import torch
 
+from echostream_plugin import cli
 from echostream_plugin.cli import main
 from echostream_plugin.inference import snapshot
 from echostream_plugin.inference.bundle import load_bundle
@@ -180,15 +181,21 @@ def test_kill_9(folder, tmp_path):
     assert contents(out) == contents(tmp_path / "whole")
 
 
-def test_another_command_does_not_go_on(bundle, folder, tmp_path, capsys):
+def killed_at_once(session, audio, push_ms, folder, speech_rate, checkpoint, *rest):
+    """A run that is killed after its first checkpoint, in place of `translate_recording`."""
+    with ResultWriter(folder, speech_rate) as results:
+        checkpoint.save(session, results, 0)
+    raise Killed
+
+
+def test_another_command_does_not_go_on(folder, tmp_path, capsys, monkeypatch):
     wav, other, out = tmp_path / "in.wav", tmp_path / "other.wav", tmp_path / "out"
     soundfile.write(wav, speechlike(1.0), 16000)
     soundfile.write(other, speechlike(1.0, seed=1), 16000)
-    session = TranslationSession(bundle, max_tokens=3)
     command = ["--bundle", str(folder), "--max-tokens", "3", "--push-ms", "100", "--quiet", "-o", str(out)]
-    asked = describe(session, wav, folder, 100, device="cpu", quantize="auto")
-    with ResultWriter(out, 16000) as results:
-        Checkpoint(out, asked).save(session, results, 0)
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(cli, "translate_recording", killed_at_once)
+        main(["translate", str(wav), *command])
     for flags, words in (
         ([str(other), *command], "another recording"),
         ([str(wav), *command, "--chunk-ms", "640"], "another chunk_ms"),
