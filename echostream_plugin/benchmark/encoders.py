@@ -12,11 +12,11 @@ from echostream_plugin.encoders.chunk_conformer import ChunkConformerEncoder
 from echostream_plugin.encoders.emformer import EmformerEncoder
 from echostream_plugin.modules.emformer import Emformer
 from echostream_plugin.modules.packed import can_pack, pack_linears
+from echostream_plugin.modules.recording import RECORD_AFTER
 
 SEGMENT_FRAMES = 8  # 320 ms
 FEATURES = 32  # feature frames of a segment
 SEGMENT_SECONDS = 0.32
-WARM_STEPS = 3
 
 
 class Stream:
@@ -183,16 +183,15 @@ def _in_form(module: torch.nn.Module, form: str) -> torch.nn.Module:
 def time_steps(stream: Stream, ages: list, runs: int, device: str) -> list:
     """A row per age in seconds: the time of the segment that begins there, bytes of state and peak memory."""
     rows, done = [], 0
-    for _ in range(WARM_STEPS):  # steps are recorded when their shape comes back
-        stream.advance()
-        done += 1
+    for _ in range(RECORD_AFTER + 2):  # steps are recorded when their shape comes back
+        stream.step()
     for age in ages:
         if age > stream.longest_seconds:
             break
         while done < round(age / SEGMENT_SECONDS):
             stream.advance()
             done += 1
-        spread: Spread = timed(stream.step, runs, device, warmup=6)
+        spread: Spread = timed(stream.step, runs, device)
         state_bytes = stream.state.nbytes if isinstance(stream.state, Tensor) else stream.state_bytes
         rows.append(
             {"age_s": age, "ms": spread, "state_bytes": state_bytes, "peak_bytes": peak_bytes(stream.step, device)}

@@ -5,25 +5,26 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from echostream_plugin.benchmark.measure import Spread, timed
 from echostream_plugin.config import ModelConfig
 from echostream_plugin.decoders.ctc import greedy_collapse
 from echostream_plugin.inference.batch import run_together
 from echostream_plugin.inference.bundle import Bundle
-from echostream_plugin.inference.dictionary import PAD, SPECIALS, Dictionary
+from echostream_plugin.inference.dictionary import SPECIALS, Dictionary
 from echostream_plugin.inference.events import Speech, TargetText
 from echostream_plugin.inference.features import Frontend, features_of
 from echostream_plugin.inference.session import SessionOptions, TranslationSession
 from echostream_plugin.inference.stages import Call, Writer
-from echostream_plugin.model import S2STModel, Waits
+from echostream_plugin.model import S2STModel
 from echostream_plugin.vocoder import CodeHiFiGAN, StreamingVocoder, VocoderConfig
 
 RATE = 16000
 PUSH_MS = 320
-WARM_UP_SECONDS = 4
+WARM_UP_SECONDS = 12  # steps are recorded when their shape comes back: `modules.recording`
 TOKENS_PER_SECOND = 3.0  # of source and of target
-UNITS_PER_TOKEN = 50 / TOKENS_PER_SECOND  # of 20 ms: as much speech comes out as goes in
+UNITS_PER_TOKEN = 15  # of 20 ms, some of 40: about as much speech comes out as goes in
 
 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:
@@ -35,9 +36,26 @@ def noise(seconds: float, seed: int = 0) -> np.ndarray:
     return (0.3 * loud * np.sin(2 * np.pi * np.cumsum(pitch) / RATE)).astype(np.float32)
 
 
+class ScheduledUnits(nn.Module):
+    """The unit decoder's projection with outputs that are made sure of: every token gives the same units, so that the
+    vocoder has the work that it has with speech."""
+
+    def __init__(self, projection: nn.Module, upsample: int):
+        super().__init__()
+        self.projection = projection
+        symbols = torch.full((upsample,), projection.weight.size(0) - 1)  # blanks
+        units = min(UNITS_PER_TOKEN, upsample - 1)
+        symbols[:units] = len(SPECIALS) + torch.arange(units)
+        self.register_buffer("gain", 1e4 * nn.functional.one_hot(symbols, projection.weight.size(0)).float())
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """frames: [B, U * upsample, D], whole tokens; returns logits [B, U * upsample, V]."""
+        return self.projection(frames) + self.gain.repeat(frames.size(1) // self.gain.size(0), 1)
+
+
 def random_bundle(config: ModelConfig, vocoder: VocoderConfig | None) -> Bundle:
-    """A model with random weights that hears and says about three tokens a second, as speech does, and speaks as long
-    as it hears; vocoder None: no speech."""
+    """A model with random weights that hears and says about three tokens a second, as speech does, and speaks about
+    as long as it hears; vocoder None: no speech."""
     torch.manual_seed(0)
     model = S2STModel(config).eval()
     symbols = [Dictionary((*SPECIALS, *(f"▁t{i}" for i in range(head.vocab - 4)))) for head in (config.asr, config.mt)]
@@ -49,7 +67,7 @@ def random_bundle(config: ModelConfig, vocoder: VocoderConfig | None) -> Bundle:
         frames, _ = model.encoder(features, torch.tensor([features.size(1)]))
     for head in (model.source_unigram_decoder, model.ctc_target_unigram_decoder):
         _set_token_rate(head, frames)
-    _set_unit_rate(model, frames)
+    model.decoder.output_projection = ScheduledUnits(model.decoder.output_projection, config.unit.upsample)
     return bundle
 
 
@@ -64,27 +82,6 @@ def _set_token_rate(head, frames: torch.Tensor):
         many = len(greedy_collapse(raised)[0]) > 10 * TOKENS_PER_SECOND
         low, high = (bias, high) if many else (low, bias)
     head.proj.bias[0] += high
-
-
-@torch.no_grad()
-def _set_unit_rate(model: S2STModel, frames: torch.Tensor, tokens: int = 40):
-    """Turn the unit blank's embedding towards the decoder's states until so many units are left (a random vocoder
-    gives each unit 20 ms); frames: [1, S, C]."""
-    caught = []
-    watch = model.decoder.output_projection.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
-    text = torch.randint(4, model.config.mt.vocab, (1, tokens), device=frames.device)
-    hidden = model.target_unigram_decoder(text, frames)
-    logits, _ = model.units(hidden, text.eq(PAD), Waits(text=False))
-    watch.remove()
-    states, logits = caught[0][0], logits[0].clone()
-    direction = states.mean(0) / states.mean(0).norm()
-    low, high = 0.0, 50.0
-    for _ in range(14):
-        scale = (low + high) / 2
-        logits[:, -1] = states @ direction * scale
-        many = len(greedy_collapse(logits, blank=-1)[0]) > tokens * UNITS_PER_TOKEN
-        low, high = (scale, high) if many else (low, scale)
-    model.decoder.embed_tokens.weight[-1] = direction * high
 
 
 @contextmanager
@@ -135,7 +132,7 @@ def time_session(bundle: Bundle, seconds: float) -> dict:
     options = SessionOptions(pause_ms=800, longest_sentence_ms=10000, max_tokens=10, speech=speaks)
     session, samples, pushes = TranslationSession(bundle, options), noise(seconds), []
     tokens, spoken, size = 0, 0.0, RATE * PUSH_MS // 1000
-    for start in range(0, WARM_UP_SECONDS * RATE, size):  # steps are recorded when their shapes come back
+    for start in range(0, WARM_UP_SECONDS * RATE, size):
         session.push(noise(WARM_UP_SECONDS)[start : start + size], RATE)
     session.reset()
     with stopwatch(bundle) as spent:

@@ -8,7 +8,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-RECORD_AFTER = 3  # calls of one shape that run as they are
+RECORD_AFTER = 30  # calls of one shape that run as they are: a recording costs as much as it saves in a hundred calls
 MOST_RECORDINGS = 16  # a stream has few shapes; an offline pass has a new one each time and is left alone
 
 

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from echostream_plugin.config import EncoderConfig
 from echostream_plugin.encoders.emformer import EmformerEncoder
-from echostream_plugin.modules.recording import MOST_RECORDINGS, RECORD_AFTER
+from echostream_plugin.modules import recording
+from echostream_plugin.modules.recording import MOST_RECORDINGS
 from echostream_plugin.modules.streaming import StreamState
 
 CONFIGS = {
@@ -19,6 +20,15 @@ CONFIGS = {
         dim=32, layers=2, heads=2, ffn_dim=48, subsampling_channels=4, right_context_frames=2, memory_kind="mean"
     ),
 }
+
+
+RECORD_AFTER = 3
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    """Shapes are recorded after few calls."""
+    monkeypatch.setattr(recording, "RECORD_AFTER", RECORD_AFTER)
 
 
 def encoders(kind):
@@ -40,7 +50,7 @@ def stream(encoder, features, sizes, segment_frames):
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sizes=st.lists(st.sampled_from([8, 16, 32]), min_size=12, max_size=24), batch=st.integers(1, 2))
 def test_recorded_steps_equal_the_steps_themselves(kind, sizes, batch):
     plain, recorded = encoders(kind)
