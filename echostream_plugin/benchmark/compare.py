@@ -92,7 +92,7 @@ def read_recordings(paths: list, seconds: float) -> np.ndarray:
 def build_systems(echostream: ModelConfig, streamspeech: ModelConfig, vocoder: VocoderConfig, samples) -> list[System]:
     """The three rows, warm. The configurations differ in the encoder only; decoders and vocoder get the same weights.
 
-    samples: [n] at 16 kHz, over which the rates of tokens and units are set."""
+    samples: [n] at 16 kHz, over which the rate of tokens is set."""
     bundles = [random_bundle(config, vocoder) for config in (echostream, streamspeech, streamspeech)]
     first = bundles[0]
     shared = {name: tensor for name, tensor in first.model.state_dict().items() if not name.startswith("encoder.")}

@@ -12,6 +12,7 @@ from echostream_plugin.benchmark.compare import (
     read_recordings,
     time_pushes,
 )
+from echostream_plugin.benchmark.sessions import UNITS_PER_TOKEN
 from echostream_plugin.decoders.ctc import greedy_collapse
 from tests.scripts.conftest import load_script
 
@@ -68,7 +69,7 @@ def test_all_write_and_speak_at_similar_rates(runs):
     for system, run in runs.values():
         assert len(run["pushes"]) == 10
         assert 0.3 * 3 * 3.2 < run["tokens"] <= 1.5 * 3 * 3.2, system.name
-        assert run["units"] == 17 * run["tokens"] or system.decoding == "recompute"
+        assert run["units"] == UNITS_PER_TOKEN * run["tokens"] or system.decoding == "recompute"
 
 
 def test_decoders_and_vocoder_are_the_same_in_all(runs):
