@@ -197,21 +197,22 @@ class SessionAgent:
         self.log.drop()
 
     def policy(self):
-        events = self.hear()
         finished = self.states.source_finished
+        events = self.hear(last=finished)
         if finished:
             events += self.session.finish()
             self.states.target_finished = True
         self.log.write(events)
         return self.act(events, finished)
 
-    def hear(self) -> list:
-        """Push what is new in `states.source`. A segment that is not audio counts as silence, and a warning says so."""
+    def hear(self, last: bool = False) -> list:
+        """Push what is new in `states.source`; last: the source ends with it. A segment that is not audio counts as
+        silence, and a warning says so."""
         new = self.states.source[self.taken_samples :]
         rate = self.states.source_sample_rate
         self.taken_samples = len(self.states.source)
         try:
-            return self.session.push(new, rate) if new else []
+            return self.session.push(new, rate, last=last) if new else []
         except InputError as error:
             print(f"warning: {len(new)} samples taken as silence: {error}", file=sys.stderr)
         try:

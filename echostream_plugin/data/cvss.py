@@ -1,7 +1,7 @@
 """CVSS-C (English speech) joined with CoVoST 2 (source speech and text), in the folders that their archives unpack to.
 
-    covost2/fr/validated.tsv, covost2/fr/covost_v2.fr_en.tsv (or .tar.gz), covost2/fr/clips/*.mp3
-    cvss-c/fr-en/{train,dev,test}.tsv, cvss-c/fr-en/{train,dev,test}/*.mp3.wav
+covost2/fr/validated.tsv, covost2/fr/covost_v2.fr_en.tsv (or .tar.gz), covost2/fr/clips/*.mp3
+cvss-c/fr-en/{train,dev,test}.tsv, cvss-c/fr-en/{train,dev,test}/*.mp3.wav
 """
 
 import argparse

@@ -134,15 +134,16 @@ class TranslationSession:
         return self._target_text
 
     @torch.inference_mode()
-    def push(self, samples, sample_rate: int) -> list:
+    def push(self, samples, sample_rate: int, last: bool = False) -> list:
         """Take a piece of audio; returns the events it leads to.
 
         samples: [n] or [n, channels] (averaged), any n, float in [-1, 1] or int16/int32; sample_rate: the same for the
         whole utterance. Raises InputError, with nothing changed, for what is not audio (NaN, infinity, other shapes and
-        types) or for another rate; SessionError after `finish`."""
-        return alone(self.pushing(samples, sample_rate))
+        types) or for another rate; SessionError after `finish`. last: `finish` is next; where every look recomputes
+        everything, the last look is then left to it, as in StreamSpeech's agent."""
+        return alone(self.pushing(samples, sample_rate, last))
 
-    def pushing(self, samples, sample_rate: int):
+    def pushing(self, samples, sample_rate: int, last: bool = False):
         """`push` as a generator of model calls (`stages.Call`), for `inference.batch`."""
         if self._finished:
             raise SessionError("this utterance is finished: call reset() before the next push")
@@ -154,7 +155,8 @@ class TranslationSession:
         for start in range(0, len(samples), slice_samples):
             features = self._frontend.push(samples[start : start + slice_samples])
             yield from self._hear(features, events)
-        yield from self._decide_provisionally(events)
+        if not (last and self._recomputes):
+            yield from self._decide_provisionally(events)
         return events
 
     @torch.inference_mode()

@@ -108,9 +108,7 @@ class TextSpeaker:
     Events: `TargetText` (the sentence so far), `Speech`, `UnknownWord`, `SpokenSentence`, `Finished`. Memory is bounded
     by the longest sentence."""
 
-    def __init__(
-        self, bundle: Bundle, options: SpeakOptions | None = None, source: Tensor | None = None, pieces=None
-    ):
+    def __init__(self, bundle: Bundle, options: SpeakOptions | None = None, source: Tensor | None = None, pieces=None):
         """options: default `speak_options(bundle)`; source: [1, S, C] of `source_frames`, what the MT decoder attends
         to; pieces: default the bundle's. Raises SessionError where the bundle cannot speak, or not word by word."""
         self.bundle, self.options = bundle, options or speak_options(bundle)

@@ -147,6 +147,19 @@ def test_a_session_recomputes(speech):
     assert results[0] == results[1]
 
 
+def test_the_end_is_looked_at_once(monkeypatch):
+    looks, speech = [], speechlike(3.0)
+    look = PrefixTranslator.look
+    monkeypatch.setattr(
+        PrefixTranslator, "look", lambda *args, **kwargs: looks.append(args[2]) or look(*args, **kwargs)
+    )
+    session = TranslationSession(tiny_bundle(), SessionOptions(decoding="recompute", speech=False))
+    session.push(speech[:16000], 16000)
+    session.push(speech[16000:], 16000, last=True)
+    session.finish()
+    assert looks == [False, True]
+
+
 @pytest.mark.parametrize("decoding", ["incremental", "recompute"])
 def test_the_chunk_conformer_streams_in_a_session(decoding):
     """Its transcript is the CTC head's over the whole recording, whatever the pushes; it translates and speaks."""
