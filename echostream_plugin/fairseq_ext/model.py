@@ -7,7 +7,7 @@ from fairseq.models.speech_to_speech.s2s_transformer import S2STransformerMultit
 from echostream_plugin.config import ConfigError
 from echostream_plugin.fairseq_ext.flags import add_model_flags, apply_architecture, config_from_args, fill_defaults
 from echostream_plugin.fairseq_ext.transfer import add_warm_start_flag, start_warm
-from echostream_plugin.model import S2STModel
+from echostream_plugin.model import S2STModel, padding_mask
 
 TASKS = ("source_unigram", "ctc_target_unigram", "target_unigram")  # names of the multitask yaml, as in StreamSpeech
 
@@ -68,6 +68,22 @@ class EchoStreamModel(S2STModel, S2STransformerMultitaskModelBase):
                 "Was it trained with these dictionaries?"
             )
         return super().load_state_dict(state_dict, strict, model_cfg, args)
+
+    def forward_encoder(self, src_tokens, src_lengths, speaker=None, **_):
+        """The encoder's output as fairseq's models give it: a dict of lists, frames first.
+
+        src_tokens: [B, T, 80] mel frames of 10 ms; src_lengths: [B]; there is no speaker. `encoder_out` [[S, B, C]],
+        `encoder_padding_mask` [[B, S]], or [] where nothing is padded."""
+        frames, lengths = self.encoder(src_tokens, src_lengths)
+        padding = padding_mask(lengths, frames.size(1))
+        return {
+            "encoder_out": [frames.transpose(0, 1)],
+            "encoder_padding_mask": [padding] if padding.any() else [],
+            "encoder_embedding": [],
+            "encoder_states": [],
+            "src_tokens": [],
+            "src_lengths": [],
+        }
 
     def max_positions(self):
         """(mel frames of 10 ms, units) that a sample may have."""

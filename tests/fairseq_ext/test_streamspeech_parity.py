@@ -106,6 +106,13 @@ def test_encoder_and_ctc_heads_agree(model, io, chunk):
     close(model.ctc_target_unigram_decoder(encoded, lengths), io[f"st_logits.chunk{chunk}"].transpose(0, 1))
 
 
+def test_the_encoder_answers_as_fairseqs_models_do(model, io):
+    set_chunk(model, 8)
+    output = model.forward_encoder(io["src_tokens"], src_lengths=io["src_lengths"])
+    close(output["encoder_out"][0], io["encoder_out.chunk8"])
+    assert torch.equal(output["encoder_padding_mask"][0], io["encoder_padding_mask.chunk8"])
+
+
 @pytest.mark.parametrize("wait", WAITS)
 @pytest.mark.parametrize("chunk", CHUNKS)
 def test_mt_and_unit_logits_agree(model, io, chunk, wait):
