@@ -18,6 +18,7 @@ from echostream_plugin.inference.features import Frontend, features_of
 from echostream_plugin.inference.session import SessionOptions, TranslationSession
 from echostream_plugin.inference.stages import Call, Writer
 from echostream_plugin.model import S2STModel
+from echostream_plugin.modules.recording import RECORD_AFTER
 from echostream_plugin.vocoder import CodeHiFiGAN, StreamingVocoder, VocoderConfig
 
 RATE = 16000
@@ -175,6 +176,6 @@ def time_batches(bundle: Bundle, sizes: list, runs: int, device: str) -> list:
                 calls = [Call(head.step, frames, one) for (frames, _), one in zip(answers, past, strict=True)]
                 run_together(calls)
 
-        spread = timed(work, runs, device)
+        spread = timed(work, runs, device, warmup=RECORD_AFTER + 2)
         rows.append({"sessions": size, "ms": spread, "at_real_time": size * PUSH_MS / spread.median})
     return rows

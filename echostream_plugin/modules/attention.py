@@ -58,11 +58,13 @@ class StepWindow:
     """What the one window of a streaming step looks like, the same for all layers.
 
     mask: [B, 1, Q, M + L + W], added to the scores; None: every query sees every key. frames: C of the W frames;
+    mean: [1, C] weights of the segment's mean;
     own, past: rotary tables of the window's frames [W, 1, D / H] and of memory and left context [M + L, 1, D / H],
     None without rotary position.
     """
 
     frames: int
+    mean: Tensor
     mask: Tensor | None
     own: tuple[Tensor, Tensor] | None
     past: tuple[Tensor, Tensor] | None
@@ -134,7 +136,8 @@ class WindowShape:
         own = past = None
         if head_dim:
             own, past = _step_tables(frames, width, self.left_frames, self.memory_size, head_dim, dtype, device)
-        return StepWindow(frames, mask, own, past, width)
+        mean = torch.full((1, frames), 1 / frames, dtype=dtype, device=device)
+        return StepWindow(frames, mean, mask, own, past, width)
 
     def _valid_frames(self, lengths: Tensor) -> Tensor:
         """[B, N, C + R]: which frames exist. A segment wholly in the padding sees itself, as a softmax needs a key."""
@@ -229,10 +232,11 @@ class EmformerAttention(nn.Module):
         x and of `memory` [B, W (+ 1), 2D], not rotated."""
         width, count = window.width, window.frames
         projected = self.key_value(x if memory is None else torch.cat([x, memory], dim=1))
-        query = self._heads(self.query(x), 1).squeeze(-3)
+        flat = self.query(x)
+        query = self._heads(flat, 1).squeeze(-3)
         attends = memory is not None and self.memory_kind == "attention"
         # the summary is the segment's mean at the segment's start: its query is the mean of the queries, not turned
-        summary = query[:, :count].mean(1, keepdim=True) if attends else None
+        summary = self._heads(window.mean @ flat[:, :count], 1).squeeze(-3) if attends else None
         key, value = self._heads(projected[:, :width], 2).unbind(-3)
         if window.own:
             query, key = rotate_whole(query, window.own), rotate_whole(key, window.own)

@@ -70,9 +70,10 @@ def test_ratios_name_what_was_measured():
         steps = [{"age_s": age, "ms": Spread(ms, ms, ms, 3)} for age in (5, 30)]
         return {"name": name, "steps": steps, "offline": [], "floor_ms": 2.0}
 
-    run = {"encoders": [encoder("EchoStream encoder, float32", 4.0), encoder("torchaudio Emformer.infer", 10.0)]}
+    ours = "EchoStream encoder, recorded"
+    run = {"encoders": [encoder(ours, 4.0), encoder("torchaudio Emformer.infer", 10.0)]}
     found = {name: value for name, value, _ in ratios(run | {"sessions": [], "sessions_bf16": []})}
     assert found == {
-        "step at 30 s: EchoStream encoder, float32 / torchaudio Emformer.infer": 0.4,
-        "step at 30 s: EchoStream encoder, float32 / its floor": 2.0,
+        f"step at 30 s: {ours} / torchaudio Emformer.infer": 0.4,
+        f"step at 30 s: {ours} / its floor": 2.0,
     }
