@@ -38,7 +38,7 @@ lint: $(STAMP)
 	$(PY) -m ruff check .
 
 bench: $(STAMP)
-	$(PY) scripts/benchmark.py --output benchmark
+	$(PY) scripts/benchmark.py --threads 1 2 --quantize int8
 
 venv: $(STAMP)
 
