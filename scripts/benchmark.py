@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a second of speech costs: EchoStream, torchaudio's Emformer and StreamSpeech's encoder in one process, one run.
 
-    python scripts/benchmark.py --output benchmark              # everything; about a quarter of an hour on a CPU
+    python scripts/benchmark.py --output benchmark              # everything; about 25 minutes on a CPU
     python scripts/benchmark.py --quick                         # a tiny model and short streams: does it run?
     python scripts/benchmark.py --profile                       # only: where does the time of a step go?
     python scripts/benchmark.py --threads 1 2 --device cpu --quantize int8
