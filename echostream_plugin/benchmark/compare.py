@@ -14,9 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from echostream_plugin.benchmark.sessions import PUSH_MS, RATE, TOKENS_PER_SECOND, random_bundle, stopwatch
+from echostream_plugin.benchmark.sessions import (
+    PUSH_MS,
+    RATE,
+    TOKENS_PER_SECOND,
+    WARM_UP_SECONDS,
+    blank_bias,
+    random_bundle,
+    stopwatch,
+)
 from echostream_plugin.config import ModelConfig
-from echostream_plugin.decoders.ctc import greedy_collapse
 from echostream_plugin.inference.audio import read_audio
 from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.events import Speech
@@ -27,8 +34,6 @@ from echostream_plugin.inference.session import SessionOptions, TranslationSessi
 from echostream_plugin.modules.streaming import StreamState
 from echostream_plugin.vocoder import VocoderConfig
 
-UNITS_PER_TOKEN = 17  # of 20 ms: as much speech comes out as goes in
-WARM_UP_SECONDS = 4  # encoder steps are recorded when their shapes come back
 PUSH = RATE * PUSH_MS // 1000
 
 
@@ -121,18 +126,6 @@ def _suited(bundle: Bundle, samples: np.ndarray) -> Bundle:
     for head in (model.source_unigram_decoder, model.ctc_target_unigram_decoder):
         head.proj.bias[0] += blank_bias(head(frames)[0], wanted)
     return bundle
-
-
-def blank_bias(logits: Tensor, wanted: int) -> float:
-    """The least that the blank must gain for logits [S, V] to give no more than `wanted` tokens."""
-    low, high = -50.0, 50.0
-    for _ in range(14):
-        bias = (low + high) / 2
-        raised = logits.clone()
-        raised[:, 0] += bias
-        many = len(greedy_collapse(raised)[0]) > wanted
-        low, high = (bias, high) if many else (low, bias)
-    return high
 
 
 def held_bytes(value, seen: set | None = None) -> int:

@@ -66,23 +66,22 @@ def random_bundle(config: ModelConfig, vocoder: VocoderConfig | None) -> Bundle:
     with torch.inference_mode():
         features = torch.from_numpy(features_of(noise(10.0), RATE, bundle.cmvn_mean, bundle.cmvn_std))[None]
         frames, _ = model.encoder(features, torch.tensor([features.size(1)]))
-    for head in (model.source_unigram_decoder, model.ctc_target_unigram_decoder):
-        _set_token_rate(head, frames)
+        for head in (model.source_unigram_decoder, model.ctc_target_unigram_decoder):
+            head.proj.bias[0] += blank_bias(head(frames)[0], round(TOKENS_PER_SECOND * 10))
     model.decoder.output_projection = ScheduledUnits(model.decoder.output_projection, config.unit.upsample)
     return bundle
 
 
-@torch.no_grad()
-def _set_token_rate(head, frames: torch.Tensor):
-    """Raise the bias of the blank until 10 s of frames [1, S, C] give 3 tokens a second."""
-    logits, low, high = head(frames)[0], 0.0, 50.0
-    for _ in range(12):
+def blank_bias(logits: Tensor, wanted: int) -> float:
+    """The least that the blank must gain for logits [S, V] to give no more than `wanted` tokens."""
+    low, high = -50.0, 50.0
+    for _ in range(14):
         bias = (low + high) / 2
         raised = logits.clone()
         raised[:, 0] += bias
-        many = len(greedy_collapse(raised)[0]) > 10 * TOKENS_PER_SECOND
+        many = len(greedy_collapse(raised)[0]) > wanted
         low, high = (bias, high) if many else (low, bias)
-    head.proj.bias[0] += high
+    return high
 
 
 @contextmanager
@@ -133,8 +132,9 @@ def time_session(bundle: Bundle, seconds: float) -> dict:
     options = SessionOptions(pause_ms=800, longest_sentence_ms=10000, max_tokens=10, speech=speaks)
     session, samples, pushes = TranslationSession(bundle, options), noise(seconds), []
     tokens, spoken, size = 0, 0.0, RATE * PUSH_MS // 1000
-    for start in range(0, WARM_UP_SECONDS * RATE, size):
-        session.push(noise(WARM_UP_SECONDS)[start : start + size], RATE)
+    warm_up = noise(WARM_UP_SECONDS)
+    for start in range(0, len(warm_up), size):
+        session.push(warm_up[start : start + size], RATE)
     session.reset()
     with stopwatch(bundle) as spent:
         for start in range(0, len(samples), size):
