@@ -18,11 +18,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 if str(REPOSITORY) not in sys.path:
     sys.path.insert(0, str(REPOSITORY))
 
+from echostream_plugin.cli_options import add_quantize_flag  # noqa: E402
 from echostream_plugin.config import ConfigError  # noqa: E402
 from echostream_plugin.inference.bundle import load_bundle  # noqa: E402
 from echostream_plugin.inference.errors import InputError  # noqa: E402
 from echostream_plugin.inference.events import Finished, SourceText, Speech, TargetText, as_record  # noqa: E402
-from echostream_plugin.inference.optimize import QUANTIZE, VOCODER_BF16, optimize  # noqa: E402
+from echostream_plugin.inference.optimize import optimize  # noqa: E402
 from echostream_plugin.inference.session import DECODINGS, FRAME_MS, TranslationSession, bundle_options  # noqa: E402
 
 DEFAULT_BUNDLE = REPOSITORY / "examples" / "quickstart" / "bundle"
@@ -68,9 +69,7 @@ def add_flags(parser: argparse.ArgumentParser):
     )
     model.add_argument("--vocoder", default=None, help="unit vocoder checkpoint, or a vocoder folder of this project")
     model.add_argument("--vocoder-cfg", default=None, help="config.json of a vocoder checkpoint")
-    meanings = "; ".join(f"{name}: {meaning}" for name, meaning in QUANTIZE.items())
-    model.add_argument("--quantize", choices=QUANTIZE, default="auto", help=f"{meanings} (default: auto)")
-    model.add_argument("--vocoder-bf16", action="store_true", help=VOCODER_BF16)
+    add_quantize_flag(model)
     model.add_argument("--dur-prediction", action="store_true", help="accepted; durations are always predicted")
     policy = parser.add_argument_group("EchoStream: policy (counts are subwords; default: the bundle's, else k 0, n 1)")
     policy.add_argument("--lagging-k1", type=int, help="target tokens that stay behind the CTC translation")

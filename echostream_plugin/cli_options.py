@@ -20,8 +20,8 @@ def add_option_flags(parser: argparse.ArgumentParser, kind):
             parser.add_argument(flag, type=f.type, default=None, help=text)
 
 
-def add_quantize_flag(parser: argparse.ArgumentParser):
-    """--quantize and --vocoder-bf16, for `optimize`."""
+def add_quantize_flag(parser):
+    """--quantize and --vocoder-bf16, for `optimize`; parser: or a group of one."""
     meanings = "; ".join(f"{name}: {meaning}" for name, meaning in QUANTIZE.items())
     parser.add_argument("--quantize", choices=QUANTIZE, default="auto", help=f"{meanings} (default: auto)")
     parser.add_argument("--vocoder-bf16", action="store_true", help=VOCODER_BF16)

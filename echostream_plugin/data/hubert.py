@@ -11,8 +11,26 @@ CHUNK_SAMPLES = 1600000  # 100 s at 16 kHz: longer recordings are read in pieces
 MIN_SAMPLES = 400
 
 
-class TransformersHubert:
-    """wave float32 [n] at 16 kHz -> [T, D] of one layer, a frame every 20 ms.
+class LayerFeatures:
+    """wave float32 [n] at 16 kHz -> [T, D] of one layer of a HuBERT, a frame every 20 ms."""
+
+    normalize: bool  # the waveform, as in the model's training
+    device: str
+
+    def frames_of(self, piece: torch.Tensor) -> torch.Tensor:
+        """[T, D] of a piece [1, m]."""
+        raise NotImplementedError
+
+    @torch.inference_mode()
+    def __call__(self, wave: np.ndarray) -> np.ndarray:
+        samples = torch.from_numpy(np.asarray(wave, dtype=np.float32)).to(self.device)
+        if self.normalize:
+            samples = torch.nn.functional.layer_norm(samples, samples.shape)
+        return torch.cat([self.frames_of(piece) for piece in pieces_of(samples)]).float().cpu().numpy()
+
+
+class TransformersHubert(LayerFeatures):
+    """By the transformers library.
 
     folder: config.json and model.safetensors, as `save_pretrained` leaves them.
     """
@@ -35,15 +53,8 @@ class TransformersHubert:
         self.normalize = config.feat_extract_norm == "layer"
         self.layer, self.device = layer, device
 
-    @torch.inference_mode()
-    def __call__(self, wave: np.ndarray) -> np.ndarray:
-        samples = torch.from_numpy(np.asarray(wave, dtype=np.float32)).to(self.device)
-        if self.normalize:
-            samples = torch.nn.functional.layer_norm(samples, samples.shape)
-        features = [
-            self.model(piece, output_hidden_states=True).hidden_states[self.layer][0] for piece in pieces_of(samples)
-        ]
-        return torch.cat(features).float().cpu().numpy()
+    def frames_of(self, piece: torch.Tensor) -> torch.Tensor:
+        return self.model(piece, output_hidden_states=True).hidden_states[self.layer][0]
 
 
 def pieces_of(samples: torch.Tensor) -> list[torch.Tensor]:

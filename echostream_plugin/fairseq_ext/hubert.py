@@ -2,25 +2,24 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from fairseq import checkpoint_utils
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.data.hubert import pieces_of
+from echostream_plugin.data.hubert import LayerFeatures
 
 
 def load_hubert(checkpoint):
-    """(model in evaluation mode, its task) of a fairseq checkpoint, which is a pickle."""
+    """(model in evaluation mode, its task) of a fairseq checkpoint, a pickle that is read by `unpickling`."""
     if not Path(checkpoint).is_file():
         raise ConfigError(f"{checkpoint}: no such HuBERT checkpoint (mhubert_base_vp_en_es_fr_it3.pt for CVSS-C)")
-    print(f"note: {checkpoint} is a pickle; it can run code, so use it only if you trust where it is from")
+    print(f"note: {checkpoint} is a pickle; only the classes of fairseq_ext/unpickling.py are read from it")
     models, _, task = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)])
     return models[0].eval(), task
 
 
-class HubertFeatures:
-    """wave float32 [n] at 16 kHz -> [T, D] of one layer, a frame every 20 ms."""
+class HubertFeatures(LayerFeatures):
+    """From a fairseq checkpoint."""
 
     def __init__(self, checkpoint, layer: int, device: str = "cpu"):
         model, task = load_hubert(checkpoint)
@@ -31,16 +30,8 @@ class HubertFeatures:
         self.normalize = bool(task.cfg.normalize)
         self.layer, self.device = layer, device
 
-    @torch.inference_mode()
-    def __call__(self, wave: np.ndarray) -> np.ndarray:
-        samples = torch.from_numpy(np.asarray(wave, dtype=np.float32)).to(self.device)
-        if self.normalize:
-            samples = torch.nn.functional.layer_norm(samples, samples.shape)
-        features = [
-            self.model.extract_features(piece, padding_mask=None, mask=False, output_layer=self.layer)[0][0]
-            for piece in pieces_of(samples)
-        ]
-        return torch.cat(features).float().cpu().numpy()
+    def frames_of(self, piece: torch.Tensor) -> torch.Tensor:
+        return self.model.extract_features(piece, padding_mask=None, mask=False, output_layer=self.layer)[0][0]
 
 
 def save_for_transformers(checkpoint, folder) -> None:
