@@ -6,7 +6,6 @@ results are those of a run that was never stopped.
 """
 
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
 
@@ -14,30 +13,13 @@ from tqdm import tqdm
 
 from echostream_plugin.inference import snapshot
 from echostream_plugin.inference.audio import audio_blocks
+from echostream_plugin.inference.digest import bundle_digest, digest
 from echostream_plugin.inference.errors import InputError, ResumeError
 from echostream_plugin.inference.results import ResultWriter
 from echostream_plugin.inference.session import TranslationSession
 
 CHECKPOINT = "unfinished.safetensors"
 CHECKPOINT_MS = 10_000  # of source between two checkpoints
-NOT_THE_MODEL = ("card.json", "README.md")
-
-
-def digest(*paths) -> str:
-    """Of the contents of files."""
-    total = hashlib.sha256()
-    for path in paths:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                total.update(block)
-    return total.hexdigest()
-
-
-def bundle_digest(folder) -> str:
-    """Of everything in a bundle that a translation depends on."""
-    folder = Path(folder)
-    files = [*folder.glob("*"), *folder.glob("vocoder/*")]
-    return digest(*sorted(path for path in files if path.is_file() and path.name not in NOT_THE_MODEL))
 
 
 def describe(session: TranslationSession, audio, bundle, push_ms: int, **more) -> dict:
