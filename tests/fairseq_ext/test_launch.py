@@ -34,8 +34,8 @@ def test_two_processes_of_torchrun_are_one_training(corpus, tmp_path):
     flags = ["--dropout", "0", "--attention-dropout", "0", "--relu-dropout", "0", "--disable-validation"]
     alone = train(corpus, tmp_path / "alone", *flags, "--update-freq", "2", updates=3)
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "fairseq_cli.train",
-        *task_arguments(corpus), *TINY, *CRITERION, *flags, "--train-subset", "train",
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
+        "fairseq_cli.train", *task_arguments(corpus), *TINY, *CRITERION, *flags, "--train-subset", "train",
         "--save-dir", str(tmp_path / "both"), "--no-epoch-checkpoints", "--optimizer", "adam", "--lr", "0.003",
         "--lr-scheduler", "inverse_sqrt", "--warmup-updates", "5", "--clip-norm", "1.0", "--max-tokens", "600",
         "--seed", "1", "--cpu", "--num-workers", "0", "--max-update", "3", "--log-format", "simple",
@@ -43,8 +43,9 @@ def test_two_processes_of_torchrun_are_one_training(corpus, tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "training on 2 devices" in done.stderr
-    assert done.stderr.count("Saved checkpoint") == 2  # at the end of two epochs
+    said = done.stdout + done.stderr
+    assert "training on 2 devices" in said
+    assert said.count("Saved checkpoint") == 2  # at the end of two epochs
     both = torch.load(tmp_path / "both" / "checkpoint_last.pt", weights_only=False)
     assert both["optimizer_history"][-1]["num_updates"] == 3
     for name, weights in alone["model"].items():
