@@ -8,6 +8,7 @@ Each step leaves files that the next run finds again, so the same command goes o
 import argparse
 import json
 import os
+import shutil
 import sys
 import zlib
 from pathlib import Path
@@ -42,7 +43,7 @@ from echostream_plugin.data.tables import (  # noqa: E402
     write_table,
     write_text,
 )
-from echostream_plugin.data.units import UnitsLog, read_units, reduce_units  # noqa: E402
+from echostream_plugin.data.units import UNITS_NOTE, UnitsLog, note_units, read_units, reduce_units  # noqa: E402
 from echostream_plugin.inference.features import StreamingFbank  # noqa: E402
 
 SPLITS = ("train", "dev", "test")
@@ -156,6 +157,8 @@ def write_unit_set(out, name, text, model_path, jobs):
         for wav, units in zip(work, found, strict=True):
             log.add(wav.stem, units)
         log.close()
+    model = UnitModel.load(model_path)
+    note_units(model_path.parent, model.offset, model.projection, model.centroids)
 
 
 # --------------------------------------------------------------------------------------------- features, manifests
@@ -206,6 +209,7 @@ def write_manifests(out, text, index, unit_set, source_pieces, target_pieces):
             lists["src"] = [row["src_text"] for row in manifest]
             for name, lines in lists.items():
                 write_lines(out / "simuleval" / split / f"{name}.txt", lines)
+    shutil.copyfile(out / "units" / unit_set / UNITS_NOTE, out / "fbank2unit" / UNITS_NOTE)
     write_configs(out / "fbank2unit", out / "src_unigram", out / "tgt_unigram", PIECES)
 
 

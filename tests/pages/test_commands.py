@@ -4,9 +4,11 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
+from echostream_plugin.data.units import note_units
 from echostream_plugin.vocoder import save_vocoder
 from tests.fairseq_ext.miniature import write_corpus
 from tests.pages.commands import PAGES, ROOT, Small, commands_of, run
@@ -116,6 +118,8 @@ def prepare_data(place: Path) -> None:
     for folder in (data, corpus / "src_unigram", corpus / "tgt_unigram"):
         shutil.copyfile(folder / "dev.tsv", folder / "test.tsv")
     (place / "data" / "covost2" / "fr").mkdir(parents=True)
+    (corpus / "units").mkdir()
+    note_units(corpus / "units", np.zeros((1000, 2)))
     (place / "DATA").symlink_to(data)
     (place / "configs").mkdir()
     (place / "configs" / "fr-en").symlink_to(data)
