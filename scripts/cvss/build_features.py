@@ -25,7 +25,7 @@ from echostream_plugin.data.feature_zip import read_skipped  # noqa: E402
 from echostream_plugin.data.parallel import Shard, Workers, add_worker_flags, workers_of  # noqa: E402
 from echostream_plugin.data.source_features import build_features, merge_features, write_moments  # noqa: E402
 
-GIGABYTES = 0.4  # of memory that a process needs
+GIGABYTES = 0.6  # of memory that a process needs
 
 
 def build(corpus, workers=Workers(), shard=Shard(), merge=None, max_missing=1.0) -> None:  # noqa: B008 (frozen)

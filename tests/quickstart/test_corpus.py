@@ -1,5 +1,6 @@
 """A tiny corpus, built twice: the same bytes, and in the formats that fairseq and SimulEval read."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -191,3 +192,20 @@ def test_trim_keeps_what_it_is_told():
 def test_features_want_whole_units():
     with pytest.raises(ValueError, match="whole number of units"):
         units.LogMelFeatures()(np.zeros(500, np.float32))
+
+
+def test_cmvn_is_of_the_training_split_alone(corpus):
+    frames = {
+        split: np.concatenate([build_corpus.features_of(corpus / "src_wav" / f"{row['id']}.wav") for row in
+                               table(corpus / "fbank2unit" / f"{split}.tsv")])
+        for split in SIZES
+    }  # fmt: skip
+    with np.load(corpus / "gcmvn.npz") as stored:
+        for name, number in (("mean", np.mean), ("std", np.std)):
+            assert np.allclose(stored[name], number(frames["train"], axis=0), atol=1e-3)
+            assert not np.allclose(stored[name], number(np.concatenate(list(frames.values())), axis=0), atol=1e-2)
+
+
+def test_the_data_say_which_units_they_hold(corpus):
+    note = json.loads((corpus / "fbank2unit" / "kmeans.json").read_text())
+    assert note["clusters"] == 20 and len(note["units"]) == 64
