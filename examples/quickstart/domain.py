@@ -9,6 +9,7 @@ from pathlib import Path
 
 import lexicon
 import notation
+import numerals
 import synchronous
 from synchronous import WORD
 
@@ -17,6 +18,9 @@ NO_PATTERNS = ("words.txt", "verbs.txt")
 SET_PHRASES = ("S.hello", "S.thanks")  # for training only
 SHORT = "S.short"  # single words, numbers, names: never in a row, where "cien. dos." could be one number
 AN = re.compile(r"\ba (?=(?!one|uni|use|euro|Euro|U)[aeiouAEIO]|hour|honest)")  # "a" before a vowel that is heard
+_BEFORE_I, _BEFORE_O = re.compile(r"h?i(?![eéaá])\w{2}"), re.compile(r"h?o\w")
+BEFORE = {"y": _BEFORE_I, "e": _BEFORE_I, "o": _BEFORE_O, "u": _BEFORE_O}  # the words that conjunctions change before
+LETTER_NAMES = frozenset(name.split()[-1] for name in numerals.LETTERS.values())
 
 
 @functools.lru_cache(maxsize=1)
@@ -60,8 +64,20 @@ def _surface(text: str) -> str:
     return re.sub(r"(?:^|(?<=[.?!] ))[¿¡]?\w", lambda match: match.group().upper(), text)
 
 
+def change_conjunctions(words: Sequence[str], changes: dict[str, str]) -> list[str]:
+    """y before an i becomes e, o before an o becomes u (or back, by ``changes``); the letters e, o, u stay."""
+    changed = list(words)
+    for n in range(len(words) - 1):
+        new = changes.get(words[n])
+        if new and BEFORE[new].match(words[n + 1]):
+            spelled = n and words[n - 1] in LETTER_NAMES
+            changed[n] = words[n] if spelled else new
+    return changed
+
+
 def spanish_surface(tokens: Sequence[str]) -> str:
-    """Tokens as written Spanish: del and al, punctuation, capital letters."""
+    """Tokens as written Spanish: del and al, e and u, punctuation, capital letters."""
+    tokens = change_conjunctions(tokens, {"y": "e", "o": "u"})
     text = " ".join(word.capitalize() if word in _names() else word for word in tokens)
     return _surface(re.sub(r"\ba el\b", "al", re.sub(r"\bde el\b", "del", text)))
 

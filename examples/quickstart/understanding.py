@@ -8,7 +8,15 @@ import unicodedata
 from collections import Counter
 
 import synchronous
-from domain import english_surface, grammar, sentence_symbols, spanish_surface, word_index, words_in
+from domain import (
+    change_conjunctions,
+    english_surface,
+    grammar,
+    sentence_symbols,
+    spanish_surface,
+    word_index,
+    words_in,
+)
 
 MAX_SENTENCES = 4
 MAX_SENTENCE_WORDS = 30  # either side
@@ -20,9 +28,10 @@ def _first_words() -> synchronous.FirstWords:
 
 
 def source_words(text: str) -> list[str]:
-    """Lower-case words without punctuation, del and al undone: what the parser reads."""
+    """Lower-case words without punctuation, del and al, e and u undone: what the parser reads."""
     parts = {"del": ["de", "el"], "al": ["a", "el"]}
-    return [part for word in words_in(unicodedata.normalize("NFC", text)) for part in parts.get(word, [word])]
+    words = [part for word in words_in(unicodedata.normalize("NFC", text)) for part in parts.get(word, [word])]
+    return change_conjunctions(words, {"e": "y", "u": "o"})
 
 
 def translations(sentence: str) -> list[str]:

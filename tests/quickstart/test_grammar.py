@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import subprocess
@@ -208,3 +209,33 @@ def test_articles_and_contractions():
     assert grammar.spanish_surface(["voy", "a", "el", "hotel", "de", "el", "aeropuerto", "."]) == (
         "Voy al hotel del aeropuerto."
     )
+
+
+@pytest.mark.parametrize(
+    ("tokens", "written"),
+    [
+        ("ana y isabel", "Ana e Isabel"),
+        ("agua y hielo", "Agua y hielo"),
+        ("siete o ocho", "Siete u ocho"),
+        ("es be o ocho", "Es be o ocho"),
+        ("entre pe e y i griega", "Entre pe e y i griega"),
+    ],
+)
+def test_conjunctions_before_their_own_sound(tokens, written):
+    assert grammar.spanish_surface(tokens.split()) == written
+    assert load("understanding").source_words(written) == tokens.split()
+
+
+def test_the_sentences_of_the_bundled_recordings_are_of_the_domain():
+    rows = json.loads((FOLDER / "bundle" / "samples" / "samples.json").read_text(encoding="utf-8"))
+    synthetic = [row for row in rows if "voice" not in row or row["voice"] != "human"]
+    assert all(words(grammar.translate(row["source"])) == words(row["target"]) for row in synthetic)
+
+
+def test_coverage_counts_running_words_by_split(tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    names = [f"vm-{n}" for n in range(20)]
+    prompts.write_text("; none\n" + "".join(f"{name}: Presione uno. Xyzzy [tono]\n" for name in names), encoding="utf-8")
+    tests = sum(text_report.is_test_prompt(name) for name in names)
+    assert text_report.coverage(prompts) == {"train": (2 * (20 - tests), 3 * (20 - tests)), "test": (2 * tests, 3 * tests)}
+    assert 0 < tests < 20
