@@ -31,6 +31,8 @@ class BatchedSession:
     batch.join("ann"); batch.join("ben")
     replies = batch.push({"ann": samples, "ben": others}, sample_rate=16000)
 
+    It belongs to one thread at a time, with all its sessions; several may share a bundle.
+
     Steps of sessions whose pieces complete the same number of frames run as one, so equal pieces (320 ms for all) are
     the fast case; any others are right too.
     """

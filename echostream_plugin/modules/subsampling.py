@@ -65,7 +65,8 @@ class CausalSubsampling(nn.Module):
         second, hidden = self._convolve(1, hidden)
         batch_size, _, frames, _ = second.shape
         flat = second.transpose(1, 2).reshape(batch_size, frames, self.projection.in_features)
-        return self.norm(self.projection(flat)), SubsamplingState(rest.squeeze(1), hidden)
+        # copies: slices of a longer piece would keep it alive
+        return self.norm(self.projection(flat)), SubsamplingState(rest.squeeze(1).clone(), hidden.clone())
 
     def _convolve(self, index: int, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """inputs: [B, channels, t, bands]; returns the complete outputs and the inputs that the next output reads."""
