@@ -66,9 +66,9 @@ class MultiHeadAttention(nn.Module):
 
     def empty(self, batch_size: int, length: int = 0) -> KeyValues:
         """Zero keys and values of `length` positions, on the parameters' device."""
-        weight = self.k_proj.weight
-        zeros = weight.new_zeros(batch_size, self.heads, length, weight.size(0) // self.heads)
-        return KeyValues(zeros, zeros)
+        like = self.k_proj.bias
+        zeros = like.new_zeros(batch_size, self.heads, length, like.size(0) // self.heads)
+        return KeyValues(zeros, zeros.clone())
 
     def forward(self, x: Tensor, source: KeyValues, visible: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """x: [B, U, dim] queries; visible: bool, broadcastable to [B, heads, U, S]; returns [B, U, dim]."""

@@ -135,7 +135,7 @@ class ChunkConformerEncoder(StreamingEncoder):
         if segment_frames is not None:
             chunk, conv_chunk = segment_frames, self.conv_chunk_of(segment_frames)
         return ChunkConformerState(
-            pending=self.linear.weight.new_zeros(batch_size, 0, self.config.input_dim),
+            pending=self.linear.bias.new_zeros(batch_size, 0, self.config.input_dim),
             subsampling=tuple(conv.initial_past(batch_size) for conv in self.subsample.conv_layers),
             layers=tuple(layer.initial_state(batch_size) for layer in self.conformer_layers),
             chunk=chunk,

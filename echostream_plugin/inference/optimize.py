@@ -19,7 +19,7 @@ QUANTIZE = {
     "auto": "half on an x86 CPU where the weights came from half precision, as a bundle's, so that nothing is lost",
     "none": "weights as they are",
     "half": "weights of linear layers in half precision, float32 arithmetic (x86 CPU)",
-    "int8": "weights of linear layers in 8 bits, torch's dynamic quantisation (x86 CPU)",
+    "int8": "weights of linear layers in 8 bits, their inputs in 7 with a scale per row (x86 CPU)",
     "bf16": "weights and arithmetic in bfloat16",
 }
 VOCODER_BF16 = (

@@ -47,10 +47,10 @@ class CausalSubsampling(nn.Module):
 
     def initial_state(self, batch_size: int = 1) -> SubsamplingState:
         """The zeros that each convolution is padded with before its first input."""
-        weight = self.projection.weight
+        like = self.projection.bias
         return SubsamplingState(
-            features=weight.new_zeros(batch_size, KERNEL - 1, self.input_dim),
-            hidden=weight.new_zeros(batch_size, self.channels, KERNEL - 1, self.bands),
+            features=like.new_zeros(batch_size, KERNEL - 1, self.input_dim),
+            hidden=like.new_zeros(batch_size, self.channels, KERNEL - 1, self.bands),
         )
 
     def forward(self, features: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from echostream_plugin.config import ChunkConformerConfig, ConfigError, ModelConfig
 from echostream_plugin.encoders.chunk_conformer import ChunkConformerEncoder, ChunkConformerState
+from echostream_plugin.modules.packed import can_pack, pack_linears
 
 SEGMENTS = (4, 8, 12, 16, 24, 32, 5, 0)
 SMALL = {"input_dim": 12, "dim": 16, "layers": 2, "heads": 2, "ffn_dim": 32, "conv_channels": 16}
@@ -54,6 +55,14 @@ def test_final_frames_and_rest_are_the_whole_recomputation_at_every_push(segment
         outputs.append(out)
         heard += size
         close(torch.cat([*outputs, ENCODER.finish(state)], dim=1), whole(features[:, :heard], segment_frames))
+
+
+@pytest.mark.skipif(not can_pack(), reason="needs FBGEMM (x86)")
+def test_packed_layers_stream_the_same():
+    features, packed = make_features(70), pack_linears(make_encoder(), "half")
+    out, state = packed.step(features, packed.initial_state(1, 8))
+    actual, wanted = torch.cat([out, packed.finish(state)], dim=1), whole(features, 8)
+    torch.testing.assert_close(actual, wanted, atol=2e-2, rtol=0)  # these weights are rounded to half precision
 
 
 @pytest.mark.parametrize("frames", [0, 1, 15, 16, 17, 63])

@@ -1,5 +1,6 @@
 """What `optimize` does to a bundle leaves the translation as it was, or nearly so where the user asked for rounding."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,25 @@ def test_sessions_record_nothing_whatever_they_push():
     recordings = bundle.model.encoder.emformer._recorder._recordings.values()
     assert recorded_frames(bundle) == before == {(1, 8)}
     assert [recording.uses > 5 for recording in recordings] == [True]
+
+
+@needs_fbgemm
+def test_weights_that_are_loaded_later_take_effect_and_copies_keep_theirs():
+    def hear(bundle):
+        features = torch.ones(1, 90, 80)
+        with torch.inference_mode():
+            frames, state = bundle.model.encoder.step(features, bundle.model.encoder.initial_state(1, 8))
+            return torch.cat([frames, bundle.model.encoder.finish(state)], dim=1)
+
+    one, other = (optimize(tiny_bundle(seed=seed), "half") for seed in (1, 2))
+    before, wanted, copied = hear(one), hear(other), copy.deepcopy(one)
+    one.model.load_state_dict(other.model.state_dict())
+    assert torch.equal(hear(one), wanted) and not torch.equal(wanted, before)
+    assert torch.equal(hear(copied), before)
+    prepare(one)
+    copied.model.load_state_dict(one.model.state_dict())
+    copied.model.encoder.emformer.layers[0].output_norm.bias.data.zero_()
+    assert torch.equal(hear(one), wanted) and not torch.equal(hear(copied), wanted)
 
 
 def speak(bundle, units):
