@@ -29,6 +29,26 @@ def make_features(frames, batch_size=1, seed=0):
     return torch.randn(batch_size, frames, 12, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.parametrize("segment_frames", [5, 7, 9, 15])
+def test_training_refuses_chunks_that_would_lose_audio(segment_frames):
+    encoder, features = make_encoder().train(), make_features(64)
+    with pytest.raises(ConfigError, match="would lose audio: use an even number"):
+        for _ in range(20):  # whatever convolution chunk is drawn
+            encoder(features, torch.tensor([64]), segment_frames)
+
+
+@pytest.mark.parametrize("segment_frames", [2, 4, 6, 8, 10, 12, 16, 17, 31, 32, 0])
+def test_every_piece_of_audio_reaches_the_frames_in_training(segment_frames):
+    encoder, features = make_encoder().train(), make_features(128).requires_grad_()
+    for dropout in (module for module in encoder.modules() if isinstance(module, torch.nn.Dropout)):
+        dropout.eval()
+    for seed in range(4):
+        torch.manual_seed(seed)
+        with torch.enable_grad():
+            (reached,) = torch.autograd.grad(encoder(features, torch.tensor([128]), segment_frames)[0].sum(), features)
+        assert reached.abs().sum(2).gt(0).all()
+
+
 def whole(features, segment_frames):
     lengths = torch.full((features.size(0),), features.size(1))
     return ENCODER(features, lengths, segment_frames)[0]
