@@ -32,9 +32,9 @@ class KeyValues(StreamState):
         return KeyValues(torch.cat((self.keys, other.keys), 2), torch.cat((self.values, other.values), 2))
 
     def last(self, length: int) -> "KeyValues":
-        """The newest `length` positions."""
-        start = self.length - length
-        return KeyValues(self.keys[:, :, start:], self.values[:, :, start:])
+        """The newest `length` positions, or all there are, in memory of their own."""
+        start = max(0, self.length - length)
+        return KeyValues(self.keys[:, :, start:].clone(), self.values[:, :, start:].clone()) if start else self
 
 
 class MultiHeadAttention(nn.Module):

@@ -159,7 +159,7 @@ class UnitDecoder(nn.Module):
         for layer, past, source in zip(self.layers, state.frames, state.source, strict=True):
             x, past = layer(x, past, source=source, source_visible=visible)
             pasts.append(past)
-        state = UnitDecoderState(tuple(pasts), state.source, state.waiting[:, tokens:], state.k2, state.n2)
+        state = UnitDecoderState(tuple(pasts), state.source, state.waiting[:, tokens:].clone(), state.k2, state.n2)
         return self.output_projection(self.layer_norm(x)), state
 
     def _visible(self, seen: Tensor, available: int) -> Tensor:

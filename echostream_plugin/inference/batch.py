@@ -160,6 +160,5 @@ def run_together(calls: list) -> list:
     if calls[0].inputs is None:
         return list(calls[0].function(state).split(1))
     outputs, state = calls[0].function(torch.cat([call.inputs for call in calls]), state)
-    # own memory: a stream that leaves must not keep that of the whole batch alive
-    states = [one.clone() for one in state.unstack()] if isinstance(state, StreamState) else [state] * len(calls)
+    states = state.unstack() if isinstance(state, StreamState) else [state] * len(calls)
     return list(zip(outputs.split(1), states, strict=True))
