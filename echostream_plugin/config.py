@@ -8,6 +8,10 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 
+# more than a sentence has: 20 s of fast speech are some 100 subwords, the quickstart's longest of 1600 sentences 52, so
+# models that were trained without a window compute the same within one
+WINDOW_TOKENS = 128
+
 
 class ConfigError(ValueError):
     """An option, file or dictionary that cannot be used; the message names it and the fix."""
@@ -100,9 +104,15 @@ class TextDecoderConfig:
     layers: int = option(4, "decoder layers")
     heads: int = option(8, "attention heads")
     ffn_dim: int = option(2048, "feed-forward size")
+    window_tokens: int = option(
+        WINDOW_TOKENS, "newest target tokens that the MT decoder's self-attention sees; 0: all, in memory that grows"
+    )
     dropout: float = option(0.1, "dropout")
     attention_dropout: float = option(0.1, "dropout of attention weights")
     activation_dropout: float = option(0.1, "dropout after the feed-forward activation")
+
+    def __post_init__(self):
+        _require(self.window_tokens >= 0, f"window_tokens must not be negative, got {self.window_tokens}")
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,11 @@ class UnitDecoderConfig:
     heads: int = option(8, "attention heads")
     ffn_dim: int = option(2048, "feed-forward size")
     upsample: int = option(25, "unit decoder frames per target token")
+    window_tokens: int = option(
+        WINDOW_TOKENS,
+        "newest target tokens, and frames of them, that unit decoder and causal T2U encoder see; 0: all, in memory "
+        "that grows",
+    )
     causal_encoder: bool = option(True, "T2U encoder sees only states to its left (--uni-encoder)")
     time_positions: bool = option(True, "unit decoder positions run over time (False: StreamSpeech's constant row)")
     batch_positions: bool = option(
@@ -131,6 +146,7 @@ class UnitDecoderConfig:
             not (self.time_positions and self.batch_positions),
             "time_positions and batch_positions exclude each other",
         )
+        _require(self.window_tokens >= 0, f"window_tokens must not be negative, got {self.window_tokens}")
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,8 @@ class TranslationSession:
     sentence is finished as an utterance would be (a `Sentence` event), and texts, MT decoder and units begin anew,
     while encoder and CTC heads go on (not with `fresh_encoder`). Memory is then bounded by the longest sentence.
 
+    Threads may share the bundle; a session belongs to one thread at a time.
+
     `snapshot()` between two pushes is all that another session of this bundle and options needs to go on (`restore`).
     """
 
