@@ -87,6 +87,9 @@ def add_flags(parser: argparse.ArgumentParser):
         help="incremental (default): each token keeps the source it was made from, as in training; recompute: as "
         "StreamSpeech's agent, which computes everything again at every push",
     )
+    policy.add_argument("--vad", type=truth, default=None, help="true or false: what is no speech is not translated")
+    policy.add_argument("--max-repeats", type=int, help="a run of tokens is written at most so often in a row; 0: any")
+    policy.add_argument("--speech-factor", type=float, help="speech lasts at most so many times its source and 2 s")
     policy.add_argument("--force-finish", action="store_true", help="accepted; the source always ends the translation")
     output = parser.add_argument_group("EchoStream: output")
     output.add_argument("--extra-output-dir", default=None, help="folder for events.jsonl, asr.txt, st.txt, unit.txt")
@@ -172,6 +175,9 @@ class SessionAgent:
             max_tokens=args.max_len,
             whole_word=args.whole_word,
             decoding=args.decoding,
+            vad=args.vad,
+            max_repeats=args.max_repeats,
+            speech_factor=args.speech_factor,
             translate=self.translate,
             speech=self.speech,
         )

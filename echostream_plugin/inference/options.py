@@ -1,5 +1,6 @@
 """What one may choose about a session. Flags, bundles and agents take the options from here."""
 
+import json
 from dataclasses import dataclass
 
 from echostream_plugin.config import ConfigError, option
@@ -43,6 +44,17 @@ class SessionOptions:
         0, "with pause_ms: so many of the last target tokens stay in front of the MT decoder in the next sentence"
     )
     speech: bool = option(True, "speak the translation (needs the bundle's vocoder)")
+    vad: bool = option(
+        False,
+        "voice activity detection: what sounds but is no speech (noise, hum, music) opens no utterance, ends a "
+        "sentence as a pause does, and is not translated; without effect on decoding='recompute'",
+    )
+    max_repeats: int = option(0, "a run of up to 8 tokens is written at most so many times in a row; 0: any number")
+    speech_factor: float = option(
+        0.0,
+        "speech lasts at most so many times the source of its sentence and two seconds; until the source has caught up "
+        "nothing is written, what is more at the end is not said; 0: any length",
+    )
 
     def __post_init__(self):
         least_values = {"stride_n": 1, "stride_n2": 1, "lagging_k1": 0, "lagging_k2": 0, "max_tokens": 1}
@@ -56,6 +68,8 @@ class SessionOptions:
             raise ConfigError(f"endpointer '{self.endpointer}': use {' or '.join(ENDPOINTERS)}")
         if self.fresh_encoder and self.endpointer == "ctc":
             raise ConfigError("fresh_encoder needs endpointer='energy' or 'both'")
+        if self.vad and self.pause_ms and self.endpointer == "ctc":
+            raise ConfigError("vad needs endpointer='energy' or 'both'")
         if self.context_tokens and self.decoding == "recompute":
             raise ConfigError("context_tokens needs decoding='incremental'")
         if self.chunk_ms < 0 or self.chunk_ms % FRAME_MS:
@@ -64,6 +78,10 @@ class SessionOptions:
             raise ConfigError(f"pause_ms must be 0 or at least {FRAME_MS} (an encoder frame), got {self.pause_ms}")
         if self.pause_ms and (not self.chunk_ms or self.longest_sentence_ms < self.pause_ms):
             raise ConfigError("pause_ms needs chunk_ms above 0, and longest_sentence_ms not below pause_ms")
+
+    @property
+    def detects_speech(self) -> bool:
+        return self.vad and self.decoding != "recompute"
 
     @property
     def writes_whole_words(self) -> bool:
@@ -76,3 +94,17 @@ def bundle_options(bundle: Bundle, **flags) -> SessionOptions:
         return SessionOptions(**{**bundle.session, **{name: v for name, v in flags.items() if v is not None}})
     except TypeError as error:
         raise ConfigError(f"session options of the bundle: {error}") from error
+
+
+def read_policy(text: str) -> dict:
+    """Options as scripts take them, `pause_ms=200,vad=true`, by name; values are json, or else plain text. Raises
+    ConfigError where a name has no value."""
+    policy = {}
+    for name, given, value in (pair.partition("=") for pair in text.split(",")):
+        if not given or not name:
+            raise ConfigError(f"policy '{text}': expected name=value,name=value with json values")
+        try:
+            policy[name] = json.loads(value)
+        except ValueError:
+            policy[name] = value
+    return policy
