@@ -193,7 +193,7 @@ class TranslationSession:
                     "finish() or reset() it first"
                 )
             return
-        self._frontend = Frontend(sample_rate, self.bundle.cmvn_mean, self.bundle.cmvn_std, self._detector)
+        self._frontend = Frontend(sample_rate, self.bundle.cmvn_mean, self.bundle.cmvn_std, listener=self._detector)
 
     def _hear(self, features: np.ndarray, events: list):
         if self._pauses is not None:

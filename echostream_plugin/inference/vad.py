@@ -58,7 +58,7 @@ class SpeechDetector:
 
     def judge(self, frames: int) -> np.ndarray:
         """Of the next `frames` feature frames, which end in speech: [frames] bool."""
-        ends = (self.frames + np.arange(frames)) * HOP_SAMPLES + WINDOW_SAMPLES
+        ends = (self.frames + np.arange(frames)) * HOP_SAMPLES + WINDOW_SAMPLES // 2  # these samples have come
         newest = (ends // STEP_SAMPLES - 1).tolist()  # the windows that are complete; none (-1) at the first frame
         speech = np.array([last >= 0 and self.steps[last - self.dropped] for last in newest], dtype=bool)
         self.frames += frames
