@@ -65,8 +65,8 @@ class SpeakOptions:
     def __post_init__(self):
         least_values = {"lead": 0, "lagging_k2": 0, "stride_n2": 1, "longest_sentence": 1}
         for name, least in least_values.items():
-            if not getattr(self, name) >= least:
-                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
+            if not least <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} must be a finite number of at least {least}, got {getattr(self, name)}")
 
 
 def speak_options(bundle: Bundle, **flags) -> SpeakOptions:
