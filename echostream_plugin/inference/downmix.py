@@ -8,7 +8,7 @@ audio was cut into pushes.
 import numpy as np
 
 BLOCKS_PER_SECOND = 100
-KEEP = 0.98  # of the energies from block to block: they look back half a second
+KEEP = 0.95  # of the energies from block to block: they look back a fifth of a second
 LOST = 0.25  # the mean is lost where it has so much less energy than if a single channel sounded (6 dB)
 QUIETER = 0.25  # and a channel gives way to one that is so much louder than itself (6 dB)
 

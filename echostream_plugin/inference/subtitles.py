@@ -54,7 +54,9 @@ def cues(text: str, start_ms: float, end_ms: float, free_ms: float = 0.0) -> lis
 def balanced_lines(text: str) -> list:
     """The text in as few lines as do, of much the same length; a word that is longer than a line is cut."""
     lines = textwrap.wrap(text, LINE_CHARACTERS, break_on_hyphens=False)
-    for width in range(-(-len(text) // max(1, len(lines))), LINE_CHARACTERS):
+    if len(lines) < 2:
+        return lines
+    for width in range(-(-len(text) // len(lines)), LINE_CHARACTERS):
         narrower = textwrap.wrap(text, width, break_on_hyphens=False)
         if len(narrower) == len(lines):
             return narrower

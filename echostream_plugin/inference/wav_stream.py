@@ -185,5 +185,5 @@ class PcmStream:
 
     def _decode(self, data: bytes) -> np.ndarray:
         header = self._header
-        layout = {"samplerate": header.rate, "channels": header.channels, "subtype": header.subtype}
+        layout = {"samplerate": 1, "channels": header.channels, "subtype": header.subtype}  # of any rate
         return soundfile.read(io.BytesIO(data), dtype="float32", format="RAW", endian="LITTLE", **layout)[0]
