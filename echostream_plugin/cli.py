@@ -10,6 +10,7 @@ try:
     from echostream_plugin.cli_errors import EXIT_CODES, INTERRUPTED, guarded
     from echostream_plugin.cli_info import add_info_command
     from echostream_plugin.cli_options import options_of
+    from echostream_plugin.cli_prepare import add_prepare_command
     from echostream_plugin.cli_speak import add_speak_command
     from echostream_plugin.cli_transcribe import add_transcribe_command
     from echostream_plugin.cli_translate import add_translate_command, translate_recordings
@@ -26,6 +27,7 @@ examples:
   cat talk.wav | echostream translate - -o -    events as json lines on the standard output
   echostream transcribe talk.wav                what is said, in its own language
   echostream speak "where is the station" -o station.wav
+  echostream prepare table.tsv -o corpus        training data of your own recordings
   echostream info                               the model, this machine, its devices
 
 No command writes over a file that is there, unless --overwrite is given, and never over what it reads.
@@ -47,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_translate_command(commands, lambda args: translate_recordings(args, translate_recording))
     add_transcribe_command(commands)
     add_speak_command(commands)
+    add_prepare_command(commands)
     add_info_command(commands)
     for command in commands.choices.values():
         command.add_argument("--log-level", choices=LEVELS, default=argparse.SUPPRESS, help="what is logged")
