@@ -10,10 +10,10 @@ try:
     from echostream_plugin.cli_errors import EXIT_CODES, INTERRUPTED, guarded
     from echostream_plugin.cli_info import add_info_command
     from echostream_plugin.cli_options import options_of
-    from echostream_plugin.cli_prepare import add_prepare_command
     from echostream_plugin.cli_speak import add_speak_command
     from echostream_plugin.cli_transcribe import add_transcribe_command
     from echostream_plugin.cli_translate import add_translate_command, translate_recordings
+    from echostream_plugin.config import ConfigError
     from echostream_plugin.inference.runs import translate_recording
 except KeyboardInterrupt:  # while torch is loading
     sys.exit(130)
@@ -49,12 +49,29 @@ def build_parser() -> argparse.ArgumentParser:
     add_translate_command(commands, lambda args: translate_recordings(args, translate_recording))
     add_transcribe_command(commands)
     add_speak_command(commands)
-    add_prepare_command(commands)
+    add_prepare(commands)
     add_info_command(commands)
     for command in commands.choices.values():
         command.add_argument("--log-level", choices=LEVELS, default=argparse.SUPPRESS, help="what is logged")
         command.epilog = "exit codes: 0 done, 1 not all of it, 2 wrong use, 130 Ctrl-C; see echostream --help"
     return parser
+
+
+def add_prepare(commands):
+    """`prepare`, or where packages for training are missing, the word which."""
+    try:
+        from echostream_plugin.cli_prepare import add_prepare_command
+    except ImportError as error:
+        reason = f"needs the package {error.name}: pip install 'echostream[train,eval,cvss]'"
+        prepare = commands.add_parser("prepare", help=f"make training data of your own recordings; {reason}")
+        prepare.add_argument("ignored", nargs=argparse.REMAINDER)
+        prepare.set_defaults(run=lambda args: refuse(f"prepare {reason}"))
+        return
+    add_prepare_command(commands)
+
+
+def refuse(reason: str):
+    raise ConfigError(reason)
 
 
 def main(argv=None) -> int:

@@ -41,7 +41,7 @@ def add_transcribe_command(commands):
 def transcribe_recording(args: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
     check_raw(args.raw)
-    with open_recording(args.audio, args.raw, sys.stdin.buffer, quiet=True) as recording:
+    with open_recording(args.audio, args.raw, getattr(sys.stdin, "buffer", None), quiet=True) as recording:
         bundle = open_bundle(args)
         given = {"chunk_ms": args.chunk_ms, "pause_ms": args.pause_ms, "translate": False}
         options, note = session_options(bundle, given, recording)

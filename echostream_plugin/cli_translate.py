@@ -164,7 +164,7 @@ def check_folder(folder: Path | None, recordings: list[Path], overwrite: bool):
 
 def translate_one(args: argparse.Namespace, bundle: Bundle, audio: Path, folder: Path | None, translate_recording):
     """Translate a recording into a folder, or (None) to the standard output; returns its `RunReport`."""
-    with open_recording(audio, args.raw, sys.stdin.buffer, quiet=True) as recording:
+    with open_recording(audio, args.raw, getattr(sys.stdin, "buffer", None), quiet=True) as recording:
         options, note = session_options(bundle, options_of(args, SessionOptions), recording)
         if note:
             warn(note)

@@ -175,6 +175,18 @@ def test_info_describes_bundle_and_machine(bundle, tmp_path, capsys):
     assert "torch:" in said.out and "config.json" in said.err
 
 
+def test_without_packages_for_training_the_other_commands_work(bundle, capsys, monkeypatch):
+    """`pip install .` alone has no yaml."""
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    needing = ("echostream_plugin.cli_prepare", "echostream_plugin.data")
+    for name in [name for name in sys.modules if name.startswith(needing)]:
+        monkeypatch.delitem(sys.modules, name)
+    assert main(["info", str(bundle)]) == 0
+    capsys.readouterr()
+    assert main(["prepare", "table.tsv", "-o", "corpus"]) == 2
+    assert "needs the package yaml: pip install" in capsys.readouterr().err
+
+
 def test_a_name_that_is_missing_is_wrong_use(bundle, tmp_path):
     assert issubclass(NoRecordingError, ValueError)
     assert translate(bundle, tmp_path / "none.wav", "-o", tmp_path / "out") == 2
