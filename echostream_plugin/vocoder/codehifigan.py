@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from echostream_plugin.config import ConfigError, option
+from echostream_plugin.config import ConfigError, check_options, check_value, option
+from echostream_plugin.modules.weights import build
 
 LEAKY_SLOPE = 0.1
 WEIGHTS_FILE = "vocoder.safetensors"
@@ -38,17 +38,32 @@ class VocoderConfig:
     resblock_kernel_sizes: tuple = option((3, 7, 11), "residual blocks of each stage, averaged")
     resblock_dilation_sizes: tuple = option(((1, 3, 5),) * 3, "dilations of each residual block's three layers")
     dur_predictor_params: dict | None = field(
-        default_factory=lambda: duration_params(128), metadata={"help": "duration predictor; null: none"}
+        default_factory=lambda: duration_params(128),
+        metadata={"help": "duration predictor; null: none", "minimum": None},
     )
     multispkr: str | bool | None = option(None, "a speaker embedding is concatenated to every frame")
-    num_speakers: int = option(200, "speakers of a multi-speaker vocoder")
-    sampling_rate: int = option(16000, "samples a second")
+    num_speakers: int = option(200, "speakers of a multi-speaker vocoder", maximum=100_000)
+    sampling_rate: int = option(16000, "samples a second", minimum=1_000, maximum=384_000)
 
     def __post_init__(self):
         for name in ("upsample_rates", "upsample_kernel_sizes", "resblock_kernel_sizes", "resblock_dilation_sizes"):
             object.__setattr__(self, name, _tuple(getattr(self, name)))
+        check_options(self)
+        self._check_numbers()
         object.__setattr__(self, "multispkr", self.multispkr or None)
         self._check()
+
+    def _check_numbers(self):
+        """Those inside tuples and mappings."""
+        for name in ("upsample_rates", "upsample_kernel_sizes", "resblock_kernel_sizes", "resblock_dilation_sizes"):
+            for value in getattr(self, name):
+                _require(isinstance(value, tuple) == (name == "resblock_dilation_sizes"), f"{name}: nested too deeply")
+                for number in value if isinstance(value, tuple) else (value,):
+                    check_value(name, number, int, {"maximum": 1_000})
+        _require(len(self.upsample_rates) <= 16, f"upsample_rates: at most 16, got {len(self.upsample_rates)}")
+        for name, value in (self.dur_predictor_params or {}).items():
+            kind = float if name == "var_pred_dropout" else int
+            check_value(f"dur_predictor_params.{name}", value, kind, {"maximum": 1.0 if kind is float else None})
 
     def _check(self):
         pairs = list(zip(self.upsample_rates, self.upsample_kernel_sizes, strict=False))
@@ -80,6 +95,10 @@ class VocoderConfig:
         if self.dur_predictor_params is not None:
             missing = sorted(set(duration_params(1)) - set(self.dur_predictor_params))
             _require(not missing, f"dur_predictor_params lacks {', '.join(missing)}")
+            width = self.dur_predictor_params["encoder_embed_dim"]
+            _require(
+                width == self.embedding_dim, f"dur_predictor_params.encoder_embed_dim must be {self.embedding_dim}"
+            )
 
     @property
     def hop_samples(self) -> int:
@@ -268,13 +287,7 @@ def load_vocoder(folder) -> CodeHiFiGAN:
     weights = folder / WEIGHTS_FILE
     if not weights.is_file():
         raise ConfigError(f"{weights}: no such file; make a vocoder with scripts/train_vocoder.py")
-    try:
-        tensors = load_file(weights)
-    except SafetensorError as error:
-        raise ConfigError(f"{weights}: not a readable safetensors file ({error})") from error
-    model = CodeHiFiGAN(config).remove_weight_norm()
-    _load_into(model, {name: tensor.float() for name, tensor in tensors.items()}, weights)
-    return model.eval()
+    return build(lambda: CodeHiFiGAN(config).remove_weight_norm(), weights).eval()
 
 
 def load_public_checkpoint(checkpoint, config_json) -> CodeHiFiGAN:
@@ -316,8 +329,8 @@ def _read_json(path: Path) -> dict:
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; a vocoder needs its json config beside its weights")
     try:
-        return json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
         raise ConfigError(f"{path}: not a json file ({error})") from error
 
 
