@@ -152,7 +152,9 @@ def test_the_words_are_balanced(corpus):
         assert sum(word in counts for word in known) > 0.95 * len(known)
 
 
-def test_held_out_words_are_in_training(corpus):
+def test_held_out_sentences_keep_to_known_words(corpus):
+    sampler = load("utterances").SplitSampler("test", 1, known=domain.vocabulary() - {"=the"})
+    assert not any("the" in words(sampler.utterance(n).target) for n in range(1, 40))
     known = {word for u in corpus["train"] for word in words(u.source)}
     assert not {word for split in ("dev", "test") for u in corpus[split] for word in words(u.source)} - known
 
