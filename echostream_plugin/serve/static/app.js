@@ -45,7 +45,8 @@ function onEvent(record, samples) {
   } else if (record.kind === "end") {
     transcript.finish(heard);
     audio.flush();
-    say("Done.");
+    if (session && !session.connection.ended) say("The server ended the session; what was heard is translated below.", true);
+    else say("Done.");
   }
   if (record.kind === "target_text" && !$("speak").checked) {
     $("lag").value = `${(heard - record.source_ms / 1000).toFixed(1)} s`;
