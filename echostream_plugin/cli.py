@@ -8,6 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from echostream_plugin import __version__
+from echostream_plugin.cli_live import add_live_command
 from echostream_plugin.cli_options import DEFAULT_BUNDLE, add_option_flags, add_quantize_flag, options_of
 from echostream_plugin.cli_prepare import add_prepare_command
 from echostream_plugin.cli_serve import add_serve_command
@@ -53,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_transcribe_command(commands)
     add_prepare_command(commands)
     add_serve_command(commands)
+    add_live_command(commands)
     return parser
 
 
