@@ -113,8 +113,7 @@ def test_the_microphone_is_printed_and_spoken(bundle_folder, sound, monkeypatch,
     assert capsys.readouterr().out.strip() == session.target_text
     spoken = np.concatenate([event.samples for event in events if hasattr(event, "samples")])
     played = np.concatenate(fake.played)
-    start = int(np.argmax(played != 0)) - int(np.argmax(spoken != 0))
-    assert np.array_equal(played[start : start + len(spoken)], spoken)
+    assert np.array_equal(played[played != 0], spoken[spoken != 0])  # pieces may have silence between them
 
 
 def test_devices_are_listed_and_errors_say_what_to_do(bundle_folder, sound, monkeypatch, capsys):
