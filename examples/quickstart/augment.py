@@ -81,9 +81,8 @@ def room_response(rng):
     distance = np.maximum(0.2, np.linalg.norm(images - microphone, axis=1))
     delay = distance / SOUND_SPEED * SAMPLE_RATE
     gain = reflection ** np.abs(sides).sum(1) / distance
-    start = int(delay.min())
     response = np.zeros(int(decay_s * SAMPLE_RATE) + 1)
-    index = np.rint(delay).astype(int) - start
+    index = np.rint(delay - delay.min()).astype(int)
     inside = index < response.size
     np.add.at(response, index[inside], gain[inside])
     mixing = int(0.05 * SAMPLE_RATE)  # from here on reflections are too many to count

@@ -178,7 +178,7 @@ def check_settings(out, settings):
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the corpus")
-    parser.add_argument("--train", type=int, default=20000, help="training utterances (default %(default)s)")
+    parser.add_argument("--train", type=int, default=20500, help="training utterances (default %(default)s)")
     parser.add_argument("--dev", type=int, default=300, help="dev utterances (default %(default)s)")
     parser.add_argument("--test", type=int, default=400, help="test utterances (default %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of text, speakers, k-means (default %(default)s)")

@@ -24,6 +24,7 @@ LANGUAGES = ("es", "en", "fr", "it", "ru")
 PACKAGES = tuple(f"asterisk-core-sounds-{language}{kind}" for language in LANGUAGES for kind in ("", "-g722"))
 VOICES = {"es": "Allison Smith", "en": "Allison Smith", "fr": "June Wallack", "it": "Carlo Flora", "ru": "Maxim Topal"}
 SECONDS_PER_LETTER = (0.04, 0.2)  # spoken text lies between; else text and recording disagree
+MAX_SECONDS = 32.0
 _SOUND = re.compile(r"sounds/([a-z]{2})_[^/]+/(.+)\.g722$")
 _LIST = re.compile(r"core-sounds-([a-z]{2})\.txt(?:\.gz)?$")
 
@@ -153,8 +154,9 @@ def parallel_prompts(recordings):
         if None in written:
             dropped[name] = "no text in both languages"
             continue
-        source, target = human_text.spanish(written[0]), human_text.english(written[1])
-        why = _fault(name, source, target, recordings.sounds["es"][name])
+        source = human_text.spanish(human_text.as_spoken(written[0], name, "es"))
+        target = human_text.english(human_text.as_spoken(written[1], name, "en"))
+        why = _fault(source, target, recordings.sounds["es"][name])
         if why:
             dropped[name] = why
         else:
@@ -170,12 +172,14 @@ def _bare(text):
     return re.sub(r"\W+", " ", text.lower()).strip()
 
 
-def _fault(name, source, target, content):
+def _fault(source, target, content):
     if source is None or target is None:
         return "no words, or numbers that can be read in several ways"
     letters = sum(map(str.isalpha, source))
     spoken_s = trim(decode_g722(content), 0.0, 0.0, below_peak_db=40.0).size / SAMPLE_RATE
     low, high = SECONDS_PER_LETTER
+    if spoken_s > MAX_SECONDS:
+        return f"{spoken_s:.1f} s long"
     if letters > 8 and not low < spoken_s / letters < high:
         return f"{spoken_s:.1f} s for {letters} letters"
     return None

@@ -38,6 +38,54 @@ _CONTRACTIONS = {
     "you're": "you are", "you've": "you have", "thru": "through", "represenatives": "representatives",
     "umute": "unmute",
 }  # fmt: skip
+# Prompts in which "marque 1" is spoken as "marque el número uno", or every digit as "número uno" (whisper hears it).
+_WITH_ARTICLE = frozenset(
+    """dir-instr screen-callee-options vm-calldiffnum vm-delete vm-forward vm-instructions vm-next vm-onefor vm-prev
+    vm-saveoper vm-tocallnum vm-toenternumber vm-toforward vm-tohearenv vm-tomakecall vm-undelete""".split()
+)
+_WITH_NOUN = frozenset(
+    """conf-adminmenu conf-usermenu dictate/play_help dictate/record_help dir-intro priv-callee-options vm-advopts
+    vm-forwardoptions vm-leavemsg vm-msginstruct vm-opts vm-repeat vm-review vm-tempgreeting vm-tempgreeting2
+    vm-tocallback vm-toreply vm-torerecord""".split()
+)
+# Names of letters that everybody spells alike, for the prompts that write the letter alone.
+_LETTERS = dict(
+    pair.split("=")
+    for pair in """b=be c=ce d=de f=efe g=ge h=hache j=jota k=ka l=ele m=eme n=ene p=pe q=cu r=erre s=ese t=te x=equis
+    z=zeta""".split()
+)
+# Prompts whose two texts do not mean the same: other words to spell with, names of protocols, letters of several names.
+_UNLIKE = re.compile(r"phonetic/|spy-|digits/hundred$|digits/[ap]-m$|letters/[vwy]$|vm-Family$")
+# Prompts in which something else is said than is written: (language, prompt) -> (written, spoken).
+_SPOKEN = {
+    ("es", "dictate/both_help"): ("nuevo de archivo", "nuevo archivo"),
+    ("es", "followme/options"): ("para aceptar la llamada o 2", "o presione 2"),
+    ("es", "letters/exclaimation-point"): ("signo", "punto"),
+    ("es", "vm-invalid-password"): (" Por favor intente de nuevo.", ""),
+    ("en", "vm-invalid-password"): ("  Please try again.", ""),
+    ("es", "vm-mismatch"): (" Por favor intente de nuevo.", ""),
+    ("en", "vm-mismatch"): ("  Please try again.", ""),
+    ("es", "vm-nomore"): ("hay mensajes", "hay más mensajes"),
+    ("es", "vm-record-prepend"): ("Al escuchar", "Presione 4 para la configuración del saludo temporal. Al escuchar"),
+    ("en", "vm-record-prepend"): ("At the tone", "Press 4 for the temporary greeting setup. At the tone"),
+    ("es", "vm-review"): ("2 para", "marque 2 para"),
+    ("en", "priv-callpending"): ("themselves as:", "themselves as"),
+}
+
+
+def as_spoken(text, name, language):
+    """What is said in the prompt of this name where it is not quite what is written; "" if it cannot be used."""
+    if _UNLIKE.match(name):
+        return ""
+    if language == "es" and name.startswith("letters/"):
+        return _LETTERS.get(text, text)
+    written, spoken = _SPOKEN.get((language, name), ("", ""))
+    text = text.replace(written, spoken) if written else text
+    if language == "es" and name in _WITH_ARTICLE:
+        text = re.sub(r"\b(marque|presione) ([1-9])\b", r"\1 el número \2", text, flags=re.IGNORECASE)
+    elif language == "es" and name in _WITH_NOUN:
+        text = re.sub(r"(?<!\d o )\b([1-9])\b", r"número \1", text).replace(" u número", " o número")
+    return text
 
 
 def parse_list(text):
@@ -90,6 +138,7 @@ def spanish(text):
     for pattern, right in _READINGS:
         text = re.sub(pattern, lambda match, right=right: _keep_case(match, right), text, flags=re.IGNORECASE)
     text = re.sub(r"(^|[.!] )([^.!?¿]+\?)", r"\1¿\2", text)
+    text = re.sub(r"(^|[.!] )([^.!?¡]+!)", r"\1¡\2", text)
     return _tidy(text)
 
 
@@ -102,7 +151,8 @@ def english(text):
     """An English prompt's text without digits, contractions and stage directions, or None."""
     if re.fullmatch(r"\s*[\[(].*[\])]\s*", text):
         return None
-    text = _digits_to_words(re.sub(r"\(.*?\)|\[.*?\]", " ", text), "en")
+    text = re.sub(r"\(.*?\)|\[.*?\]", " ", text).replace("*", "star").replace("#", "pound")
+    text = _digits_to_words(text, "en")
     if not text or not re.search(r"\w", text):
         return None
 

@@ -1,6 +1,6 @@
 """Who speaks which utterance: drawn from (seed, utterance id) alone, so that no order of work changes it."""
 
-import zlib
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -34,8 +34,11 @@ def engines_in_use(wanted=None, without=()):
 
 
 def generator(seed, name):
-    """A random generator that belongs to one name."""
-    return np.random.default_rng([seed, zlib.crc32(name.encode())])
+    """A random generator that belongs to one name.
+
+    By a cryptographic hash: seeded with the checksums of numbered names, generators drew 47 % where 45 % were due.
+    """
+    return np.random.default_rng(list(hashlib.sha256(f"{seed} {name}".encode()).digest()))
 
 
 def draw_speaker(split, number, name, seed, engines):
