@@ -12,6 +12,7 @@ pytest.importorskip("av")
 import corpus_text  # noqa: E402
 import human  # noqa: E402
 import human_text  # noqa: E402
+from waves import read_wav  # noqa: E402
 
 from echostream_plugin.data.tables import read_table  # noqa: E402
 
@@ -170,3 +171,14 @@ def test_what_is_said_otherwise_than_written(name, language, written, spoken):
 
 def test_the_first_of_two_entries_counts():
     assert human_text.parse_list("; a: comment\na: uno\n\na: dos\nb:\n") == {"a": "uno", "b": ""}
+
+
+def test_the_bundled_recordings_are_test_prompts_with_their_licence():
+    folder = sources.QUICKSTART / "recordings"
+    rows = read_table(folder / "recordings.tsv")
+    assert {row["file"] for row in rows} == {path.name for path in folder.glob("*.flac")} and len(rows) >= 4
+    for row in rows:
+        assert human.split_of(row["prompt"]) == "test" and len(row["source"].split()) >= 4
+        assert read_wav(folder / row["file"]).size / 16000 == pytest.approx(float(row["seconds"]), abs=0.01)
+    said = (folder / "LICENSE").read_text()
+    assert "CC BY-SA 3.0" in said and "Allison Smith" in said and "asterisk-core-sounds-es-g722" in said
