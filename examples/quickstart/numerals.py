@@ -92,7 +92,6 @@ def english_year(year: int) -> str:
 def _cardinals() -> Productions:
     rules: Productions = {
         "digit": [(_ES[n], _EN[n]) for n in range(10)],
-        "tens": [(es, en) for es, en in zip(_ES_TENS, _EN_TENS[1:], strict=True)],
         "hundreds.m": [(es, f"{_EN[n]} hundred") for n, es in enumerate(_ES_HUNDREDS, 2)],
         "hundreds.f": [(es[:-2] + "as", f"{_EN[n]} hundred") for n, es in enumerate(_ES_HUNDREDS, 2)],
         "kilo": [(spanish_below_100(n, "m"), english_below_100(n)) for n in range(2, 100)],
