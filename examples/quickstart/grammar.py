@@ -1,9 +1,8 @@
-"""The text of the quickstart corpus: a synchronous Spanish-English grammar of a traveller's day.
+"""The text of the quickstart corpus: a synchronous Spanish-English grammar of a traveller's and a caller's day.
 
-Every source sentence has exactly one translation, so that the task can be learnt; the vocabulary is a few hundred
-words, the sentences are hundreds of thousands. ``sentences.txt`` holds the sentence patterns, ``lexicon.py`` the
-words, ``synchronous.py`` the machinery; this file makes the utterances of the three splits, and recognises sentences
-of the domain.
+Every source sentence has exactly one translation, so that the task can be learnt. ``text/`` holds the words and the
+sentence patterns, ``synchronous.py`` reads and draws them, ``conjugation.py`` and ``numerals.py`` inflect and count;
+this file makes the utterances of the three splits, and recognises sentences of the domain.
 
     python examples/quickstart/grammar.py --show 40 --stats
     python examples/quickstart/grammar.py --translate "¿Dónde está la estación?"
@@ -30,13 +29,21 @@ import lexicon  # noqa: E402
 import synchronous  # noqa: E402
 from synchronous import WORD  # noqa: E402
 
-PATTERNS = Path(__file__).resolve().parent / "sentences.txt"
-SET_PHRASES = ("S.hello", "S.thanks")
-MAX_WORDS = 25  # an utterance, either side
-MIN_HELD_OUT_WORDS = 3  # shorter sentences serve training only: they are set phrases, not compositions
+PATTERNS = Path(__file__).resolve().parent / "text"
+NO_PATTERNS = ("words.txt", "verbs.txt")
+SET_PHRASES = ("S.hello", "S.thanks")  # for training only
+SHORT = "S.short"  # single words, numbers, names: never in a row, where "cien. dos." could be one number
+MAX_SENTENCE_WORDS = 30  # either side
+MAX_WORDS = 40  # an utterance, either side
 SPLIT_PERCENT = {"dev": 10, "test": 10}  # of the sentences of the grammar; the rest is for training
-SEVERAL_SENTENCES_SHARE = 0.12
-CANDIDATES = 16  # drawn for each utterance; the one with the rarest word so far is kept
+SHORT_SHARE = 0.06
+SEVERAL_SENTENCES_SHARE = 0.15
+SENTENCES_SHARE = (0.6, 0.3, 0.1)  # of those with two, three, four sentences
+RARE_WORD_SHARE = 0.6  # utterances drawn for the sake of one of the rarest words so far
+CANDIDATES = 4  # sentences with a rare word, of which the one with the rarest words is kept
+TRIES = 40  # draws before another topic or word is tried
+
+AN = re.compile(r"\ba (?=(?!one|uni|use|euro|Euro|U)[aeiouAEIO]|hour|honest)")  # "a" before a vowel that is heard
 
 SentencePair = tuple[str, str]
 
@@ -65,11 +72,18 @@ class Utterance:
 @functools.lru_cache(maxsize=1)
 def grammar() -> synchronous.Rules:
     """The compiled grammar: nonterminal -> productions. Sentences are the nonterminals ``S.<topic>``."""
-    rules: synchronous.Rules = {}
+    patterns = synchronous.Patterns()
     for name, entries in lexicon.productions().items():
-        rules[name] = [synchronous.production(f"{source} = {target}") for source, target in entries]
-    synchronous.read_patterns(PATTERNS.read_text(encoding="utf-8"), rules)
-    return synchronous.prune(rules)
+        patterns.rules[name] = [synchronous.production(f"{source} = {target}") for source, target in entries]
+    for path in sorted(PATTERNS.glob("*.txt")):
+        if path.name not in NO_PATTERNS:
+            patterns.read(path.read_text(encoding="utf-8"))
+    return patterns.finish()
+
+
+@functools.lru_cache(maxsize=1)
+def _first_words() -> synchronous.FirstWords:
+    return synchronous.FirstWords(grammar())
 
 
 @functools.lru_cache(maxsize=1)
@@ -89,14 +103,13 @@ def sentence_count() -> int:
 
 @functools.lru_cache(maxsize=1)
 def _names() -> frozenset[str]:
-    return frozenset(p.source[0] for kind in ("name", "city") for p in grammar()[kind])
+    return frozenset(p.source[0] for kind in lexicon.NAMES for p in grammar()[kind])
 
 
 def _surface(text: str) -> str:
-    text = re.sub(r" ([.,?!])", r"\1", text)
+    text = re.sub(r" ([.,:?!])", r"\1", text)
     text = re.sub(r"([¿¡]) ", r"\1", text)
-    first = WORD.search(text)
-    return text[: first.start()] + text[first.start()].upper() + text[first.start() + 1 :]
+    return re.sub(r"(?:^|(?<=[.?!] ))[¿¡]?\w", lambda match: match.group().upper(), text)
 
 
 def spanish_surface(tokens: Sequence[str]) -> str:
@@ -107,7 +120,7 @@ def spanish_surface(tokens: Sequence[str]) -> str:
 
 def english_surface(tokens: Sequence[str]) -> str:
     """Tokens as written English: a or an ("a one way ticket"), punctuation, capital letters."""
-    return _surface(re.sub(r"\ba (?=[aei]|o(?!ne))", "an ", " ".join(tokens)))
+    return _surface(AN.sub("an ", " ".join(tokens)))
 
 
 def _words(text: str) -> list[str]:
@@ -126,7 +139,7 @@ def source_words(text: str) -> list[str]:
 def translations(sentence: str) -> list[str]:
     """Every English reading of one Spanish sentence; there is never a second, which the tests check."""
     words = source_words(sentence)
-    parser = synchronous.Parser(grammar(), words)
+    parser = synchronous.Parser(_first_words(), words)
     found: dict[str, None] = {}
     for symbol in sentence_symbols():
         for end, english in parser.parse(symbol, 0):
@@ -136,14 +149,14 @@ def translations(sentence: str) -> list[str]:
 
 
 def translate(source_sentence: str) -> str | None:
-    """The English translation of one to three Spanish sentences of the domain, or None if they are not of it.
+    """The English translation of one to four Spanish sentences of the domain, or None if they are not of it.
 
     Case and punctuation do not matter: where a sentence ends is found from the words.
     """
     words = source_words(source_sentence)
-    if not words or len(words) > 3 * MAX_WORDS:
+    if not words or len(words) > 4 * MAX_SENTENCE_WORDS:
         return None
-    parser = synchronous.Parser(grammar(), words)
+    parser = synchronous.Parser(_first_words(), words)
 
     def sentences_from(start: int, most: int) -> list[str] | None:
         if start == len(words):
@@ -155,7 +168,7 @@ def translate(source_sentence: str) -> str | None:
                     return [english_surface(english), *following]
         return None
 
-    for most in (1, 2, 3):  # the reading with the fewest sentences
+    for most in (1, 2, 3, 4):  # the reading with the fewest sentences
         english = sentences_from(0, most)
         if english is not None:
             return " ".join(english)
@@ -190,13 +203,13 @@ def nearest(source_sentence: str, n: int = 3) -> list[str]:
 # --- the corpus ---------------------------------------------------------------------------------------------
 
 
-def split_of(source: list[str], target: list[str]) -> str:
-    """The one split a sentence belongs to, for ever, from the words of its two sides as the grammar has them.
+def split_of(target: list[str]) -> str:
+    """The one split a sentence belongs to, for ever, from its English words as the grammar has them.
 
-    It hangs on the English words: two Spanish sentences with one translation share a split, so that neither side of a
+    Two Spanish sentences with one translation share a split, so that neither side of a
     held-out sentence is seen in training.
     """
-    if min(len(source), len(target)) < MIN_HELD_OUT_WORDS:
+    if tuple(target) in _fixed():
         return "train"
     bucket = int.from_bytes(hashlib.sha256(" ".join(target).encode()).digest()[:8], "big") % 100
     for split, percent in SPLIT_PERCENT.items():
@@ -206,6 +219,13 @@ def split_of(source: list[str], target: list[str]) -> str:
     return "train"
 
 
+@functools.lru_cache(maxsize=1)
+def _fixed() -> frozenset[tuple[str, ...]]:
+    """The translations of sentences without a choice: they serve training only, they are not compositions."""
+    items = (item for symbol in sentence_symbols() for item in grammar()[symbol] if not item.children)
+    return frozenset(tuple(token for token in item.target if token[0].isalpha()) for item in items)
+
+
 class _SplitSampler:
     """Draws the utterances of one split: none twice, and rare words as often as can be."""
 
@@ -213,49 +233,88 @@ class _SplitSampler:
         self.split = split
         self.rng = random.Random(f"{split} {seed}")
         self.sampler = synchronous.Sampler(grammar(), self.rng)
-        self.topics = [symbol for symbol in sentence_symbols() if symbol not in SET_PHRASES]
-        self.counts: Counter[tuple[int, str]] = Counter()
+        self.topics = [symbol for symbol in sentence_symbols() if symbol not in (*SET_PHRASES, SHORT)]
+        self.counts = Counter({word: 0 for word in sorted(_vocabulary())})
         self.seen: set[tuple[tuple[str, ...], ...]] = set()
+        self.meaning: dict[str, str] = {}
 
-    def _sentence(self, symbol: str) -> _Drawn:
-        while True:
-            sides = self.sampler.draw(symbol)
+    def _sentence(self, symbol: str, word: str | None = None) -> _Drawn | None:
+        for _ in range(TRIES):
+            sides = self.sampler.draw(symbol, word)
             words = [[token for token in side if token[0].isalpha()] for side in sides]
-            if max(map(len, words)) <= MAX_WORDS and split_of(*words) == self.split:
-                marked = tuple((side, word) for side in (0, 1) for word in words[side])
-                return _Drawn(tuple(sides[0]), tuple(sides[1]), marked)
+            if max(map(len, words)) > MAX_SENTENCE_WORDS or split_of(words[1]) != self.split:
+                continue
+            marked = tuple((side, word) for side in (0, 1) for word in words[side])
+            return _Drawn(tuple(sides[0]), tuple(sides[1]), marked)
+        return None
 
-    def _candidate(self, several: bool) -> list[_Drawn] | None:
-        """The sentences of one possible utterance, all of one topic; None if they are too long or repeat."""
+    def _rare_sentence(self) -> tuple[str, _Drawn] | None:
+        """A sentence, and its topic, for the sake of one of the rarest words."""
+        word = self.rng.choice(self.rarest[: max(20, len(self.rarest) // 20)])
+        places = [symbol for symbol in (*self.topics, SHORT) if word in self.sampler.words_of(symbol)]
+        topic = self.rng.choice(places) if places else SHORT
+        sentence = self._sentence(topic, word) if places else None
+        return (topic, sentence) if sentence else None
+
+    def _rare(self) -> list[_Drawn | None]:
+        """Of some sentences with rare words the rarest; in a row with another where it stood alone before."""
+        found = [pair for pair in (self._rare_sentence() for _ in range(CANDIDATES)) if pair]
+        if not found:
+            return [None]
+        topic, sentence = max(found, key=lambda pair: sum(1 / (1 + self.counts[w]) for s, w in pair[1].words if s == 0))
+        if (sentence.source,) not in self.seen:
+            return [sentence]
+        if topic == SHORT:
+            return [None]
+        return self.rng.sample([sentence, self._sentence(topic)], 2)
+
+    def _in_a_row(self) -> list[_Drawn | None]:
         topic = self.rng.choice(self.topics)
-        phrases = self.split == "train"  # greetings and thanks are too short to be held out
-        if not several:
-            if phrases and self.rng.random() < 0.01:
-                topic = self.rng.choice(SET_PHRASES)
-            return [self._sentence(topic)]
-        drawn = [self._sentence(topic) for _ in range(2 if self.rng.random() < 0.6 else 3)]
-        if phrases and self.rng.random() < 0.4:
+        drawn = [self._sentence(topic) for _ in range(self.rng.choices((2, 3, 4), SENTENCES_SHARE)[0])]
+        if self.split == "train" and self.rng.random() < 0.3:
             drawn[0] = self._sentence("S.hello")
-        if phrases and self.rng.random() < 0.2:
+        if self.split == "train" and self.rng.random() < 0.2:
             drawn[-1] = self._sentence("S.thanks")
+        return drawn
+
+    def _candidate(self) -> list[_Drawn | None]:
+        """The sentences of one possible utterance."""
+        draw = self.rng.random()
+        if draw < SEVERAL_SENTENCES_SHARE:
+            return self._in_a_row()
+        if draw < SEVERAL_SENTENCES_SHARE + RARE_WORD_SHARE:
+            return self._rare()
+        if draw > 1 - SHORT_SHARE:
+            phrase = self.split == "train" and self.rng.random() < 0.15
+            return [self._sentence(self.rng.choice(SET_PHRASES) if phrase else SHORT)]
+        return [self._sentence(self.rng.choice(self.topics))]
+
+    def _fits(self, drawn: list[_Drawn | None]) -> bool:
+        if None in drawn or tuple(sentence.source for sentence in drawn) in self.seen:
+            return False
         lengths = Counter(side for sentence in drawn for side, _ in sentence.words)
-        fits = max(lengths.values()) <= MAX_WORDS and len({sentence.source for sentence in drawn}) == len(drawn)
-        return drawn if fits else None
+        return max(lengths.values()) <= MAX_WORDS and len({sentence.source for sentence in drawn}) == len(drawn)
 
     def utterance(self, number: int) -> Utterance:
-        """The next utterance: of some candidates the one that holds the rarest word so far."""
-        several = self.rng.random() < SEVERAL_SENTENCES_SHARE
-        candidates: list[list[_Drawn]] = []
-        while len(candidates) < CANDIDATES:
-            drawn = self._candidate(several)
-            if drawn and tuple(sentence.source for sentence in drawn) not in self.seen:
-                candidates.append(drawn)
-        chosen = min(candidates, key=lambda c: min(self.counts[word] for sentence in c for word in sentence.words))
-        self.counts.update(word for sentence in chosen for word in sentence.words)
-        self.seen.add(tuple(sentence.source for sentence in chosen))
-        pairs = tuple(sentence.pair() for sentence in chosen)
+        """The next utterance."""
+        if number % 50 == 1:
+            self.rarest = sorted(self.counts, key=lambda word: (self.counts[word], word))
+        drawn: list[_Drawn | None] = [None]
+        while not self._fits(drawn):
+            drawn = self._candidate()
+        self.counts.update(word for sentence in drawn for side, word in sentence.words if side == 0)
+        self.seen.add(tuple(sentence.source for sentence in drawn))
+        pairs = tuple(sentence.pair() for sentence in drawn)
         source, target = (" ".join(pair[side] for pair in pairs) for side in (0, 1))
         return Utterance(f"{self.split}_{number:05d}", source, target, pairs)
+
+
+@functools.lru_cache(maxsize=1)
+def _vocabulary() -> frozenset[str]:
+    """The Spanish words of all sentences, as the grammar writes them."""
+    sampler = synchronous.Sampler(grammar(), random.Random(0))
+    words = frozenset().union(*(sampler.words_of(symbol) for symbol in sentence_symbols()))
+    return frozenset(word for word in words if word[0].isalpha())
 
 
 def build_text(train: int, dev: int, test: int, seed: int) -> dict[str, list[Utterance]]:
@@ -300,7 +359,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--show", type=int, default=40, metavar="N", help="print N training pairs (default 40)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the corpus (default 1)")
     parser.add_argument("--stats", action="store_true", help="vocabulary, lengths, rarest words of 6500/300/300")
-    parser.add_argument("--translate", metavar="TEXT", help="translate one to three sentences, or show near ones")
+    parser.add_argument("--translate", metavar="TEXT", help="translate one to four sentences, or show near ones")
     args = parser.parse_args(argv)
     if args.translate is not None:
         english = translate(args.translate)

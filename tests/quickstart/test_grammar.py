@@ -73,40 +73,38 @@ def test_an_utterance_is_its_sentences_joined(corpus):
         assert u.source == " ".join(s for s, _ in u.sentences) and u.target == " ".join(t for _, t in u.sentences)
 
 
-def test_utterances_are_short_enough_and_held_out_ones_are_no_set_phrases(corpus):
-    for split, utterances in corpus.items():
+def test_utterances_have_one_to_forty_words_sentences_thirty(corpus):
+    for utterances in corpus.values():
         for u in utterances:
-            for text in (u.source, u.target):
-                assert (1 if split == "train" else 3) <= len(words(text)) <= 25, u
-    mean = sum(len(words(u.source)) for u in corpus["train"]) / SIZES["train"]
-    assert 6 <= mean <= 9
+            assert all(1 <= len(words(text)) <= 40 for text in (u.source, u.target)), u
+            assert all(1 <= len(words(text)) <= 30 for pair in u.sentences for text in pair), u
+    lengths = [len(words(u.source)) for u in corpus["train"]]
+    assert min(lengths) == 1 and max(lengths) > 25 and 6 <= sum(lengths) / len(lengths) <= 9
 
 
-def test_about_one_utterance_in_eight_has_several_sentences(corpus):
-    share = sum(len(u.sentences) > 1 for u in corpus["train"]) / len(corpus["train"])
-    assert 0.09 < share < 0.15
+def test_up_to_four_sentences_in_a_row(corpus):
+    counts = [len(u.sentences) for u in corpus["train"]]
+    assert set(counts) == {1, 2, 3, 4}
+    assert 0.1 < sum(n > 1 for n in counts) / len(counts) < 0.2
 
 
 def test_one_translation_per_source_sentence(corpus):
     for split in ("dev", "test", "train"):
-        for u in corpus[split][:150]:
+        for u in corpus[split][:600]:
             for source, target in u.sentences:
                 assert grammar.translations(source) == [target]
 
 
-def test_every_word_is_seen_often_and_the_vocabulary_is_small(corpus):
-    for counts in grammar.word_frequencies(corpus["train"]):
-        # in 1200 utterances; in the 6500 that the recipe trains on it is 35 and more
-        rare = {word: count for word, count in counts.items() if count < 5}
-        assert not rare
-        assert 250 <= len(counts) <= 400
+def test_the_vocabulary_has_the_asked_size(corpus):
+    assert 1500 <= len(grammar._vocabulary()) <= 3400
+    assert 0 < len(grammar.sentence_symbols()) - 20 < 20  # topics
 
 
 def test_text_has_no_digits_abbreviations_or_contractions(corpus):
     for u in corpus["train"]:
         for text in (u.source, u.target):
             assert not any(c.isdigit() for c in text)
-            assert "'" not in text.replace("o'clock", "")
+            assert "'" not in text.replace("o'clock", "").replace("person's", "")
 
 
 def test_domain_check_ignores_case_punctuation_and_counts_sentences(corpus):
@@ -118,7 +116,7 @@ def test_domain_check_ignores_case_punctuation_and_counts_sentences(corpus):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "  ", "?!", "El gato duerme.", "Where is the station?", "La estación dónde está", "hola " * 200]
+    "text", ["", "  ", "?!", "El gato canta.", "Where is the station?", "La estación dónde está", "hola " * 200]
 )
 def test_domain_check_rejects_other_text(text):
     assert grammar.translate(text) is None
@@ -136,13 +134,15 @@ def test_the_grammar_has_hundreds_of_thousands_of_sentences():
 
 
 @pytest.mark.parametrize(
-    "line", ["<few> camas = beds", "<few> y <few> = <few> and <few>", "{a|b|c} = x", "<nothing> = <nothing>"]
+    "line",
+    ["<few> camas = beds", "<few> y <few> = <few> and <few>", "{a|b|c} <few.$> = x <few.$>", "<nothing> = <nothing>"],
 )
 def test_a_faulty_pattern_is_refused_by_name(line):
-    rules = {"few": [grammar.synchronous.production("dos = two")]}
-    with pytest.raises(ValueError, match="sentences.txt"):
-        grammar.synchronous.read_patterns(f"S.x:\n  {line}\n", rules)
-        grammar.synchronous.prune(rules)
+    patterns = grammar.synchronous.Patterns()
+    patterns.rules["few"] = [grammar.synchronous.production("dos = two")]
+    with pytest.raises(ValueError, match="sentences"):
+        patterns.read(f"S.x:\n  {line}\n")
+        patterns.finish()
 
 
 def test_articles_and_contractions():
