@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from echostream_plugin import __version__
 from echostream_plugin.cli_options import DEFAULT_BUNDLE, add_option_flags, add_quantize_flag, options_of
+from echostream_plugin.cli_prepare import add_prepare_command
 from echostream_plugin.cli_speak import add_speak_command
 from echostream_plugin.cli_transcribe import add_transcribe_command
 from echostream_plugin.config import ConfigError
@@ -49,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     translate.set_defaults(run=translate_audio)
     add_speak_command(commands)
     add_transcribe_command(commands)
+    add_prepare_command(commands)
     return parser
 
 

@@ -1,20 +1,20 @@
-"""CVSS-C, the tables: what fairseq trains from, SimulEval's lists, SentencePiece models and dictionaries."""
+"""A corpus's tables: what fairseq trains from, SimulEval's lists, SentencePiece models and dictionaries."""
 
 from pathlib import Path
 
 from tqdm import tqdm
 
 from echostream_plugin.data import DataError
-from echostream_plugin.data.cvss import SPLITS, Corpus
 from echostream_plugin.data.feature_zip import read_index, read_skipped
-from echostream_plugin.data.pieces import load_pieces, train_pieces, write_configs, write_task_table
+from echostream_plugin.data.layout import SPLITS, Layout
+from echostream_plugin.data.pieces import DECODER, load_pieces, train_pieces, write_configs, write_task_table
 from echostream_plugin.data.tables import MANIFEST_COLUMNS, cell, normalise, write_lines, write_table
 from echostream_plugin.data.units import read_units, reduce_units
 
 SIDES = (("src", "src_text"), ("tgt", "tgt_text"))
 
 
-def manifest_row(corpus: Corpus, row: dict, feature: dict, units: list[int]) -> dict:
+def manifest_row(corpus: Layout, row: dict, feature: dict, units: list[int]) -> dict:
     """One utterance of fbank2unit/<split>.tsv."""
     reduced = reduce_units(units)
     return {
@@ -28,7 +28,7 @@ def manifest_row(corpus: Corpus, row: dict, feature: dict, units: list[int]) -> 
     }
 
 
-def build_manifests(corpus: Corpus) -> dict[str, int]:
+def build_manifests(corpus: Layout) -> dict[str, int]:
     """fbank2unit/<split>.{tsv,src,txt,unit}, simuleval/<split>/*.txt, utterances/<split>.tsv and skipped.tsv.
 
     Utterances with features and units are in them; returns how many a split."""
@@ -58,7 +58,7 @@ def build_manifests(corpus: Corpus) -> dict[str, int]:
     return sizes | {"skipped": len(skipped)}
 
 
-def _write_split(corpus: Corpus, split: str, rows: list[dict], manifest: list[dict]) -> None:
+def _write_split(corpus: Layout, split: str, rows: list[dict], manifest: list[dict]) -> None:
     folder = corpus.data_folder
     write_table(folder / f"{split}.tsv", MANIFEST_COLUMNS, manifest)
     write_lines(folder / f"{split}.src", (normalise(row["src_text"]) for row in manifest))
@@ -67,9 +67,9 @@ def _write_split(corpus: Corpus, split: str, rows: list[dict], manifest: list[di
     corpus.write_list(split, rows)
 
 
-def _write_simuleval(corpus: Corpus, split: str, rows: list[dict], manifest: list[dict]) -> None:
-    """SimulEval's lists, in the order of CVSS's table, as StreamSpeech's are."""
-    place = {Path(clip).stem: number for number, clip in enumerate(corpus.english(split))}
+def _write_simuleval(corpus: Layout, split: str, rows: list[dict], manifest: list[dict]) -> None:
+    """SimulEval's lists, in the corpus's order of evaluation."""
+    place = corpus.evaluation_order(split)
     pairs = sorted(zip(rows, manifest, strict=True), key=lambda pair: place[pair[0]["id"]])
     lists = corpus.output / "simuleval" / split
     write_lines(lists / "wav_list.txt", (Path(row["src_wav"]).resolve() for row, _ in pairs))
@@ -78,8 +78,9 @@ def _write_simuleval(corpus: Corpus, split: str, rows: list[dict], manifest: lis
     write_lines(lists / "unit.txt", (entry["tgt_audio"] for _, entry in pairs))
 
 
-def build_text(corpus: Corpus, size: int, threads: int, vocoder=None) -> None:
-    """{src,tgt}_unigram<size>/: models (those that are there stay), dictionaries, tables; fbank2unit/config_*.yaml."""
+def build_text(corpus: Layout, size: int, threads: int, vocoder=None, decoder=DECODER) -> None:
+    """{src,tgt}_unigram<size>/: models (those that are there stay), dictionaries, tables; fbank2unit/config_*.yaml,
+    with `decoder` as the MT decoder's arguments."""
     rows = {split: corpus.read_list(split) for split in SPLITS}
     name, dictionaries = f"spm_unigram_{corpus.language}", []
     for side, column in SIDES:
@@ -92,4 +93,4 @@ def build_text(corpus: Corpus, size: int, threads: int, vocoder=None) -> None:
         for split in tqdm(SPLITS, desc=f"{side} pieces", unit="split"):
             write_task_table(folder / f"{split}.tsv", rows[split], column, processor)
         dictionaries.append(folder / f"{name}.txt")
-    write_configs(corpus.data_folder, *dictionaries, vocoder)
+    write_configs(corpus.data_folder, *dictionaries, vocoder, decoder=decoder)

@@ -10,6 +10,7 @@ from echostream_plugin.data.tables import keyed_lines
 from echostream_plugin.inference.audio import read_audio
 
 SAMPLE_RATE = 16000
+UNIT_SAMPLES = 320  # of one unit, 20 ms
 
 
 def load_centres(path) -> np.ndarray:

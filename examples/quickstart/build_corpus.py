@@ -29,7 +29,6 @@ from speech import (  # noqa: E402
     write_wav,
 )
 from tqdm import tqdm  # noqa: E402
-from units import UNIT_SETS, UnitModel, fit_units, make_features  # noqa: E402
 
 from echostream_plugin.data.feature_zip import FeatureZip, Moments, index_path, read_index, read_member  # noqa: E402
 from echostream_plugin.data.parallel import Workers  # noqa: E402
@@ -42,6 +41,7 @@ from echostream_plugin.data.tables import (  # noqa: E402
     write_table,
     write_text,
 )
+from echostream_plugin.data.unit_models import UNIT_SETS, UnitModel, fit_units, make_features  # noqa: E402
 from echostream_plugin.data.units import UnitsLog, read_units, reduce_units  # noqa: E402
 from echostream_plugin.inference.features import StreamingFbank  # noqa: E402
 

@@ -17,8 +17,8 @@ sys.path.insert(0, str(QUICKSTART))  # the recipe's files are scripts, run by pa
 
 import build_corpus  # noqa: E402
 import speech  # noqa: E402
-import units  # noqa: E402
 
+from echostream_plugin.data import unit_models as units  # noqa: E402
 from echostream_plugin.data.feature_zip import read_stored  # noqa: E402
 from echostream_plugin.data.tables import normalise, read_table  # noqa: E402
 from echostream_plugin.data.units import read_units, reduce_units  # noqa: E402

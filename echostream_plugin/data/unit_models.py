@@ -10,9 +10,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from speech import SAMPLE_RATE, UNIT_SAMPLES
 
 from echostream_plugin.data.feature_zip import save_npz
+from echostream_plugin.data.units import SAMPLE_RATE, UNIT_SAMPLES
 
 UNIT_SETS = ("whisper", "logmel")
 _POSITIONS = 1500  # whisper's 30 s of 20 ms frames
@@ -139,9 +139,13 @@ class UnitModel:
 
     def __call__(self, features):
         """features: [T, F]; returns int [T] in 0..K-1."""
-        x = _centre(features, self.offset) @ self.projection
+        x = self.project(features)
         distance = np.square(self.centroids).sum(1) - 2 * x @ self.centroids.T
         return distance.argmin(1)
+
+    def project(self, features):
+        """features: [T, F]; returns [T, d], of which the centroids are centres."""
+        return _centre(features, self.offset) @ self.projection
 
     def save(self, path):
         save_npz(path, offset=self.offset, projection=self.projection, centroids=self.centroids)
@@ -150,6 +154,18 @@ class UnitModel:
     def load(cls, path):
         with np.load(path) as file:
             return cls(file["offset"], file["projection"], file["centroids"])
+
+
+class ProjectedFeatures:
+    """wave -> [T, d] of a unit model's projection, so that its units are the nearest centroids.
+
+    make: what makes the features of a wave, called here, in the process that uses them; path: of the unit model."""
+
+    def __init__(self, make, path):
+        self._features, self._model = make(), UnitModel.load(path)
+
+    def __call__(self, wave):
+        return self._model.project(self._features(wave))
 
 
 def fit_units(features, waves, clusters, seed, dims=128, progress=iter):
