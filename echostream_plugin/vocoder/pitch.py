@@ -18,6 +18,8 @@ def measure_pitch(wave: np.ndarray, hop: int, rate: int) -> np.ndarray:
 
     Normalised autocorrelation with the window's own divided out and the best path through its peaks (Boersma 1993)."""
     frames, window = len(wave) // hop, 2 * int(1.5 * rate / LOWEST_HZ)
+    if frames == 0:
+        return np.zeros(0, np.float32)
     padded = np.pad(np.asarray(wave, np.float32), (window // 2, window))
     starts = hop * (1 + np.arange(frames))[:, None]
     taper = np.hanning(window).astype(np.float32)
@@ -52,8 +54,6 @@ def _peaks(correlation: np.ndarray, shortest: int, longest: int, count: int = 6)
 
 def _best_path(periods: np.ndarray, strengths: np.ndarray) -> np.ndarray:
     """periods: [T, n] in seconds; strengths: [T, n]; Hz [T] of the path that is strong and does not jump."""
-    if not len(periods):
-        return np.zeros(0)
     octaves = np.log2(1 / periods)
     voiced = np.where(strengths > 0, strengths + OCTAVE_COST * (octaves - math.log2(LOWEST_HZ)), -9)
     scores = np.concatenate([np.full((len(periods), 1), VOICED_STRENGTH), voiced], axis=1)

@@ -60,8 +60,10 @@ class VocosConfig:
         if self.fft_size % (2 * self.step_samples) or self.overlap < 4:
             step = self.step_samples
             raise ConfigError(f"fft_size {self.fft_size} must be an even multiple, at least 4, of a step ({step})")
-        if self.left_frames < 3 or self.right_frames * self.hop_samples < self.fft_size:
-            raise ConfigError("left_frames must be at least 3, and right_frames long enough for a window (fft_size)")
+        if self.lead_samples > self.hop_samples:
+            raise ConfigError(f"fft_size {self.fft_size}: windows may reach one unit back, not {self.lead_samples} samples")
+        if self.left_frames < 2 or self.right_frames < 2:
+            raise ConfigError("left_frames and right_frames must be at least 2: windows reach so far")
 
     @property
     def step_samples(self) -> int:
