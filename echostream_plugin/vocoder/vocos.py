@@ -61,7 +61,7 @@ class VocosConfig:
             step = self.step_samples
             raise ConfigError(f"fft_size {self.fft_size} must be an even multiple, at least 4, of a step ({step})")
         if self.lead_samples > self.hop_samples:
-            raise ConfigError(f"fft_size {self.fft_size}: windows may reach one unit back, not {self.lead_samples} samples")
+            raise ConfigError(f"fft_size {self.fft_size}: windows may reach one unit back, not {self.lead_samples}")
         if self.left_frames < 2 or self.right_frames < 2:
             raise ConfigError("left_frames and right_frames must be at least 2: windows reach so far")
 
