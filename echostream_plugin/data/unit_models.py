@@ -207,10 +207,7 @@ def _position_offset(features, waves, progress):
     length = features.window * UNIT_SAMPLES
     count = max(1, speech.size // length)
     streams = [np.resize(speech[i * length : (i + 1) * length], length) for i in range(count)]
-    total = np.zeros((features.window, 512))
-    for stream in progress(streams):
-        total += features(stream)
-    mean = total / count
+    mean = sum(features(stream).astype(np.float64) for stream in progress(streams)) / count
     # neighbours share most of their position; a moving average of 0.5 s takes out what little speech is left
     kernel = np.ones(25) / 25
     padded = np.pad(mean, ((12, 12), (0, 0)), mode="edge")
