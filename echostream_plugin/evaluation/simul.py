@@ -203,7 +203,7 @@ def read_run(output) -> list[Utterance]:
                     pieces[event["kind"]].append((time_ms, event["added"]))
             reasons = [event.get("reason", "") for event in note["events"] if event["kind"] == REFUSED]
             refused = reasons[0] if reasons else None
-            texts = pieces[TRANSCRIPT], pieces[TRANSLATION]
+            texts = (pieces[TRANSCRIPT], pieces[TRANSLATION]) if refused is None else ([], [])
             utterances[speech.index] = Utterance(speech.index, speech, *texts, pushes, refused)
     if not utterances:
         raise SimulError(f"{output}: holds no finished utterance; see {output}/part0/process.log")
