@@ -1,4 +1,4 @@
-"""CVSS-C, the tables: what fairseq trains from, SimulEval's lists, SentencePiece models and dictionaries."""
+"""A corpus's tables: what fairseq trains from, SimulEval's lists, SentencePiece models and dictionaries."""
 
 import shutil
 from contextlib import ExitStack
@@ -7,9 +7,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from echostream_plugin.data import DataError
-from echostream_plugin.data.cvss import LIST_COLUMNS, SPLITS, Corpus
 from echostream_plugin.data.feature_zip import read_places
-from echostream_plugin.data.pieces import load_pieces, train_pieces, write_configs, write_task_table
+from echostream_plugin.data.layout import LIST_COLUMNS, SPLITS, Layout
+from echostream_plugin.data.pieces import DECODER, load_pieces, train_pieces, write_configs, write_task_table
 from echostream_plugin.data.tables import MANIFEST_COLUMNS, GrowingFile, cell, normalise, table_line, write_table
 from echostream_plugin.data.units import UNITS_NOTE, UnitsFile, reduce_units
 
@@ -18,7 +18,7 @@ WRITTEN_IN_MANY = {"zh-CN": 0.9995, "ja": 0.9995}
 SIDES = (("src", "src_text"), ("tgt", "tgt_text"))
 
 
-def manifest_row(corpus: Corpus, row: dict, place: tuple[int, int, int], units: list[int]) -> dict:
+def manifest_row(corpus: Layout, row: dict, place: tuple[int, int, int], units: list[int]) -> dict:
     """One utterance of fbank2unit/<split>.tsv; place: offset, size and frames of its features."""
     reduced, (offset, size, frames) = reduce_units(units), place
     return {
@@ -32,7 +32,7 @@ def manifest_row(corpus: Corpus, row: dict, place: tuple[int, int, int], units: 
     }
 
 
-def build_manifests(corpus: Corpus) -> dict[str, int]:
+def build_manifests(corpus: Layout) -> dict[str, int]:
     """fbank2unit/<split>.{tsv,src,txt,unit}, simuleval/<split>/*.txt, utterances/<split>.tsv and skipped.tsv.
 
     Utterances with features and units are in them; returns how many a split. Rows are written as they are read: what
@@ -48,7 +48,7 @@ def build_manifests(corpus: Corpus) -> dict[str, int]:
     return sizes | {"skipped": len(skipped)}
 
 
-def _build_split(corpus: Corpus, split: str, places: dict, reasons: dict, skipped: list[dict]) -> int:
+def _build_split(corpus: Layout, split: str, places: dict, reasons: dict, skipped: list[dict]) -> int:
     units = UnitsFile(corpus.units_path(split))
     written = []  # where each row begins in the two tables
     with _SplitFiles(corpus, split) as files:
@@ -63,7 +63,7 @@ def _build_split(corpus: Corpus, split: str, places: dict, reasons: dict, skippe
                 no_target = f"{row['tgt_wav']}: no units" if not found else f"{split}.tsv: no translation"
                 skipped.append({"id": name, "why": reasons.get(name) or no_target})
                 continue
-            written.append((Path(row["src_wav"]).stem, files.add(row, manifest_row(corpus, row, places[name], found))))
+            written.append((row["id"], files.add(row, manifest_row(corpus, row, places[name], found))))
         units.close()
         if not written:
             raise DataError(f"{split}: no utterance has features and units; first: {skipped[-1]['why']}")
@@ -74,7 +74,7 @@ def _build_split(corpus: Corpus, split: str, places: dict, reasons: dict, skippe
 class _SplitFiles:
     """The tables and lists of a split while they grow."""
 
-    def __init__(self, corpus: Corpus, split: str):
+    def __init__(self, corpus: Layout, split: str):
         folder = corpus.data_folder
         self.manifest, self.listed = GrowingFile(folder / f"{split}.tsv"), GrowingFile(corpus.list_path(split))
         self.manifest.add("\t".join(MANIFEST_COLUMNS))
@@ -96,10 +96,10 @@ class _SplitFiles:
             file.__exit__(*error)
 
 
-def _write_simuleval(corpus: Corpus, split: str, written: list[tuple]) -> None:
-    """SimulEval's lists, in the order of CVSS's table, as StreamSpeech's are. written: clip, and where its row begins
-    in the two tables."""
-    order = {Path(clip).stem: number for number, clip in enumerate(corpus.english(split))}
+def _write_simuleval(corpus: Layout, split: str, written: list[tuple]) -> None:
+    """SimulEval's lists, in the corpus's order of evaluation. written: id, and where its row begins in the two
+    tables."""
+    order = corpus.evaluation_order(split)
     written.sort(key=lambda entry: order[entry[0]])
     folder = corpus.output / "simuleval" / split
     lists = {name: GrowingFile(folder / f"{name}.txt") for name in ("wav_list", "target", "src", "unit")}
@@ -121,8 +121,9 @@ def _row_at(file, begin: int, columns) -> dict:
     return dict(zip(columns, file.readline().decode().rstrip("\n").split("\t"), strict=True))
 
 
-def build_text(corpus: Corpus, size: int, threads: int, vocoder=None) -> None:
-    """{src,tgt}_unigram<size>/: models (those that are there stay), dictionaries, tables; fbank2unit/config_*.yaml."""
+def build_text(corpus: Layout, size: int, threads: int, vocoder=None, decoder=DECODER) -> None:
+    """{src,tgt}_unigram<size>/: models (those that are there stay), dictionaries, tables; fbank2unit/config_*.yaml,
+    with `decoder` as the MT decoder's arguments."""
     rows = {split: corpus.read_list(split) for split in SPLITS}
     name, dictionaries = f"spm_unigram_{corpus.language}", []
     for side, column in SIDES:
@@ -137,4 +138,4 @@ def build_text(corpus: Corpus, size: int, threads: int, vocoder=None) -> None:
         for split in tqdm(SPLITS, desc=f"{side} pieces", unit="split"):
             write_task_table(folder / f"{split}.tsv", rows[split], column, processor)
         dictionaries.append(folder / f"{name}.txt")
-    write_configs(corpus.data_folder, *dictionaries, vocoder)
+    write_configs(corpus.data_folder, *dictionaries, vocoder, decoder=decoder)

@@ -13,6 +13,7 @@ from echostream_plugin.inference.digest import value_digest
 
 SAMPLE_RATE = 16000
 UNITS_NOTE = "kmeans.json"
+UNIT_SAMPLES = 320  # of one unit, 20 ms
 
 
 def load_centres(path) -> np.ndarray:
