@@ -252,7 +252,7 @@ def test_features_want_whole_units():
 def test_cmvn_is_of_the_training_split_alone(corpus):
     data, frames = corpus / "fbank2unit", {}
     for split in SIZES:
-        features = [load_features((data / row["src_audio"]).as_posix()) for row in table(data / f"{split}.tsv")]
+        features = [load_features((data / row["src_audio"]).as_posix()) for row in read_table(data / f"{split}.tsv")]
         frames[split] = np.concatenate(features)
     with np.load(corpus / "gcmvn.npz") as stored:
         for name, number in (("mean", np.mean), ("std", np.std)):
