@@ -10,6 +10,10 @@ import math
 import typing
 from dataclasses import dataclass, field
 
+# more than a sentence has: 20 s of fast speech are some 100 subwords, the quickstart's longest of 1600 sentences 52, so
+# models that were trained without a window compute the same within one
+WINDOW_TOKENS = 128
+
 
 class ConfigError(ValueError):
     """An option, file or dictionary that cannot be used; the message names it and the fix."""
@@ -165,6 +169,11 @@ class TextDecoderConfig:
     layers: int = option(4, "decoder layers", maximum=LAYERS)
     heads: int = option(8, "attention heads")
     ffn_dim: int = option(2048, "feed-forward size")
+    window_tokens: int = option(
+        WINDOW_TOKENS,
+        "newest target tokens that the MT decoder's self-attention sees; 0: all, in memory that grows",
+        minimum=0,
+    )
     dropout: float = option(0.1, "dropout", maximum=1.0)
     attention_dropout: float = option(0.1, "dropout of attention weights", maximum=1.0)
     activation_dropout: float = option(0.1, "dropout after the feed-forward activation", maximum=1.0)
@@ -185,6 +194,12 @@ class UnitDecoderConfig:
     heads: int = option(8, "attention heads")
     ffn_dim: int = option(2048, "feed-forward size")
     upsample: int = option(25, "unit decoder frames per target token")
+    window_tokens: int = option(
+        WINDOW_TOKENS,
+        "newest target tokens, and frames of them, that unit decoder and causal T2U encoder see; 0: all, in memory "
+        "that grows",
+        minimum=0,
+    )
     causal_encoder: bool = option(True, "T2U encoder sees only states to its left (--uni-encoder)")
     time_positions: bool = option(True, "unit decoder positions run over time (False: StreamSpeech's constant row)")
     batch_positions: bool = option(

@@ -154,7 +154,9 @@ def save_bundle(
 
 
 def load_bundle(folder, device="cpu") -> Bundle:
-    """Read a bundle; parameters become float32. Raises BundleError that names the file and what is wrong with it."""
+    """Read a bundle; parameters become float32. Raises BundleError that names the file and what is wrong with it.
+
+    Sessions only read what this returns, so threads may share it once it is ready (`to`, `inference.optimize`)."""
     folder = Path(folder)
     if not folder.is_dir():
         raise BundleError(f"{folder}: no such bundle folder; make one with scripts/make_bundle.py")
