@@ -9,6 +9,7 @@ from numbers import Real
 import kaldi_native_fbank as knf
 import numpy as np
 
+from echostream_plugin.inference.downmix import Downmix
 from echostream_plugin.inference.errors import InputError
 from echostream_plugin.inference.resample import StreamingResampler
 from echostream_plugin.inference.snapshot import give, take
@@ -22,12 +23,17 @@ MAX_CHANNELS = 8
 MAX_AMPLITUDE = 100.0  # beyond any float recording; integers stored as floats are far above it
 
 
-def to_mono(samples) -> np.ndarray:
-    """Check a piece of audio and average its channels.
+def to_mono(samples, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+    """A whole recording checked (`checked_audio`) and its channels made one (`Downmix`). Returns [n] float32."""
+    return Downmix(sample_rate).push(checked_audio(samples))
+
+
+def checked_audio(samples) -> np.ndarray:
+    """Check a piece of audio.
 
     samples: [n] or [n, channels]: floats in [-1, 1], or int16/int32, which are scaled; lists, arrays or CPU tensors.
-    Returns [n] float32. Raises InputError for anything that is not audio: other shapes and types, NaN, infinity, floats
-    far outside [-1, 1].
+    Returns [n] or [n, channels] floats. Raises InputError for anything that is not audio: other shapes and types, NaN,
+    infinity, floats far outside [-1, 1].
     """
     try:
         array = np.asarray(samples)
@@ -51,9 +57,7 @@ def to_mono(samples) -> np.ndarray:
         raise InputError(f"samples: not a finite number at position {bad} of {len(array)}; this piece is refused whole")
     if np.abs(array).max() > MAX_AMPLITUDE:
         raise InputError(f"samples: floats up to {np.abs(array).max():.4g}; scale them to [-1, 1] or pass int16")
-    if array.ndim == 2:
-        array = array.mean(axis=1)
-    return array.astype(np.float32)
+    return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
 def check_rate(sample_rate) -> int:
@@ -126,6 +130,7 @@ class Frontend:
         """listener: what has `push(samples)` like the extractor of features. Raises InputError for a rate that is not a
         whole number from 4,000 to 384,000 Hz."""
         self.sample_rate = check_rate(sample_rate)
+        self._downmix = Downmix(self.sample_rate)
         self._resampler = StreamingResampler(self.sample_rate, SAMPLE_RATE)
         self._listener = listener
         self._fbank = StreamingFbank()
@@ -133,8 +138,8 @@ class Frontend:
         self._scale = 1.0 / np.asarray(cmvn_std, dtype=np.float32)
 
     def push(self, samples: np.ndarray) -> np.ndarray:
-        """samples: [n] mono at `sample_rate`; returns normalised features [t, 80]."""
-        return self._features(self._resampler.push(samples))
+        """samples: [n] or [n, channels] of `checked_audio` at `sample_rate`; returns normalised features [t, 80]."""
+        return self._features(self._resampler.push(self._downmix.push(samples)))
 
     def finish(self) -> np.ndarray:
         """The features that the resampler's last samples complete."""
@@ -142,10 +147,11 @@ class Frontend:
 
     def snapshot(self) -> dict:
         """What `restore` needs, for `inference.snapshot`."""
-        return {"resampler": take(self._resampler), "fbank": take(self._fbank)}
+        return {"downmix": take(self._downmix), "resampler": take(self._resampler), "fbank": take(self._fbank)}
 
     def restore(self, saved: dict):
         """Go on where another front end of this rate was."""
+        give(self._downmix, saved["downmix"])
         give(self._resampler, saved["resampler"])
         self._fbank.restore(saved["fbank"])
 
@@ -158,4 +164,4 @@ class Frontend:
 def features_of(samples, sample_rate: int, cmvn_mean, cmvn_std) -> np.ndarray:
     """Normalised features [T, 80] of a whole recording."""
     frontend = Frontend(sample_rate, cmvn_mean, cmvn_std)
-    return np.concatenate([frontend.push(to_mono(samples)), frontend.finish()])
+    return np.concatenate([frontend.push(checked_audio(samples)), frontend.finish()])

@@ -21,9 +21,13 @@ def repeats(tokens: list, times: int) -> bool:
 def without_repeats(tokens: list, times: int) -> list:
     """The tokens without those that say a run once more after it came `times` times; 0: all. What is left of a longer
     list begins with what is left of a shorter one."""
-    if not times:
-        return tokens
-    return [token for i, token in enumerate(tokens) if not repeats(tokens[max(0, i - _span(times)) : i + 1], times)]
+    return [tokens[place] for place in places_without_repeats(tokens, times)]
+
+
+def places_without_repeats(tokens: list, times: int) -> list:
+    """Where the tokens of `without_repeats` are."""
+    places = range(len(tokens))
+    return [i for i in places if not times or not repeats(tokens[max(0, i - _span(times)) : i + 1], times)]
 
 
 def until_repeat(written: list, proposed: list, times: int) -> int:

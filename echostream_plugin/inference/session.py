@@ -14,8 +14,8 @@ from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.dictionary import EOS
 from echostream_plugin.inference.errors import InputError, SessionError
 from echostream_plugin.inference.events import Finished, Sentence, SourceText, Speech, TargetText
-from echostream_plugin.inference.features import Frontend, to_mono
-from echostream_plugin.inference.guards import speech_room, until_repeat, within, without_repeats
+from echostream_plugin.inference.features import Frontend, checked_audio
+from echostream_plugin.inference.guards import places_without_repeats, speech_room, until_repeat, within
 from echostream_plugin.inference.options import DECODINGS, FRAME_MS, SessionOptions, bundle_options
 from echostream_plugin.inference.pauses import SPEECH_FEATURES, PauseDetector
 from echostream_plugin.inference.policy import complete_words, sentence_ends, tokens_to_write
@@ -23,6 +23,7 @@ from echostream_plugin.inference.recompute import PrefixTranslator, speak_last
 from echostream_plugin.inference.snapshot import give, take
 from echostream_plugin.inference.stages import Listener, Speaker, Writer, alone
 from echostream_plugin.inference.vad import SpeechDetector
+from echostream_plugin.inference.words import word_times
 from echostream_plugin.vocoder import StreamingVocoder
 
 LEAD_FRAMES = 2  # where the encoder begins anew: the silence that is kept before the first sound of a sentence
@@ -144,17 +145,17 @@ class TranslationSession:
     def push(self, samples, sample_rate: int, last: bool = False) -> list:
         """Take a piece of audio; returns the events it leads to.
 
-        samples: [n] or [n, channels] (averaged), any n, float in [-1, 1] or int16/int32; sample_rate: the same for the
-        whole utterance. Raises InputError, with nothing changed, for what is not audio (NaN, infinity, other shapes and
-        types) or for another rate; SessionError after `finish`. last: `finish` is next; where every look recomputes
-        everything, the last look is then left to it, as in StreamSpeech's agent."""
+        samples: [n] or [n, channels] (made one by `Downmix`), any n, float in [-1, 1] or int16/int32; sample_rate: the
+        same for the whole utterance. Raises InputError, with nothing changed, for what is not audio (NaN, infinity,
+        other shapes and types) or for another rate; SessionError after `finish`. last: `finish` is next; where every
+        look recomputes everything, the last look is then left to it, as in StreamSpeech's agent."""
         return alone(self.pushing(samples, sample_rate, last))
 
     def pushing(self, samples, sample_rate: int, last: bool = False):
         """`push` as a generator of model calls (`stages.Call`), for `inference.batch`."""
         if self._finished:
             raise SessionError("this utterance is finished: call reset() before the next push")
-        samples = to_mono(samples)
+        samples = checked_audio(samples)
         self._accept_rate(sample_rate)
         events = []
         slice_samples = SLICE_SECONDS * self._frontend.sample_rate
@@ -250,10 +251,14 @@ class TranslationSession:
         if self._pauses is not None:
             self._pauses.advance(frames.size(1))
         self._translate_from(frames)
-        tokens = without_repeats(self._listener.asr.tokens, self.options.max_repeats)
+        asr = self._listener.asr
+        kept = places_without_repeats(asr.tokens, self.options.max_repeats)
+        tokens = [asr.tokens[place] for place in kept]
         text = self.bundle.source_dictionary.text(tokens) if self._spoken else ""
         if text != self._source_text:
-            events.append(SourceText(text, text[len(self._source_text) :], self.source_ms))
+            starts = [asr.starts[place] for place in kept]
+            times = word_times(self.bundle.source_dictionary, tokens, starts, FRAME_MS)
+            events.append(SourceText(text, text[len(self._source_text) :], self.source_ms, times))
             self._source_text = text
 
     def _translate_from(self, frames: torch.Tensor):

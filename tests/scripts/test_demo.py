@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 from tests.scripts.conftest import load_script
+from tests.tiny_bundle import speechlike
 
 pytest.importorskip("simuleval")
 demo = load_script("demo")
@@ -70,6 +71,39 @@ def test_a_folder_that_no_demo_made_is_left_alone(bundle_folder, tmp_path, capsy
     (tmp_path / "thesis.txt").touch()
     assert demo.main(["--bundle", str(bundle_folder), "--output", str(tmp_path), "--no-judge"]) == 2
     assert "no demo made it" in capsys.readouterr().err and (tmp_path / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize("output", ["/proc/x", "/dev/null", "x" * 5000, "file/x"])
+def test_an_output_that_cannot_be_made_is_named(bundle_folder, tmp_path, capsys, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert demo.main(["--bundle", str(bundle_folder), "--output", output, "--no-judge"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and "OUT=" in error
+
+
+@pytest.mark.parametrize("flag", ["--segment-ms", "--jobs"])
+def test_numbers_below_one_are_refused(bundle_folder, tmp_path, capsys, flag):
+    assert demo.main(["--bundle", str(bundle_folder), "--output", str(tmp_path / "out"), flag, "0"]) == 2
+    assert f"{flag} 0" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_recording_of_the_last_demo_is_not_removed(bundle_folder, tmp_path, capsys):
+    out = demo.fresh_folder(tmp_path / "out")
+    soundfile.write(out / "source.wav", np.full(1600, 0.1), 16000)
+    arguments = ["--bundle", str(bundle_folder), "--output", str(out), "--wav", str(out / "source.wav"), "--no-judge"]
+    assert demo.main(arguments) == 2
+    assert "is emptied first" in capsys.readouterr().err and (out / "source.wav").is_file()
+
+
+def test_opposite_phase_and_what_is_left_of_a_recording(tmp_path):
+    speech = speechlike(1.0)
+    soundfile.write(tmp_path / "in.flac", np.stack([speech, -speech], axis=1), 16000)
+    assert np.square(demo.own_recording(tmp_path / "in.flac").samples).sum() > 0.9 * np.square(speech).sum()
+    soundfile.write(tmp_path / "in.flac", speechlike(4.0), 16000)
+    data = (tmp_path / "in.flac").read_bytes()
+    (tmp_path / "cut.flac").write_bytes(data[: len(data) // 2])
+    assert len(demo.own_recording(tmp_path / "cut.flac").samples) > 16000
 
 
 def test_a_missing_bundle_says_how_to_make_one(tmp_path, capsys):
