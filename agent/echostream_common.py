@@ -8,7 +8,6 @@ import argparse
 import atexit
 import functools
 import json
-import logging
 import sys
 from pathlib import Path
 
@@ -35,7 +34,6 @@ from echostream_plugin.inference.optimize import PUSH_MS, optimize  # noqa: E402
 from echostream_plugin.inference.session import DECODINGS, FRAME_MS, TranslationSession, bundle_options  # noqa: E402
 
 DEFAULT_BUNDLE = REPOSITORY / "examples" / "quickstart" / "bundle"
-LOGGER = logging.getLogger("echostream")
 DEFAULT_CHUNK_MS = 320
 SHORTEST_CHUNK_MS = 160  # shorter segments than any seen in training serve nobody
 
@@ -297,7 +295,7 @@ class EventLog:
     def refuse(self, reason: str):
         """The present recording is no audio."""
         self.refused.append(self.index)
-        LOGGER.error("recording %d (counted from 0) is refused and not translated: %s", self.index, reason)
+        print(f"error: recording {self.index} (counted from 0) is not translated: {reason}", file=sys.stderr)
         if self.folder is not None:
             self._append("events.jsonl", json.dumps({"index": self.index, **refusal(reason)}, ensure_ascii=False))
 
@@ -305,7 +303,8 @@ class EventLog:
         """The last word of a run."""
         if self.refused:
             indices = ", ".join(map(str, self.refused))
-            LOGGER.error("%d recording(s) were refused and have no translation: %s", len(self.refused), indices)
+            count = len(self.refused)
+            print(f"error: {count} recording(s) were refused and have no translation: {indices}", file=sys.stderr)
 
     def write(self, events: list):
         for event in events:
