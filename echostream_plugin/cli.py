@@ -9,7 +9,9 @@ try:
     from echostream_plugin import __version__
     from echostream_plugin.cli_errors import EXIT_CODES, INTERRUPTED, guarded
     from echostream_plugin.cli_info import add_info_command
+    from echostream_plugin.cli_live import add_live_command
     from echostream_plugin.cli_options import options_of
+    from echostream_plugin.cli_serve import add_serve_command
     from echostream_plugin.cli_speak import add_speak_command
     from echostream_plugin.cli_transcribe import add_transcribe_command
     from echostream_plugin.cli_translate import add_translate_command, translate_recordings
@@ -27,6 +29,7 @@ examples:
   cat talk.wav | echostream translate - -o -    events as json lines on the standard output
   echostream transcribe talk.wav                what is said, in its own language
   echostream speak "where is the station" -o station.wav
+  echostream serve                              live, in the browser; live: the same in the terminal
   echostream prepare table.tsv -o corpus        training data of your own recordings
   echostream info                               the model, this machine, its devices
 
@@ -49,6 +52,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_translate_command(commands, lambda args: translate_recordings(args, translate_recording))
     add_transcribe_command(commands)
     add_speak_command(commands)
+    add_serve_command(commands)
+    add_live_command(commands)
     add_prepare(commands)
     add_info_command(commands)
     for command in commands.choices.values():

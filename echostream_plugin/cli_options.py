@@ -100,9 +100,22 @@ def session_options(bundle: Bundle, given: dict, recording) -> tuple[SessionOpti
     if not options.chunk_ms:
         warning = "with chunk-ms 0 it is one utterance, and what follows its first sentence may be lost"
         return options, f"{recording.name}: {length}: {warning}"
-    pause_ms = min(FRESH_PAUSE_MS if options.fresh_encoder else LONG_PAUSE_MS, options.longest_sentence_ms)
+    pause_ms = usual_pause_ms(options)
     note = f"sentences end at pauses of {pause_ms} ms (--pause-ms sets this; 0: it is all one utterance)"
     return dataclasses.replace(options, pause_ms=pause_ms), f"{recording.name}: {length}: {note}"
+
+
+def live_options(bundle: Bundle, given: dict) -> SessionOptions:
+    """The options for a speaker who is heard live, without an end: sentences end at pauses unless somebody said so."""
+    options = bundle_options(bundle, **given)
+    if options.pause_ms or given.get("pause_ms") is not None or not options.chunk_ms:
+        return options
+    return dataclasses.replace(options, pause_ms=usual_pause_ms(options))
+
+
+def usual_pause_ms(options: SessionOptions) -> int:
+    """The pause that ends a sentence where nobody said which."""
+    return min(FRESH_PAUSE_MS if options.fresh_encoder else LONG_PAUSE_MS, options.longest_sentence_ms)
 
 
 def same_file(one: Path, other: Path) -> bool:

@@ -263,7 +263,15 @@ def demo(args) -> int:
     text = summary(scores, len(rows))
     write_atomically(output / "summary.txt", text + "\n")
     print(f"{text}\n\nListen to {output}/*/together.wav, look at {output}/*/timeline.png, read {output}/scores.json")
-    return 0
+    return report_refused(recordings, utterances)
+
+
+def report_refused(recordings: list[Recording], utterances: list) -> int:
+    """Say which recordings have no translation since they are no audio; returns the exit status."""
+    refused = [(r.name, u.refused) for r, u in zip(recordings, utterances, strict=True) if u.refused is not None]
+    for name, reason in refused:
+        print(f"error: {name}: could not be read, there is no translation: {reason}", file=sys.stderr)
+    return 1 if refused else 0
 
 
 def write_scores(scores: dict, rows: list[dict], segment_ms: int, output: Path) -> None:

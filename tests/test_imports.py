@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "echostream_plugin"
 METHOD = {"config", "modules", "encoders", "decoders", "vocoder", "model"}
-CLI = {f"cli_{name}" for name in ("options", "errors", "translate", "transcribe", "speak", "info")}
+CLI = {f"cli_{name}" for name in ("options", "errors", "translate", "transcribe", "speak", "info", "live")}
 ALLOWED = {
     "config": set(),
     "modules": {"config"},
@@ -22,7 +22,9 @@ ALLOWED = {
     "evaluation": METHOD | {"inference"},
     "fairseq_ext": METHOD | {"inference", "data"},
     "benchmark": METHOD | {"inference"},
-    "cli": METHOD | {"inference", "cli_prepare"} | CLI,
+    "cli": METHOD | {"inference", "cli_prepare", "cli_serve"} | CLI,
+    "cli_serve": METHOD | {"inference", "cli_options", "serve"},
+    "serve": {"config", "inference"},
     "cli_prepare": {"config", "inference", "data"},
     **dict.fromkeys(CLI, METHOD | {"inference", "cli_options", "cli_errors"}),
     "__init__": {"fairseq_ext"},

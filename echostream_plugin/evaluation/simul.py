@@ -17,6 +17,7 @@ from pathlib import Path
 
 from echostream_plugin.evaluation.latency import SpeechInstance, TextInstance, read_speech_log, words_with_delays
 from echostream_plugin.evaluation.table import write_atomically, write_json
+from echostream_plugin.inference.events import REFUSED
 
 ROOT = Path(__file__).resolve().parents[2]
 AGENT = ROOT / "agent" / "echostream_agent.py"
@@ -32,7 +33,8 @@ class SimulError(RuntimeError):
 class Utterance:
     """One recording and what became of it.
 
-    transcript, translation: (source ms, text added) as written; pushes: (arrival ms, computing ms) of every push.
+    transcript, translation: (source ms, text added) as written; pushes: (arrival ms, computing ms) of every push;
+    refused: why it is no audio that could be translated, None where it is.
     """
 
     index: int
@@ -40,6 +42,7 @@ class Utterance:
     transcript: list[tuple[float, str]]
     translation: list[tuple[float, str]]
     pushes: list[tuple[float, float]]
+    refused: str | None = None
 
     @property
     def source_ms(self) -> float:
@@ -198,7 +201,10 @@ def read_run(output) -> list[Utterance]:
                     # events are logged with rounded times; the push that they belong to has the exact one
                     time_ms = _nearest(arrivals, event["source_ms"])
                     pieces[event["kind"]].append((time_ms, event["added"]))
-            utterances[speech.index] = Utterance(speech.index, speech, pieces[TRANSCRIPT], pieces[TRANSLATION], pushes)
+            reasons = [event.get("reason", "") for event in note["events"] if event["kind"] == REFUSED]
+            refused = reasons[0] if reasons else None
+            texts = (pieces[TRANSCRIPT], pieces[TRANSLATION]) if refused is None else ([], [])
+            utterances[speech.index] = Utterance(speech.index, speech, *texts, pushes, refused)
     if not utterances:
         raise SimulError(f"{output}: holds no finished utterance; see {output}/part0/process.log")
     return [utterances[index] for index in sorted(utterances)]

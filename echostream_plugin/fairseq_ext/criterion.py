@@ -104,6 +104,7 @@ class TwoPassCTCCriterion(FairseqCriterion):
         self.sentence_avg = sentence_avg
         self.waits = Waits(max(k1, 0), n1 if n1 > 0 else 1, max(k2, 0), n2 if n2 > 0 else None)
         self.segments = _sizes(multichunk_sizes) if multichunk else None
+        self.unchecked_segments = self.segments or []
         self.autocast = str(autocast) == "bf16"
         if distill_weight < 0:
             raise ConfigError(f"--distill-weight {distill_weight}: must not be negative")
@@ -124,6 +125,7 @@ class TwoPassCTCCriterion(FairseqCriterion):
         """(loss, sample size, logging output) of a batch; the loss is a sum, the sample size counts target units."""
         targets = {name: sample["multitask"][name]["target"] for name in self.task_args}
         prev_tokens = sample["multitask"]["target_unigram"]["net_input"]["prev_output_tokens"]
+        self.check_segments(model)
         waits, segment_frames = self.draw(prev_tokens.size(1))
         net_input = sample["net_input"]
         device = prev_tokens.device.type
@@ -160,6 +162,16 @@ class TwoPassCTCCriterion(FairseqCriterion):
         if not self.training:
             logging.update(self.errors(output, sample["target"], targets))
         return loss, sample_size, logging
+
+    def check_segments(self, model):
+        """Before the first batch that draws one: ConfigError for a segment that the model's encoder cannot take."""
+        for segment_frames in self.unchecked_segments:
+            try:
+                model.encoder.check_training_segment(segment_frames)
+            except ConfigError as error:
+                sizes = ",".join(map(str, self.segments))
+                raise ConfigError(f"--multichunk-sizes {sizes}: a segment of {segment_frames}: {error}") from error
+        self.unchecked_segments = []
 
     def draw(self, target_tokens: int) -> tuple[Waits, int | None]:
         """Waits and segment of this batch: drawn in training where asked, fixed in validation."""

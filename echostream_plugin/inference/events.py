@@ -70,6 +70,14 @@ KINDS = {
 }
 
 
+REFUSED = "refused"
+
+
+def refusal(reason: str) -> dict:
+    """The record of a recording that is no audio, in place of everything else that could be said of it."""
+    return {"kind": REFUSED, "source_ms": 0.0, "reason": reason}
+
+
 def as_record(event: Event) -> dict:
     """The event as a flat json object; of speech its length in milliseconds and units, not the samples."""
     record = {"kind": KINDS[type(event)], "source_ms": event.source_ms}

@@ -8,7 +8,7 @@ answers them at once, `inference.batch` answers those of many streams together.
 """
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -234,7 +234,7 @@ class Writer:
         if drafts:
             self.tokens += [draft.token for draft in drafts]
             # source added since the draft is in the present state, the consumed tokens in the draft's
-            self._state = TextDecoderState(drafts[-1].state.targets, self._state.source)
+            self._state = replace(drafts[-1].state, source=self._state.source)
 
 
 class Speaker:

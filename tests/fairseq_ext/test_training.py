@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 import yaml
-from miniature import run_cli, task_arguments, train
+from miniature import CRITERION, run_cli, task_arguments, train
 
 from echostream_plugin.config import ConfigError
 
@@ -205,6 +205,18 @@ def test_every_draw_is_under_the_seed(corpus):
     assert first == draws(2)
     assert len({segment for _, segment in first}) > 2 and len({waits.n2 for waits, _ in first}) > 2
     assert not criterion.eval().draw(9)[1]  # validation draws nothing
+
+
+def test_segments_that_lose_audio_are_refused_with_their_flag(corpus, tmp_path):
+    flags = (
+        "--arch streamspeech --encoder-layers 1 --encoder-embed-dim 16 --encoder-ffn-embed-dim 32 "
+        "--encoder-attention-heads 2 --translation-decoder-layers 1 --decoder-layers 1 --decoder-embed-dim 16 "
+        "--decoder-attention-heads 2 --decoder-ffn-embed-dim 32 --ctc-upsample-rate 6 --uni-encoder --multichunk "
+        "--multichunk-sizes 8,5 --optimizer adam --lr 0.001 --max-tokens 600 --cpu --num-workers 0 --max-update 1 "
+        "--train-subset train --disable-validation"
+    ).split()
+    with pytest.raises(ConfigError, match="--multichunk-sizes 8,5: a segment of 5: .* use an even number"):
+        run_cli("fairseq_cli.train", [*task_arguments(corpus), *CRITERION, *flags, "--save-dir", str(tmp_path)])
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
