@@ -14,6 +14,7 @@ from echostream_plugin.config import (
     TextDecoderConfig,
     UnitDecoderConfig,
 )
+from echostream_plugin.fairseq_ext.launch import join_torchrun
 
 logger = logging.getLogger(__name__)
 
@@ -108,12 +109,15 @@ def fill_defaults(args, kind: str = "emformer", **defaults) -> None:
 
 
 def apply_architecture(args, kind: str = "emformer", **defaults) -> None:
-    """What a registered architecture does with the command line, which it sees whole: fill in its values, and train in
-    float32 where there is no GPU, since fairseq's half-precision optimizer asks for one."""
+    """What a registered architecture does with the command line, which it sees whole: fill in its values, join
+    torchrun's other processes, and train in float32 where there is no GPU: fairseq's half precision asks for one."""
     fill_defaults(args, kind, **defaults)
-    asked = [flag for flag in ("fp16", "memory_efficient_fp16") if getattr(args, flag, False)]
+    join_torchrun(args)
+    asked = [flag for flag in ("fp16", "memory_efficient_fp16", "amp") if getattr(args, flag, False)]
     if asked and (getattr(args, "cpu", False) or not torch.cuda.is_available()):
-        logger.warning("--fp16: half precision needs a GPU and none is used; training in float32")
+        logger.warning(
+            f"--{asked[0].replace('_', '-')}: half precision needs a GPU and none is used; training in float32"
+        )
         for flag in asked:
             setattr(args, flag, False)
 

@@ -7,7 +7,6 @@ new ones are complete.
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ except ImportError:  # Windows
 
 from echostream_plugin.inference import snapshot
 from echostream_plugin.inference.audio import FileRecording
+from echostream_plugin.inference.digest import bundle_digest, digest
 from echostream_plugin.inference.errors import InputError, OutputError, ResumeError
 from echostream_plugin.inference.results import RESULT_FILES, ResultWriter
 from echostream_plugin.inference.session import TranslationSession
@@ -30,24 +30,6 @@ from echostream_plugin.inference.session import TranslationSession
 CHECKPOINT = "unfinished.safetensors"
 BESIDE = "unfinished.echostream"  # a folder for results that are to replace others, until they are complete
 CHECKPOINT_MS = 10_000  # of source between two checkpoints
-NOT_THE_MODEL = ("card.json", "README.md")
-
-
-def digest(*paths) -> str:
-    """Of the contents of files."""
-    total = hashlib.sha256()
-    for path in paths:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                total.update(block)
-    return total.hexdigest()
-
-
-def bundle_digest(folder) -> str:
-    """Of everything in a bundle that a translation depends on."""
-    folder = Path(folder)
-    files = [*folder.glob("*"), *folder.glob("vocoder/*")]
-    return digest(*sorted(path for path in files if path.is_file() and path.name not in NOT_THE_MODEL))
 
 
 def describe(session: TranslationSession, audio, bundle, push_ms: int, **more) -> dict:
