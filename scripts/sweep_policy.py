@@ -50,7 +50,7 @@ def translate(session: TranslationSession, wav: Path, push_ms: int, index: int, 
     for start in range(0, len(samples), step):
         events += session.push(samples[start : start + step], rate)
     pieces = [(event.source_ms, event.added) for event in events + session.finish() if isinstance(event, TargetText)]
-    words, delays = words_with_delays(pieces)
+    words, delays = words_with_delays(pieces, session.source_ms)
     return TextInstance(index, 1000 * len(samples) / rate, words, delays, reference)
 
 
