@@ -18,4 +18,4 @@ def test_the_example_client_prints_the_translation_and_keeps_the_voice(tmp_path)
         command = [sys.executable, str(CLIENT), str(tmp_path / "talk.wav"), server.ws, str(tmp_path / "voice.wav")]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("t") and soundfile.info(tmp_path / "voice.wav").duration > 0.1
+    assert done.stdout.startswith("t") and soundfile.info(tmp_path / "voice.wav").duration > 0
