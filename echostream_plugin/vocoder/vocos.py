@@ -313,7 +313,8 @@ class CodeVocos(nn.Module):
         noise = (state.noise + x.size(1)) % NOISE_FRAMES
         cut = min(state.cut, samples.size(1))
         state = VocosState(joined[:, count:], phase, noise, tuple(caches), tail, state.cut - cut)
-        return samples[:, cut:], state
+        samples = samples[:, cut:]
+        return samples if self.training else samples.clamp(-1, 1), state  # a clipped sample has no gradient
 
     def _refine(self, x: Tensor) -> Tensor:
         return self.refine(x).view(x.size(0), -1, self.config.dim)
