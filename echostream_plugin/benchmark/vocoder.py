@@ -50,7 +50,8 @@ def time_vocoder(
     frames = _random_frames(config, round(1000 * seconds / config.frame_ms), device)
     works, rows = [lambda: model.generate(frames)], []
     floor = 1000 * speech_operations(config) / machine.operations_per_second
-    rows.append({"name": f"{kind_of(config)}, run once over everything", "push_frames": 0, "floor_ms": floor, "state_bytes": 0})
+    name = f"{kind_of(config)}, run once over everything"
+    rows.append({"name": name, "push_frames": 0, "floor_ms": floor, "state_bytes": 0})
     for dtype in (torch.float32, torch.bfloat16):
         generator = stream_of(model, dtype)
         # the middle of a stream, where every push of f frames gives f frames of samples
@@ -70,7 +71,9 @@ def time_vocoder(
 def _random_frames(config, count: int, device: str):
     """Units [1, count], with a pitch [1, count, 2] where the vocoder has one."""
     units = torch.randint(0, config.num_embeddings, (1, count), device=device)
-    return torch.stack([units, torch.full_like(units, 110)], dim=2).float() if kind_of(config) == "code_vocos" else units
+    if kind_of(config) == "code_hifigan":
+        return units
+    return torch.stack([units, torch.full_like(units, 110)], dim=2).float()
 
 
 def _stream(generator, state, frames, push: int):
