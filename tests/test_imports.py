@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "echostream_plugin"
 METHOD = {"config", "modules", "encoders", "decoders", "vocoder", "model"}
+CLI = {f"cli_{name}" for name in ("options", "errors", "translate", "transcribe", "speak", "info", "live")}
 ALLOWED = {
     "config": set(),
     "modules": {"config"},
@@ -21,11 +22,11 @@ ALLOWED = {
     "evaluation": METHOD | {"inference"},
     "fairseq_ext": METHOD | {"inference", "data"},
     "benchmark": METHOD | {"inference"},
-    "cli": METHOD | {"inference", "cli_options", "cli_prepare", "cli_speak", "cli_transcribe"},
+    "cli": METHOD | {"inference", "cli_prepare", "cli_serve"} | CLI,
+    "cli_serve": METHOD | {"inference", "cli_options", "serve"},
+    "serve": {"config", "inference"},
     "cli_prepare": {"config", "inference", "data"},
-    "cli_options": METHOD | {"inference"},
-    "cli_speak": METHOD | {"inference", "cli_options"},
-    "cli_transcribe": METHOD | {"inference", "cli_options"},
+    **dict.fromkeys(CLI, METHOD | {"inference", "cli_options", "cli_errors"}),
     "__init__": {"fairseq_ext"},
 }
 

@@ -9,6 +9,7 @@ import csv
 import io
 import sys
 import tarfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from echostream_plugin.config import ConfigError
 from echostream_plugin.data import DataError
 from echostream_plugin.data.layout import SPLITS as SPLITS
 from echostream_plugin.data.layout import Layout
-from echostream_plugin.data.tables import read_table
+from echostream_plugin.data.tables import stream_table
 from echostream_plugin.inference.errors import InputError
 
 # CoVoST 2's languages that are translated into English; French, Spanish and German are StreamSpeech's
@@ -41,32 +42,33 @@ class Corpus(Layout):
 
         In the order of Common Voice's validated.tsv, as StreamSpeech's manifests are.
         """
-        english = self.english(split)
-        rows = []
-        for row in self._clips:
+        return list(self.stream(split))
+
+    def stream(self, split: str) -> Iterator[dict]:
+        """The rows of `utterances` one after the other, so that memory need not hold them."""
+        english, found = self.english(split), False
+        for row in stream_table(self.covost / "validated.tsv", ("path", "sentence")):
             path = row["path"]
             if path in english and self._split_of.get(path) == split:
-                rows.append({
+                found = True
+                yield {
                     "id": path.removesuffix(".mp3"), "src_wav": str(self.covost / "clips" / path),
                     "tgt_wav": str(self.cvss / split / f"{path}.wav"), "src_text": row["sentence"],
                     "tgt_text": english[path],
-                })  # fmt: skip
-        if not rows:
+                }  # fmt: skip
+        if not found:
             raise DataError(f"{self.cvss / split}.tsv: no utterance of {self.covost}'s {split} split is in it")
-        return rows
 
     def evaluation_order(self, split: str) -> dict[str, int]:
         """The place of each utterance in CVSS's table, which StreamSpeech's lists follow."""
         return {Path(clip).stem: place for place, clip in enumerate(self.english(split))}
 
     @cached_property
-    def _clips(self) -> list[dict]:
-        return read_table(self.covost / "validated.tsv", ("path", "sentence"))
-
-    @cached_property
     def _split_of(self) -> dict[str, str]:
         """Clip -> CoVoST's split; what CoVoST added to Common Voice's training split belongs to it."""
-        return {row["path"]: row["split"].replace("train_covost", "train") for row in self._covost_table()}
+        splits = {split: split for split in SPLITS}  # one string for all rows
+        named = ((row["path"], row["split"].replace("train_covost", "train")) for row in self._covost_table())
+        return {path: splits.get(split, split) for path, split in named}
 
     def english(self, split: str) -> dict[str, str]:
         """Clip -> normalised translation, in CVSS's order."""
@@ -81,17 +83,18 @@ class Corpus(Layout):
             texts[clip] = text
         return texts
 
-    def _covost_table(self) -> list[dict]:
+    def _covost_table(self) -> Iterator[dict]:
         table = self.covost / f"covost_v2.{self.language}_en.tsv"
         if table.is_file():
-            return read_table(table, ("path", "translation", "split"))
+            yield from stream_table(table, ("path", "translation", "split"))
+            return
         archive = table.with_name(table.name + ".tar.gz")
         if not archive.is_file():
             raise DataError(f"{table}: no such table, nor {archive.name}; CoVoST 2 offers it for download")
         try:
             with tarfile.open(archive) as tar:
                 text = io.TextIOWrapper(tar.extractfile(table.name), encoding="utf-8", newline="")
-                return list(csv.DictReader(text, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\"))
+                yield from csv.DictReader(text, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\")
         except (tarfile.TarError, EOFError, KeyError) as error:
             raise DataError(f"{archive}: not whole, or {table.name} is not in it ({error}); fetch it again") from error
 

@@ -1,6 +1,7 @@
 """Where the files of a prepared corpus lie: StreamSpeech's layout, the same for every corpus that it is made of."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from echostream_plugin.data import DataError
@@ -21,6 +22,10 @@ class Layout:
     def utterances(self, split: str) -> list[dict]:
         """id, src_wav, tgt_wav, src_text, tgt_text of every utterance of a split, in the order of the manifest."""
         raise NotImplementedError
+
+    def stream(self, split: str) -> Iterator[dict]:
+        """The same, one after the other; a corpus that need not hold them all says how."""
+        yield from self.utterances(split)
 
     def evaluation_order(self, split: str) -> dict[str, int]:
         """The place of each utterance (by id) in SimulEval's lists: the manifest's, where a corpus has no other."""

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from ..config import EncoderConfig
 from ..modules.emformer import Emformer, EmformerState
-from ..modules.recording import Recorder
 from ..modules.streaming import StreamState
 from ..modules.subsampling import CausalSubsampling, SubsamplingState
 from .base import StreamingEncoder
@@ -34,7 +33,6 @@ class EmformerEncoder(StreamingEncoder):
         self.subsampling = CausalSubsampling(config.input_dim, config.subsampling_channels, config.dim)
         self.dropout = nn.Dropout(config.dropout)
         self.emformer = Emformer(config)
-        self._recorder = None  # of the subsampling
 
     def output_lengths(self, lengths):
         """Encoder frames of so many feature frames (Tensor or int): ceil(lengths / 4)."""
@@ -60,19 +58,12 @@ class EmformerEncoder(StreamingEncoder):
     def step(self, features: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
         """features: [B, t, F] of 10 ms, any t, the same for all streams; returns the encoder frames [B, s, C] of the
         segments that are now complete (s may be 0) and the next state. Streams may differ in age by whole segments."""
-        subsample = self._recorder or self._subsample
-        frames, *kept = subsample(None, features, state.subsampling.features, state.subsampling.hidden)
+        frames, subsampling = self.subsampling.step(features, state.subsampling)
         out, emformer = self.emformer.step(self.dropout(frames), state.emformer)
-        return out, EncoderState(SubsamplingState(*kept), emformer)
-
-    def _subsample(self, _, features: Tensor, *held: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Encoder frames before the layers, and the tensors of the next state."""
-        frames, state = self.subsampling.step(features, SubsamplingState(*held))
-        return frames, state.features.clone(), state.hidden.clone()
+        return out, EncoderState(subsampling, emformer)
 
     def record_steps(self) -> None:
-        """Record streaming steps of shapes that come back, for inference; see `modules.recording`."""
-        self._recorder = Recorder(self.subsampling, self._subsample)
+        """From now on the layers' steps can be recorded, within `modules.recording.record_calls`; for inference."""
         self.emformer.record_steps()
 
     def finish(self, state: EncoderState) -> Tensor:

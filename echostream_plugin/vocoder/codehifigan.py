@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from echostream_plugin.config import ConfigError, option
+from echostream_plugin.config import ConfigError, check_options, check_value, option
 
 LEAKY_SLOPE = 0.1
 
@@ -34,17 +34,32 @@ class VocoderConfig:
     resblock_kernel_sizes: tuple = option((3, 7, 11), "residual blocks of each stage, averaged")
     resblock_dilation_sizes: tuple = option(((1, 3, 5),) * 3, "dilations of each residual block's three layers")
     dur_predictor_params: dict | None = field(
-        default_factory=lambda: duration_params(128), metadata={"help": "duration predictor; null: none"}
+        default_factory=lambda: duration_params(128),
+        metadata={"help": "duration predictor; null: none", "minimum": None},
     )
     multispkr: str | bool | None = option(None, "a speaker embedding is concatenated to every frame")
-    num_speakers: int = option(200, "speakers of a multi-speaker vocoder")
-    sampling_rate: int = option(16000, "samples a second")
+    num_speakers: int = option(200, "speakers of a multi-speaker vocoder", maximum=100_000)
+    sampling_rate: int = option(16000, "samples a second", minimum=1_000, maximum=384_000)
 
     def __post_init__(self):
         for name in ("upsample_rates", "upsample_kernel_sizes", "resblock_kernel_sizes", "resblock_dilation_sizes"):
             object.__setattr__(self, name, _tuple(getattr(self, name)))
+        check_options(self)
+        self._check_numbers()
         object.__setattr__(self, "multispkr", self.multispkr or None)
         self._check()
+
+    def _check_numbers(self):
+        """Those inside tuples and mappings."""
+        for name in ("upsample_rates", "upsample_kernel_sizes", "resblock_kernel_sizes", "resblock_dilation_sizes"):
+            for value in getattr(self, name):
+                _require(isinstance(value, tuple) == (name == "resblock_dilation_sizes"), f"{name}: nested too deeply")
+                for number in value if isinstance(value, tuple) else (value,):
+                    check_value(name, number, int, {"maximum": 1_000})
+        _require(len(self.upsample_rates) <= 16, f"upsample_rates: at most 16, got {len(self.upsample_rates)}")
+        for name, value in (self.dur_predictor_params or {}).items():
+            kind = float if name == "var_pred_dropout" else int
+            check_value(f"dur_predictor_params.{name}", value, kind, {"maximum": 1.0 if kind is float else None})
 
     def _check(self):
         pairs = list(zip(self.upsample_rates, self.upsample_kernel_sizes, strict=False))
@@ -76,6 +91,10 @@ class VocoderConfig:
         if self.dur_predictor_params is not None:
             missing = sorted(set(duration_params(1)) - set(self.dur_predictor_params))
             _require(not missing, f"dur_predictor_params lacks {', '.join(missing)}")
+            width = self.dur_predictor_params["encoder_embed_dim"]
+            _require(
+                width == self.embedding_dim, f"dur_predictor_params.encoder_embed_dim must be {self.embedding_dim}"
+            )
 
     @property
     def hop_samples(self) -> int:
@@ -239,12 +258,7 @@ class CodeHiFiGAN(nn.Module):
 
     def check_units(self, units: Tensor):
         """Raise ValueError that names the first unit outside 0..K-1."""
-        bad = units[(units < 0) | (units >= self.config.num_embeddings)]
-        if bad.numel():
-            raise ValueError(
-                f"unit {int(bad[0])} is out of range: this vocoder has K = {self.config.num_embeddings} units "
-                f"(0..{self.config.num_embeddings - 1}); it was made for another set of units"
-            )
+        check_units(units, self.config.num_embeddings)
 
     def _speaker(self, speaker: int) -> Tensor:
         if not 0 <= speaker < self.config.num_speakers:
@@ -300,9 +314,19 @@ def read_json(path: Path) -> dict:
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; a vocoder needs its json config beside its weights")
     try:
-        return json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
         raise ConfigError(f"{path}: not a json file ({error})") from error
+
+
+def check_units(units: Tensor, count: int):
+    """Raise ValueError that names the first unit outside 0..count-1."""
+    bad = units[(units < 0) | (units >= count)]
+    if bad.numel():
+        raise ValueError(
+            f"unit {int(bad[0])} is out of range: this vocoder has K = {count} units "
+            f"(0..{count - 1}); it was made for another set of units"
+        )
 
 
 def _weight_norm(module: nn.Module) -> nn.Module:

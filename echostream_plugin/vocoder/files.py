@@ -3,13 +3,14 @@
 import json
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.vocoder.codehifigan import CodeHiFiGAN, VocoderConfig, load_into, read_json
-from echostream_plugin.vocoder.vocos import CodeVocos, VocosConfig
+from echostream_plugin.modules.weights import build
+from echostream_plugin.vocoder.codehifigan import CodeHiFiGAN, VocoderConfig, read_json
+from echostream_plugin.vocoder.vocos import CodeVocos
+from echostream_plugin.vocoder.vocos_config import VocosConfig
 
 WEIGHTS_FILE = "vocoder.safetensors"
 CONFIG_FILE = "vocoder.json"
@@ -63,10 +64,4 @@ def load_vocoder(folder) -> nn.Module:
     weights = folder / WEIGHTS_FILE
     if not weights.is_file():
         raise ConfigError(f"{weights}: no such file; make a vocoder with scripts/train_vocoder.py")
-    try:
-        tensors = load_file(weights)
-    except SafetensorError as error:
-        raise ConfigError(f"{weights}: not a readable safetensors file ({error})") from error
-    model = make_vocoder(config).remove_weight_norm()
-    load_into(model, {name: tensor.float() for name, tensor in tensors.items()}, weights)
-    return model.eval()
+    return build(lambda: make_vocoder(config).remove_weight_norm(), weights).eval()

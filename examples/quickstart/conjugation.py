@@ -54,6 +54,7 @@ _DETERMINERS = {
     "mayor": "mayor mayor mayores mayores",
     "joven": "joven joven jóvenes jóvenes",
     "marrón": "marrón marrón marrones marrones",
+    "gris": "gris gris grises grises",
 }
 _ENGLISH_NUMBER = {"a": ("a", ""), "this": ("this", "these"), "that": ("that", "those"), "it": ("it", "them"),
                    "they": ("it", "they"), "one": ("one", "ones")}  # fmt: skip

@@ -39,9 +39,11 @@ def entries() -> list[tuple[str, str, str, str]]:
         if line and not line.startswith(" "):
             name = line.rstrip(":")
             continue
+        is_name = name in NAMES
         for entry in filter(None, (part.strip() for part in line.split(";"))):
             spanish, _, english = (side.strip() for side in entry.partition("="))
             tag, _, word = spanish.partition(" ")
+            english = numerals.without_accents(english) if is_name else english
             if tag in ("m", "f", "m+", "f+", "mp", "fp"):
                 found += [(name, *form) for form in _noun(tag, word, english)]
             elif tag == "adj":
@@ -57,6 +59,9 @@ def productions() -> dict[str, list[tuple[str, str]]]:
     rules = numerals.productions()
     for name, features, spanish, english in entries():
         rules.setdefault(f"{name}.{features}" if features else name, []).append((spanish, english))
+        if name in ("city", "country", "spell_word"):
+            letter = numerals.spelling(spanish[0])
+            rules.setdefault("as_in", []).append((f"{letter[0]} de {spanish}", f"{letter[1]} as in {english}"))
         if name in ("man", "woman", "surname"):
             letters = numerals.spelling(spanish)
             pair = (f"{spanish} se escribe {letters[0]}", f"{english} is spelled {letters[1]}")

@@ -92,17 +92,18 @@ def english_year(year: int) -> str:
 def _cardinals() -> Productions:
     rules: Productions = {
         "digit": [(_ES[n], _EN[n]) for n in range(10)],
-        "tens": [(es, en) for es, en in zip(_ES_TENS, _EN_TENS[1:], strict=True)],
         "hundreds.m": [(es, f"{_EN[n]} hundred") for n, es in enumerate(_ES_HUNDREDS, 2)],
         "hundreds.f": [(es[:-2] + "as", f"{_EN[n]} hundred") for n, es in enumerate(_ES_HUNDREDS, 2)],
-        "kilo": [(spanish_below_100(n), english_below_100(n)) for n in range(2, 100) if n % 10 != 1 or n == 11],
+        "kilo": [(spanish_below_100(n, "m"), english_below_100(n)) for n in range(2, 100)],
     }
     rules["hundreds.x"] = rules["hundreds.m"]
-    rules["kilos.f"] = rules["kilo"] + [("cien", "one hundred")]
-    rules["kilos.m"] = rules["kilos.x"] = rules["kilos.f"] + [
-        ("<hundreds.m>", "<hundreds.m>"), ("ciento <kilo>", "one hundred <kilo>"),
-        ("<hundreds.m> <kilo>", "<hundreds.m> <kilo>"),
-    ]  # fmt: skip
+    for kind in "mf":  # "doscientas mil personas", but "veintiún mil personas"
+        rules[f"kilos.{kind}"] = [
+            ("<kilo>", "<kilo>"), ("cien", "one hundred"), ("ciento <upto99.m>", "one hundred <upto99.m>"),
+            (f"<hundreds.{kind}>", f"<hundreds.{kind}>"),
+            (f"<hundreds.{kind}> <upto99.m>", f"<hundreds.{kind}> <upto99.m>"),
+        ]  # fmt: skip
+    rules["kilos.x"] = rules["kilos.m"]
     for kind in "xmf":
         rules[f"upto99.{kind}"] = [(spanish_below_100(n, kind), english_below_100(n)) for n in range(1, 100)]
         rules[f"n99.{kind}"] = rules[f"upto99.{kind}"][kind != "x" :]
@@ -166,6 +167,7 @@ def _dates() -> Productions:
         "month": list(zip(_MONTHS, _EN_MONTHS, strict=True)),
         "month_day": days,
         "year": [(spanish_year(y), english_year(y)) for y in range(1940, 2041)],
+        "past_year": [(spanish_year(y), english_year(y)) for y in range(1940, 2021)],
         "old_year": [(spanish_year(y), english_year(y)) for y in range(1501, 1940)],
         "date": [("el <month_day> de <month>", "<month> <month_day>")],
     }
@@ -180,16 +182,23 @@ def _ordinals() -> Productions:
         rules.setdefault("nth.ms", []).append(({1: "primer", 3: "tercer"}.get(n, word), english))
         rules.setdefault("nth.fs", []).append((word[:-1] + "a", english))
     rules["nth_alone"] = [(word, english_ordinal(n)) for n, word in enumerate(_ES_ORDINALS, 1)]
+    rules["nth_high"] = [(word, english_ordinal(n)) for n, word in enumerate(_ES_ORDINALS, 1) if n not in (1, 3)]
     high = "vigésimo trigésimo cuadragésimo quincuagésimo sexagésimo septuagésimo octogésimo nonagésimo".split()
-    rules["nth_alone"] += [(word, english_ordinal(10 * n)) for n, word in enumerate(high[1:], 3)]
-    rules["nth_alone"] += [("centésimo", "hundredth"), ("milésimo", "thousandth"), ("millonésimo", "millionth")]
+    for name in ("nth_alone", "nth_high"):
+        rules[name] += [(word, english_ordinal(10 * n)) for n, word in enumerate(high[1:], 3)]
+        rules[name] += [("centésimo", "hundredth"), ("milésimo", "thousandth"), ("millonésimo", "millionth")]
+    rules["nth_last"] = [(word, english_ordinal(n)) for n, word in enumerate(_ES_ORDINALS[:4], 1)]
     return rules
+
+
+def without_accents(text: str) -> str:
+    """``text`` in plain letters; ñ loses its tilde too."""
+    return "".join(c for c in unicodedata.normalize("NFD", text) if not unicodedata.combining(c))
 
 
 def spelling(name: str) -> tuple[str, str]:
     """A name letter by letter: the Spanish names of its letters, and the English letters; accents are not spelled."""
-    plain = unicodedata.normalize("NFC", name.lower().replace("ñ", "\0"))
-    plain = "".join(c for c in unicodedata.normalize("NFD", plain) if not unicodedata.combining(c)).replace("\0", "ñ")
+    plain = without_accents(name.lower().replace("ñ", "\0")).replace("\0", "ñ")
     letters = [c for c in plain if c in LETTERS]
     return " ".join(LETTERS[c] for c in letters), " ".join(c.upper().replace("Ñ", "N") for c in letters)
 

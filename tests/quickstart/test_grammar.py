@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
+import json
+import random
+import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "quickstart" / "grammar.py"
+from tests.quickstart.quickstart_text import FOLDER, load
 
-
-def _load():
-    spec = importlib.util.spec_from_file_location("quickstart_grammar", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-grammar = _load()
-SIZES = {"train": 1200, "dev": 80, "test": 80}
+conjugation, domain, grammar, lexicon = (load(name) for name in ("conjugation", "domain", "grammar", "lexicon"))
+notation, synchronous, text_report = (load(name) for name in ("notation", "synchronous", "text_report"))
+DETERMINERS = ("el la los las", "un una unos unas", "este esta estos estas", "mucho mucha muchos muchas")
+SIZES = {"train": 3000, "dev": 80, "test": 80}
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +24,12 @@ def corpus():
 
 
 def words(text):
-    return tuple(grammar.WORD.findall(text.lower()))
+    return tuple(synchronous.WORD.findall(text.lower()))
 
 
 def test_same_seed_gives_the_same_corpus_in_another_process():
     code = (
-        f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import grammar; "
+        f"import sys; sys.path.insert(0, {str(FOLDER)!r}); import grammar; "
         "print([u.source + u.target for s in grammar.build_text(20, 5, 5, 7).values() for u in s])"
     )
     runs = [
@@ -95,9 +89,72 @@ def test_one_translation_per_source_sentence(corpus):
                 assert grammar.translations(source) == [target]
 
 
-def test_the_vocabulary_has_the_asked_size(corpus):
-    assert 1500 <= len(grammar._vocabulary()) <= 3400
-    assert 0 < len(grammar.sentence_symbols()) - 20 < 20  # topics
+def sentences(number, seed=3):
+    """Random sentences of all topics, as tokens and as written."""
+    sampler = synchronous.Sampler(domain.word_index(), random.Random(seed))
+    symbols = domain.sentence_symbols()
+    for n in range(number):
+        source, target = sampler.draw(symbols[n % len(symbols)])
+        yield source, target, grammar.spanish_surface(source), grammar.english_surface(target)
+
+
+def test_articles_and_colours_agree_with_the_nouns_of_the_lexicon():
+    nouns, colours = {}, {}
+    for name, features, form, _ in lexicon.entries():
+        if features and " " not in form:
+            (colours if name == "colour" else nouns).setdefault(form, set()).add(features)
+    nouns["policía"].add("fs")  # the police, beside the police officer
+    agreement = {f: {d.split()[i] for d in DETERMINERS} for i, f in enumerate(("ms", "fs", "mp", "fp"))}
+    determiners = set().union(*agreement.values())
+    checked = 0
+    for source, _, written, _ in sentences(5000):
+        for first, second, third in zip(source, source[1:], [*source[2:], ""], strict=False):
+            number = first in ("un", "una") and second.endswith("s")  # "sesenta y un libros"
+            if first in determiners and second in nouns and not number:
+                assert any(first in agreement[f] for f in nouns[second]), written
+                if third in colours:
+                    assert any(first in agreement[f] for f in nouns[second] & colours[third]), written
+                checked += 1
+    assert checked > 2000
+
+
+def test_contractions_doubled_words_and_english_articles():
+    wrong_spanish = re.compile(r"\b(?:a|de) el\b|\b(el|la|de|que|a|y|en) \1\b", re.IGNORECASE)
+    wrong_article = r"\ba (?!one|euro|uni|use)[aeiou]|\ban (?!hour)[^aeiouAEIOX]"
+    wrong_english = re.compile(wrong_article + r"|\b(the|a|to|of|is|and|in) \1\b")
+    for _, _, spanish, english in sentences(5000, seed=4):
+        assert not wrong_spanish.search(spanish), spanish
+        assert not wrong_english.search(english), english
+
+
+def test_english_subjects_and_verbs_agree():
+    bare = {p.target[0] for name, items in domain.grammar().items() if ".inf.base." in name for p in items if p.target}
+    bare = {verb for verb in bare if conjugation.english(verb, "past", "3m") != verb} - {"<boss>"}
+    third = {conjugation.english(verb, "pres", "3m") for verb in bare}
+    wrong = re.compile(
+        r"\b(?:I|we|they) (?:is|has|does)\b|\b(?:we|they) am\b|\b(?:he|she|it) (?:are|am|have|do)\b"
+        rf"|^(?:I|We|You|They) (?:{'|'.join(sorted(third))})\b|^(?:He|She) (?:{'|'.join(sorted(bare))})\b"
+    )
+    for _, _, _, english in sentences(5000, seed=5):
+        assert not wrong.search(english), english
+
+
+def test_vocabulary_and_topics():
+    words = {side: sum((word[0] == "=") == side for word in domain.vocabulary()) for side in (False, True)}
+    assert 1500 <= words[False] <= 3200 and 1200 <= words[True] <= 2500
+    assert len(domain.sentence_symbols()) >= 25
+
+
+def test_the_words_are_balanced(corpus):
+    """3000 utterances hold nearly all words; in the 20,000 of the recipe nearly all are seen 12 times or more."""
+    for counts, side in zip(grammar.word_frequencies(corpus["train"]), (False, True), strict=True):
+        known = {word.lstrip("=").lower() for word in domain.vocabulary() if (word[0] == "=") == side}
+        assert sum(word in counts for word in known) > 0.95 * len(known)
+
+
+def test_held_out_words_are_in_training(corpus):
+    known = {word for u in corpus["train"] for word in words(u.source)}
+    assert not {word for split in ("dev", "test") for u in corpus[split] for word in words(u.source)} - known
 
 
 def test_text_has_no_digits_abbreviations_or_contractions(corpus):
@@ -138,8 +195,8 @@ def test_the_grammar_has_hundreds_of_thousands_of_sentences():
     ["<few> camas = beds", "<few> y <few> = <few> and <few>", "{a|b|c} <few.$> = x <few.$>", "<nothing> = <nothing>"],
 )
 def test_a_faulty_pattern_is_refused_by_name(line):
-    patterns = grammar.synchronous.Patterns()
-    patterns.rules["few"] = [grammar.synchronous.production("dos = two")]
+    patterns = notation.Patterns()
+    patterns.rules["few"] = [notation.production("dos = two")]
     with pytest.raises(ValueError, match="sentences"):
         patterns.read(f"S.x:\n  {line}\n")
         patterns.finish()
@@ -152,3 +209,33 @@ def test_articles_and_contractions():
     assert grammar.spanish_surface(["voy", "a", "el", "hotel", "de", "el", "aeropuerto", "."]) == (
         "Voy al hotel del aeropuerto."
     )
+
+
+@pytest.mark.parametrize(
+    ("tokens", "written"),
+    [
+        ("ana y isabel", "Ana e Isabel"),
+        ("agua y hielo", "Agua y hielo"),
+        ("siete o ocho", "Siete u ocho"),
+        ("es be o ocho", "Es be o ocho"),
+        ("entre pe e y i griega", "Entre pe e y i griega"),
+    ],
+)
+def test_conjunctions_before_their_own_sound(tokens, written):
+    assert grammar.spanish_surface(tokens.split()) == written
+    assert load("understanding").source_words(written) == tokens.split()
+
+
+def test_the_sentences_of_the_bundled_recordings_are_of_the_domain():
+    rows = json.loads((FOLDER / "bundle" / "samples" / "samples.json").read_text(encoding="utf-8"))
+    synthetic = [row for row in rows if "voice" not in row or row["voice"] != "human"]
+    assert all(words(grammar.translate(row["source"])) == words(row["target"]) for row in synthetic)
+
+
+def test_coverage_counts_running_words_by_split(tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    names = [f"vm-{n}" for n in range(20)]
+    prompts.write_text("; none\n" + "".join(f"{name}: Presione uno. Xyzzy [tono]\n" for name in names), encoding="utf-8")
+    tests = sum(text_report.is_test_prompt(name) for name in names)
+    assert text_report.coverage(prompts) == {"train": (2 * (20 - tests), 3 * (20 - tests)), "test": (2 * tests, 3 * tests)}
+    assert 0 < tests < 20
