@@ -80,7 +80,7 @@ def _fixed() -> frozenset[tuple[str, ...]]:
     return frozenset(tuple(token for token in item.target if token[0].isalpha()) for item in items)
 
 
-class _SplitSampler:
+class SplitSampler:
     """Draws the utterances of one split: none twice, and rare words as often as can be."""
 
     def __init__(self, split: str, seed: int, known: frozenset[str] = frozenset()):
@@ -119,9 +119,10 @@ class _SplitSampler:
     def _rare(self) -> list[_Drawn | None]:
         """Of some sentences with rare words the rarest; in a row with another where it stood alone before."""
         found = [pair for pair in (self._rare_sentence() for _ in range(CANDIDATES)) if pair]
+        found = [pair for pair in found if (pair[1].source,) not in self.seen] or found
         if not found:
             return [None]
-        topic, sentence = max(found, key=lambda pair: sum(1 / (1 + self.counts[w]) for w in pair[1].words))
+        topic, sentence = max(found, key=lambda pair: sum(1 / (1 + self.counts[word]) for word in pair[1].words))
         if (sentence.source,) not in self.seen:
             return [sentence]
         if topic == SHORT:
@@ -182,7 +183,7 @@ def build_text(train: int, dev: int, test: int, seed: int) -> dict[str, list[Utt
     corpus = {}
     known: frozenset[str] = frozenset()
     for split, size in {"train": train, "dev": dev, "test": test}.items():
-        sampler = _SplitSampler(split, seed, known)
+        sampler = SplitSampler(split, seed, known)
         corpus[split] = [sampler.utterance(number) for number in range(1, size + 1)]
         if split == "train":
             seen = frozenset(word for word, count in sampler.counts.items() if count)

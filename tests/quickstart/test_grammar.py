@@ -73,7 +73,7 @@ def test_utterances_have_one_to_forty_words_sentences_thirty(corpus):
             assert all(1 <= len(words(text)) <= 40 for text in (u.source, u.target)), u
             assert all(1 <= len(words(text)) <= 30 for pair in u.sentences for text in pair), u
     lengths = [len(words(u.source)) for u in corpus["train"]]
-    assert min(lengths) == 1 and max(lengths) > 25 and 6 <= sum(lengths) / len(lengths) <= 9
+    assert min(lengths) == 1 and max(lengths) > 25 and 8 <= sum(lengths) / len(lengths) <= 11
 
 
 def test_up_to_four_sentences_in_a_row(corpus):
@@ -152,7 +152,9 @@ def test_the_words_are_balanced(corpus):
         assert sum(word in counts for word in known) > 0.95 * len(known)
 
 
-def test_held_out_words_are_in_training(corpus):
+def test_held_out_sentences_keep_to_known_words(corpus):
+    sampler = load("utterances").SplitSampler("test", 1, known=domain.vocabulary() - {"=the"})
+    assert not any("the" in words(sampler.utterance(n).target) for n in range(1, 40))
     known = {word for u in corpus["train"] for word in words(u.source)}
     assert not {word for split in ("dev", "test") for u in corpus[split] for word in words(u.source)} - known
 
@@ -235,7 +237,9 @@ def test_the_sentences_of_the_bundled_recordings_are_of_the_domain():
 def test_coverage_counts_running_words_by_split(tmp_path):
     prompts = tmp_path / "prompts.txt"
     names = [f"vm-{n}" for n in range(20)]
-    prompts.write_text("; none\n" + "".join(f"{name}: Presione uno. Xyzzy [tono]\n" for name in names), encoding="utf-8")
+    lines = [f"{name}: Presione uno. Xyzzy [tono]" for name in names]
+    prompts.write_text("\n".join(["; none", *lines]) + "\n", encoding="utf-8")
     tests = sum(text_report.is_test_prompt(name) for name in names)
-    assert text_report.coverage(prompts) == {"train": (2 * (20 - tests), 3 * (20 - tests)), "test": (2 * tests, 3 * tests)}
+    train = 20 - tests
+    assert text_report.coverage(prompts) == {"train": (2 * train, 3 * train), "test": (2 * tests, 3 * tests)}
     assert 0 < tests < 20
