@@ -39,7 +39,7 @@ from echostream_plugin.config import (  # noqa: E402
 from echostream_plugin.evaluation.table import commit, replace_block  # noqa: E402
 from echostream_plugin.inference.optimize import optimize  # noqa: E402
 from echostream_plugin.modules.packed import can_pack  # noqa: E402
-from echostream_plugin.vocoder import VocoderConfig  # noqa: E402
+from echostream_plugin.vocoder import VocoderConfig, VocosConfig  # noqa: E402
 
 FULL = {
     "ages": [1, 5, 10, 30, 60, 1800],
@@ -85,7 +85,9 @@ def measure(args, sizes: dict, threads: int) -> dict:
     for seconds in tqdm(sizes["sessions"], desc="sessions"):
         run["sessions"].append(time_session(bundle, seconds))
     if bundle.vocoder is not None:
-        run["vocoder"] = time_vocoder(bundle.vocoder.config, machine, sizes["offline_runs"], args.device)
+        vocos = VocosConfig(num_embeddings=vocoder.num_embeddings)
+        for config in (bundle.vocoder.config, vocos):
+            run["vocoder"] += time_vocoder(config, machine, sizes["offline_runs"], args.device)
         bundle.vocoder.stream_dtype = torch.bfloat16
         run["sessions_bf16"] = [time_session(bundle, seconds) for seconds in sizes["sessions"]]
     run["batches"] = time_batches(bundle, sizes["batches"], sizes["runs"], args.device)

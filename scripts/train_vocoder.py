@@ -25,7 +25,7 @@ from echostream_plugin.vocoder.data import UnitCorpus, read_units  # noqa: E402
 from echostream_plugin.vocoder.files import KINDS  # noqa: E402
 from echostream_plugin.vocoder.recipes import TrainingConfig, preset  # noqa: E402
 from echostream_plugin.vocoder.training import VocoderTrainer  # noqa: E402
-from echostream_plugin.vocoder.vocos import VocosConfig  # noqa: E402
+from echostream_plugin.vocoder.vocos_config import VocosConfig  # noqa: E402
 
 
 def parse_args(argv=None):

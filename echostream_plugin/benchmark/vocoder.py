@@ -5,14 +5,17 @@ import time
 import torch
 
 from echostream_plugin.benchmark.measure import Machine, Spread, synchronize
-from echostream_plugin.vocoder import CodeHiFiGAN, VocoderConfig
-from echostream_plugin.vocoder.generator import generator_of
+from echostream_plugin.vocoder import VocoderConfig, VocosConfig
+from echostream_plugin.vocoder.files import kind_of, make_vocoder
+from echostream_plugin.vocoder.streaming import stream_of
 
 PUSH_FRAMES = (2, 5, 10, 16, 48)  # frames of 20 ms: 16 are 320 ms
 
 
-def speech_operations(config: VocoderConfig) -> float:
-    """Multiplications and additions of the generator's convolutions for a second of speech."""
+def speech_operations(config: VocoderConfig | VocosConfig) -> float:
+    """Multiplications and additions of the matrix products and convolutions for a second of speech."""
+    if isinstance(config, VocosConfig):
+        return _vocos_operations(config)
     rate, channels = 1000 / config.frame_ms, config.upsample_initial_channel
     products = rate * config.model_in_dim * channels * 7
     for factor, kernel in zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True):
@@ -24,33 +27,53 @@ def speech_operations(config: VocoderConfig) -> float:
     return 2 * (products + rate * channels * 7)
 
 
+def _vocos_operations(config: VocosConfig) -> float:
+    """Beside its transforms and depthwise convolutions, which are a hundredth."""
+    rate, dim = 1000 / config.frame_ms, config.dim
+    first = config.embedding_dim * (2 + dim * (config.left_frames + 1 + config.right_frames))
+    block = 2 * dim * config.hidden_dim
+    head = 3 * dim * (config.fft_size // 2 + 1)
+    fine = config.steps_per_unit * (dim * dim + config.fine_blocks * block + head)
+    return 2 * rate * (first + config.coarse_blocks * block + fine)
+
+
 @torch.inference_mode()
 def time_vocoder(
-    config: VocoderConfig, machine: Machine, runs: int, device: str = "cpu", seconds: float = 2.0, pushes=PUSH_FRAMES
+    config, machine: Machine, runs: int, device: str = "cpu", seconds: float = 2.0, pushes=PUSH_FRAMES
 ) -> list:
     """Rows {name, push_frames (0: run once), ms_per_second, floor_ms, state_bytes}, measured in turn in every run.
 
-    Random weights; frames of 20 ms go in, so that the durations, whose cost is nothing beside, do not matter."""
+    config: a VocoderConfig or a VocosConfig. Random weights; frames of 20 ms go in, so that the durations, whose cost
+    is nothing beside, do not matter."""
     torch.manual_seed(0)
-    model = CodeHiFiGAN(config).remove_weight_norm().eval().to(device)
-    frames = torch.randint(0, config.num_embeddings, (1, round(1000 * seconds / config.frame_ms)), device=device)
+    model = make_vocoder(config).remove_weight_norm().eval().to(device)
+    frames = _random_frames(config, round(1000 * seconds / config.frame_ms), device)
     works, rows = [lambda: model.generate(frames)], []
     floor = 1000 * speech_operations(config) / machine.operations_per_second
-    rows.append({"name": "run once over everything", "push_frames": 0, "floor_ms": floor, "state_bytes": 0})
+    name = f"{kind_of(config)}, run once over everything"
+    rows.append({"name": name, "push_frames": 0, "floor_ms": floor, "state_bytes": 0})
     for dtype in (torch.float32, torch.bfloat16):
-        generator = generator_of(model, dtype)
+        generator = stream_of(model, dtype)
         # the middle of a stream, where every push of f frames gives f frames of samples
-        warm = torch.randint(0, config.num_embeddings, (1, 2 * frames.size(1)), device=device)
+        warm = _random_frames(config, 2 * frames.size(1), device)
         state = generator.step(warm, generator.initial_state())[1]
         for push in pushes:
             works.append(lambda generator=generator, state=state, push=push: _stream(generator, state, frames, push))
-            name = f"streamed, {str(dtype).removeprefix('torch.')}"
+            name = f"{kind_of(config)}, streamed, {str(dtype).removeprefix('torch.')}"
             # the floor is float32's: the measured matrix rate says nothing about bfloat16
             limit = floor if dtype == torch.float32 else None
             rows.append({"name": name, "push_frames": push, "floor_ms": limit, "state_bytes": state.nbytes})
     for row, times in zip(rows, _in_turn(works, runs, device), strict=True):
         row["ms_per_second"] = Spread.of([each / seconds for each in times])
     return rows
+
+
+def _random_frames(config, count: int, device: str):
+    """Units [1, count], with a pitch [1, count, 2] where the vocoder has one."""
+    units = torch.randint(0, config.num_embeddings, (1, count), device=device)
+    if kind_of(config) == "code_hifigan":
+        return units
+    return torch.stack([units, torch.full_like(units, 110)], dim=2).float()
 
 
 def _stream(generator, state, frames, push: int):

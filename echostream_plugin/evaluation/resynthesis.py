@@ -9,12 +9,12 @@ import torch
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.inference.digest import module_digest, value_digest
-from echostream_plugin.vocoder import CodeHiFiGAN, load_public_checkpoint, load_vocoder
+from echostream_plugin.vocoder import CodeHiFiGAN, CodeVocos, load_public_checkpoint, load_vocoder
 
 MADE = "made.jsonl"
 
 
-def open_vocoder(path, config=None) -> CodeHiFiGAN:
+def open_vocoder(path, config=None) -> CodeHiFiGAN | CodeVocos:
     """A vocoder folder, a bundle that holds one, or a public checkpoint (a pickle) with its config.json."""
     path = Path(path)
     if config is not None:
@@ -25,14 +25,14 @@ def open_vocoder(path, config=None) -> CodeHiFiGAN:
 
 
 @torch.inference_mode()
-def speak(vocoder: CodeHiFiGAN, units: list[int]) -> np.ndarray:
+def speak(vocoder: CodeHiFiGAN | CodeVocos, units: list[int]) -> np.ndarray:
     """Samples [n] float32 of reduced units, durations predicted; no units, no samples."""
     if not units:
         return np.zeros(0, dtype=np.float32)
     return vocoder(torch.tensor([units], dtype=torch.long), predict_durations=True)[0][0].numpy()
 
 
-def write_wavs(vocoder: CodeHiFiGAN, sequences: dict, folder, progress="vocoder") -> dict[str, Path | None]:
+def write_wavs(vocoder: CodeHiFiGAN | CodeVocos, sequences: dict, folder, progress="vocoder") -> dict[str, Path | None]:
     """<folder>/<name>.wav of every sequence. A sequence without units gives None.
 
     Those that are there are kept if they are of these units and this vocoder, by the digests that `made.jsonl` notes;

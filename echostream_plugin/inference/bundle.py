@@ -26,7 +26,7 @@ from echostream_plugin.inference.features import HOP_SAMPLES, MEL_BINS, SAMPLE_R
 from echostream_plugin.inference.options import named_options
 from echostream_plugin.model import S2STModel
 from echostream_plugin.modules.weights import build, some
-from echostream_plugin.vocoder import CodeHiFiGAN, load_vocoder, save_vocoder
+from echostream_plugin.vocoder import CodeHiFiGAN, CodeVocos, load_vocoder, save_vocoder
 
 FORMAT, VERSION = "echostream-bundle", 1
 FEATURES = {
@@ -48,7 +48,7 @@ class Bundle:
     target_dictionary: Dictionary
     cmvn_mean: np.ndarray
     cmvn_std: np.ndarray
-    vocoder: CodeHiFiGAN | None = None
+    vocoder: CodeHiFiGAN | CodeVocos | None = None
     card: dict = dataclasses.field(default_factory=dict)
     session: dict = dataclasses.field(default_factory=dict)  # `SessionOptions` of the model by name
     quantize: str = "none"  # what `inference.optimize` did to the weights
@@ -120,7 +120,7 @@ def save_bundle(
     """Write a bundle and read it back once, so that what is written can be used.
 
     model: any S2STModel (a training model too); source_dictionary, target_dictionary: fairseq dictionary files; gcmvn:
-    an npz or json file with `mean` and `std`; vocoder: a folder or a CodeHiFiGAN; source_spm, target_spm:
+    an npz or json file with `mean` and `std`; vocoder: a folder, or a vocoder of either kind; source_spm, target_spm:
     SentencePiece models; card: facts for people, kept as json; session: `SessionOptions` that suit the model, by
     name, taken where a user gives none; config: default `model.config`."""
     folder, config = Path(folder), config or model.config

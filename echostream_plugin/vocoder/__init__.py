@@ -3,7 +3,8 @@
 from echostream_plugin.vocoder.codehifigan import CodeHiFiGAN, VocoderConfig, load_public_checkpoint
 from echostream_plugin.vocoder.files import load_vocoder, save_vocoder
 from echostream_plugin.vocoder.streaming import StreamingVocoder, VocoderState
-from echostream_plugin.vocoder.vocos import CodeVocos, VocosConfig
+from echostream_plugin.vocoder.vocos import CodeVocos
+from echostream_plugin.vocoder.vocos_config import VocosConfig
 
 __all__ = [
     "CodeHiFiGAN",

@@ -258,12 +258,7 @@ class CodeHiFiGAN(nn.Module):
 
     def check_units(self, units: Tensor):
         """Raise ValueError that names the first unit outside 0..K-1."""
-        bad = units[(units < 0) | (units >= self.config.num_embeddings)]
-        if bad.numel():
-            raise ValueError(
-                f"unit {int(bad[0])} is out of range: this vocoder has K = {self.config.num_embeddings} units "
-                f"(0..{self.config.num_embeddings - 1}); it was made for another set of units"
-            )
+        check_units(units, self.config.num_embeddings)
 
     def _speaker(self, speaker: int) -> Tensor:
         if not 0 <= speaker < self.config.num_speakers:
@@ -322,6 +317,16 @@ def read_json(path: Path) -> dict:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
         raise ConfigError(f"{path}: not a json file ({error})") from error
+
+
+def check_units(units: Tensor, count: int):
+    """Raise ValueError that names the first unit outside 0..count-1."""
+    bad = units[(units < 0) | (units >= count)]
+    if bad.numel():
+        raise ValueError(
+            f"unit {int(bad[0])} is out of range: this vocoder has K = {count} units "
+            f"(0..{count - 1}); it was made for another set of units"
+        )
 
 
 def _weight_norm(module: nn.Module) -> nn.Module:

@@ -9,7 +9,8 @@ from torch import nn
 from echostream_plugin.config import ConfigError
 from echostream_plugin.modules.weights import build
 from echostream_plugin.vocoder.codehifigan import CodeHiFiGAN, VocoderConfig, read_json
-from echostream_plugin.vocoder.vocos import CodeVocos, VocosConfig
+from echostream_plugin.vocoder.vocos import CodeVocos
+from echostream_plugin.vocoder.vocos_config import VocosConfig
 
 WEIGHTS_FILE = "vocoder.safetensors"
 CONFIG_FILE = "vocoder.json"

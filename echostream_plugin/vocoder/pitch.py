@@ -93,3 +93,15 @@ def pulses(pitch: Tensor, phase: Tensor, hop: int, rate: int) -> tuple[Tensor, T
     summed = 0.5 * torch.where(below.abs() < 1e-9, 2 * harmonics + 1, ratio) - 0.5
     wave = torch.where(hz > 0, summed * torch.sqrt(2 / harmonics), 0)
     return wave.flatten(1).float(), torch.remainder(cycles[:, :, -1], 1.0)
+
+
+def pitch_class(hz: Tensor, classes: int) -> Tensor:
+    """Hz -> 0 unvoiced, or one of 1..classes at equal steps of log frequency."""
+    part = torch.log(hz.clamp(LOWEST_HZ, HIGHEST_HZ) / LOWEST_HZ) / math.log(HIGHEST_HZ / LOWEST_HZ)
+    return torch.where(hz > 0, 1 + torch.round(part * (classes - 1)).long(), 0)
+
+
+def class_hz(chosen: Tensor, classes: int) -> Tensor:
+    """The inverse of `pitch_class`: 0 for unvoiced."""
+    part = (chosen.double() - 1) / max(1, classes - 1)
+    return torch.where(chosen > 0, LOWEST_HZ * (HIGHEST_HZ / LOWEST_HZ) ** part, 0).float()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from echostream_plugin.config import ConfigError, option
 from echostream_plugin.vocoder.codehifigan import VocoderConfig, duration_params
 from echostream_plugin.vocoder.files import KINDS
-from echostream_plugin.vocoder.vocos import VocosConfig
+from echostream_plugin.vocoder.vocos_config import VocosConfig
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,11 @@ def receptive_field_frames(config: VocoderConfig) -> tuple[int, int]:
     return -(first - 3), last + 3  # conv_pre, kernel 7
 
 
+def stream_of(model: CodeHiFiGAN | CodeVocos, dtype: torch.dtype = torch.float32):
+    """What turns frames into samples: `step(frames, state)`, `finish(state)`, `initial_state(batch_size)`."""
+    return VocosStream(model, dtype) if isinstance(model, CodeVocos) else generator_of(model, dtype)
+
+
 class StreamingVocoder:
     """Pushes units through a vocoder of either kind as they come; the state is a value, the model is shared."""
 
@@ -56,7 +61,7 @@ class StreamingVocoder:
             )
         self.model, self.speaker = model.eval(), speaker
         dtype = dtype or model.stream_dtype
-        self.generator = VocosStream(model, dtype) if isinstance(model, CodeVocos) else generator_of(model, dtype)
+        self.generator = stream_of(model, dtype)
         self.right_frames = -(-self.generator.delay_samples // model.config.hop_samples)
         self.past_units, self.future_units = model.context_units
 

@@ -10,96 +10,20 @@ is causal; that layer sees `right_frames` units ahead.
 import dataclasses
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from echostream_plugin.config import ConfigError, option
 from echostream_plugin.modules.streaming import StreamState
-from echostream_plugin.vocoder.pitch import HIGHEST_HZ, LOWEST_HZ, pulses
+from echostream_plugin.vocoder.codehifigan import check_units
+from echostream_plugin.vocoder.pitch import HIGHEST_HZ, LOWEST_HZ, class_hz, pitch_class
 from echostream_plugin.vocoder.prosody import Prosody
+from echostream_plugin.vocoder.synthesis import NOISE_FRAMES, Synthesis
+from echostream_plugin.vocoder.vocos_config import VocosConfig
 
-NOISE_FRAMES = 512  # spectra of noise before it repeats: 5 s
 OUTSIDE = -1.0  # the unit of frames before the first and after the last
 GLIDE_FRAMES = 3  # in which pitch goes from one unit's to the next one's
-LOUDEST = 4.0  # bound of a filter's log magnitude
 BLOCK_FRAMES = 64  # most frames computed at once
-
-
-@dataclass(frozen=True)
-class VocosConfig:
-    """Sizes of a `CodeVocos`."""
-
-    num_embeddings: int = option(1000, "K: units are 0..K-1")
-    embedding_dim: int = option(128, "unit embedding")
-    dim: int = option(256, "width of the ConvNeXt blocks")
-    hidden_dim: int = option(768, "inner width of a block")
-    coarse_blocks: int = option(4, "blocks at one frame a unit")
-    fine_blocks: int = option(4, "blocks at `steps_per_unit` frames a unit")
-    kernel_size: int = option(7, "taps of a block's causal convolution")
-    left_frames: int = option(6, "unit frames before its own that the first layer sees")
-    right_frames: int = option(4, "unit frames after its own that the first layer sees: how far speech runs behind")
-    steps_per_unit: int = option(2, "spectra a unit")
-    hop_samples: int = option(320, "samples of a unit")
-    fft_size: int = option(640, "window of a spectrum in samples")
-    prosody_dim: int = option(128, "width of the predictor of durations and pitch")
-    pitch_classes: int = option(48, "pitches that the predictor tells apart, beside unvoiced")
-    sampling_rate: int = option(16000, "samples a second")
-
-    def __post_init__(self):
-        for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
-            least = 0 if f.name in ("coarse_blocks", "fine_blocks", "left_frames", "right_frames") else 1
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ConfigError(f"{f.name} must be a whole number of at least {least}, got {value!r}")
-        if self.hop_samples % self.steps_per_unit:
-            raise ConfigError(
-                f"hop_samples {self.hop_samples} must be a multiple of steps_per_unit {self.steps_per_unit}"
-            )
-        if self.fft_size % (2 * self.step_samples) or self.overlap < 4:
-            step = self.step_samples
-            raise ConfigError(f"fft_size {self.fft_size} must be an even multiple, at least 4, of a step ({step})")
-        if self.lead_samples > self.hop_samples:
-            raise ConfigError(f"fft_size {self.fft_size}: windows may reach one unit back, not {self.lead_samples}")
-        if self.left_frames < 2 or self.right_frames < 2:
-            raise ConfigError("left_frames and right_frames must be at least 2: windows reach so far")
-
-    @property
-    def step_samples(self) -> int:
-        """Samples between two spectra."""
-        return self.hop_samples // self.steps_per_unit
-
-    @property
-    def overlap(self) -> int:
-        """Spectra that a sample is part of."""
-        return self.fft_size // self.step_samples
-
-    @property
-    def lead_samples(self) -> int:
-        """How far the window of a spectrum begins before the spectrum's own samples."""
-        return (self.fft_size - self.step_samples) // 2
-
-    @property
-    def frame_ms(self) -> float:
-        """Duration of one unit frame in milliseconds."""
-        return 1000 * self.hop_samples / self.sampling_rate
-
-    @classmethod
-    def from_dict(cls, values: dict, where: str = "vocoder config") -> "VocosConfig":
-        known = {f.name for f in dataclasses.fields(cls)}
-        if not isinstance(values, dict) or "num_embeddings" not in values:
-            raise ConfigError(f"{where}: not a code_vocos config, it lacks num_embeddings")
-        unknown = sorted(set(values) - known - {"kind"})
-        if unknown:
-            raise ConfigError(f"{where}: unknown option {', '.join(unknown)}")
-        try:
-            return cls(**{key: value for key, value in values.items() if key in known})
-        except ConfigError as error:
-            raise ConfigError(f"{where}: {error}") from error
-
-    def to_dict(self) -> dict:
-        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True)
@@ -161,8 +85,7 @@ class CodeVocos(nn.Module):
         self.bins = c.fft_size // 2 + 1
         self.head = nn.Linear(c.dim, 3 * self.bins)
         self.prosody = Prosody(c.num_embeddings, c.prosody_dim, c.pitch_classes)
-        self.register_buffer("window", torch.hann_window(c.fft_size), persistent=False)
-        self.register_buffer("noise", noise_spectra(c), persistent=False)
+        self.synthesis = Synthesis(c)
         self._initialise()
 
     @torch.no_grad()
@@ -214,7 +137,7 @@ class CodeVocos(nn.Module):
         if stop == start:
             return torch.zeros(1, 0, 2, device=units.device)
         durations, pitch = self.prosody.predict(units)
-        durations, pitch = durations[0], class_hz(pitch[0], self.config)
+        durations, pitch = durations[0], class_hz(pitch[0], self.config.pitch_classes)
         before = F.pad(pitch, (1, 0))[start:stop]
         durations, now = durations[start:stop], pitch[start:stop]
         before = torch.where((before > 0) & (now > 0), before, now)
@@ -246,18 +169,13 @@ class CodeVocos(nn.Module):
             hz = reduced.float()
             if len(reduced):
                 self.check_units(reduced)
-                hz = class_hz(self.prosody.predict(reduced.unsqueeze(0))[1][0], self.config)
+                hz = class_hz(self.prosody.predict(reduced.unsqueeze(0))[1][0], self.config.pitch_classes)
             rows.append(torch.stack([row.float(), torch.repeat_interleave(hz, counts)], dim=1))
         return torch.stack(rows)
 
     def check_units(self, units: Tensor):
         """Raise ValueError that names the first unit outside 0..K-1."""
-        bad = units[(units < 0) | (units >= self.config.num_embeddings)]
-        if bad.numel():
-            raise ValueError(
-                f"unit {int(bad[0])} is out of range: this vocoder has K = {self.config.num_embeddings} units "
-                f"(0..{self.config.num_embeddings - 1}); it was made for another set of units"
-            )
+        check_units(units, self.config.num_embeddings)
 
     def remove_weight_norm(self) -> "CodeVocos":
         """There is none."""
@@ -265,7 +183,7 @@ class CodeVocos(nn.Module):
 
     def unit_losses(self, units: Tensor, durations: Tensor, pitch: Tensor, mask: Tensor) -> dict:
         """units, durations in frames, pitch in Hz: [B, U]; mask: [B, U] True where padded."""
-        duration, entropy = self.prosody.loss(units, durations, pitch_class(pitch, self.config), mask)
+        duration, entropy = self.prosody.loss(units, durations, pitch_class(pitch, self.config.pitch_classes), mask)
         return {"duration": duration, "pitch": entropy}
 
     # the stream
@@ -287,36 +205,37 @@ class CodeVocos(nn.Module):
         """frames: [B, f, 2] unit and pitch in Hz; returns the samples [B, n] that are now final, and the state.
 
         last: nothing comes after these frames, and everything is let out."""
-        c = self.config
+        c, first = self.config, self.config.left_frames
         joined = torch.cat([state.frames, frames], dim=1)
         if last:
             after = joined.new_tensor([OUTSIDE, 0.0]).expand(joined.size(0), c.right_frames, 2)
             joined = torch.cat([joined, after], dim=1)
-        count = joined.size(1) - c.left_frames - c.right_frames
+        count = joined.size(1) - first - c.right_frames
         if count <= 0:
             return joined.new_zeros(joined.size(0), 0), dataclasses.replace(state, frames=joined)
-        x = self.before(self._embed(joined).transpose(1, 2)).transpose(1, 2)
-        caches = []
-        for i, (block, cache) in enumerate(zip(self.blocks, state.blocks, strict=True)):
-            if i == c.coarse_blocks:
-                x = self._refine(x)
-            x, cache = block(x, cache)
-            caches.append(cache)
-        if c.fine_blocks == 0:
-            x = self._refine(x)
-        source, phase = self._source(joined, count, state.phase)
-        places = (state.noise.unsqueeze(1) + torch.arange(x.size(1), device=x.device)) % NOISE_FRAMES
-        spectrum = self._filter(self.head(self.norm(x)), source, self.noise[places])
-        samples, tail = self._overlap_add(spectrum, state.tail)
+        filters, caches = self._filters(joined, state.blocks)
+        pulse, phase = self.synthesis.pulses(joined[:, first - 2 : first + count + 2, 1], state.phase)
+        noise, place = self.synthesis.noises(state.noise, filters.size(1))
+        spectra = self.synthesis.filtered(filters, pulse, noise)
+        samples, tail = self.synthesis.overlap_add(spectra, state.tail)
         if last:
             samples, tail = torch.cat([samples, tail[:, : c.lead_samples]], dim=1), tail[:, :0]
-        noise = (state.noise + x.size(1)) % NOISE_FRAMES
         cut = min(state.cut, samples.size(1))
-        state = VocosState(joined[:, count:].clone(), phase, noise, tuple(caches), tail.clone(), state.cut - cut)
-        return samples[:, cut:], state
+        samples = samples[:, cut:]
+        if not self.training:  # a clipped sample has no gradient
+            samples = samples.clamp(-1, 1)
+        joined, phase, tail = joined[:, count:].clone(), phase.clone(), tail.clone()  # no view of what is longer
+        return samples, VocosState(joined, phase, place, caches, tail, state.cut - cut)
 
-    def _refine(self, x: Tensor) -> Tensor:
-        return self.refine(x).view(x.size(0), -1, self.config.dim)
+    def _filters(self, joined: Tensor, caches: tuple) -> tuple[Tensor, tuple]:
+        """joined: [B, left + f + right, 2]; caches: of each block. Returns [B, f * steps, 3 * bins]
+        and the next caches."""
+        x = self.before(self._embed(joined).transpose(1, 2)).transpose(1, 2)
+        coarse = self.config.coarse_blocks
+        x, first = _run(self.blocks[:coarse], x, caches[:coarse])
+        x = self.refine(x).view(x.size(0), -1, self.config.dim)
+        x, second = _run(self.blocks[coarse:], x, caches[coarse:])
+        return self.head(self.norm(x)), (*first, *second)
 
     def _embed(self, frames: Tensor) -> Tensor:
         """frames: [B, T, 2]; returns [B, T, E], zero outside."""
@@ -327,32 +246,13 @@ class CodeVocos(nn.Module):
         x = self.dict(units.clamp(min=0).long()) + self.pitch(torch.stack([voiced, height], dim=2))
         return x * (units != OUTSIDE).unsqueeze(2)
 
-    def _source(self, joined: Tensor, count: int, phase: Tensor) -> tuple[Tensor, Tensor]:
-        """Spectra of the pulses, complex [B, count * steps, bins], of frames left..left + count of `joined`; the phase
-        for the next call. The pulses of the frame before, and of two after, are made too: windows reach into them."""
-        c, first = self.config, self.config.left_frames
-        pitch = joined[:, first - 2 : first + count + 2, 1]
-        wave, phases = pulses(pitch, phase, c.hop_samples, c.sampling_rate)
-        start = c.hop_samples - c.lead_samples
-        windows = wave[:, start:].unfold(1, c.fft_size, c.step_samples)[:, : count * c.steps_per_unit]
-        return torch.fft.rfft(windows * self.window), phases[:, count - 1].clone()
 
-    def _filter(self, x: Tensor, source: Tensor, noise: Tensor) -> Tensor:
-        """x: [B, T, 3 * bins] log magnitude and phase of the pulses' filter, log magnitude of the noise's."""
-        loud, angle, rough = x.float().chunk(3, dim=2)
-        pulse_filter = torch.polar(torch.exp(loud.clamp(max=LOUDEST)), angle)
-        return source * pulse_filter + noise * torch.exp(rough.clamp(max=LOUDEST))
-
-    def _overlap_add(self, spectrum: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
-        """spectrum: [B, T, bins]; tail: sums of earlier windows; returns samples [B, T * step] and the next tail."""
-        c = self.config
-        pieces = torch.fft.irfft(spectrum, c.fft_size) * (self.window / (0.375 * c.overlap))
-        pieces = pieces.unflatten(2, (c.overlap, c.step_samples))
-        count = pieces.size(1)
-        out = F.pad(tail, (0, count * c.step_samples)).unflatten(1, (-1, c.step_samples))
-        out = out + sum(F.pad(pieces[:, :, i], (0, 0, i, c.overlap - 1 - i)) for i in range(c.overlap))
-        out = out.flatten(1)
-        return out[:, : count * c.step_samples], out[:, count * c.step_samples :]
+def _run(blocks, x: Tensor, caches: tuple) -> tuple[Tensor, list]:
+    after = []
+    for block, cache in zip(blocks, caches, strict=True):
+        x, cache = block(x, cache)
+        after.append(cache)
+    return x, after
 
 
 class VocosStream:
@@ -383,23 +283,3 @@ class VocosStream:
     def _run(self, frames: Tensor, state: VocosState, last: bool) -> tuple[Tensor, VocosState]:
         with torch.autocast(frames.device.type, self.dtype, enabled=self.dtype != torch.float32):
             return self.model.step(frames, state, last)
-
-
-def noise_spectra(config: VocosConfig) -> Tensor:
-    """Spectra of white noise of power 1, one a step, complex [NOISE_FRAMES, bins]; the noise repeats without a seam."""
-    step = config.step_samples
-    wave = np.random.default_rng(0).standard_normal(NOISE_FRAMES * step).astype(np.float32)
-    wave = torch.from_numpy(np.concatenate([wave, wave[: config.fft_size - step]]))
-    return torch.fft.rfft(wave.unfold(0, config.fft_size, step) * torch.hann_window(config.fft_size, device="cpu"))
-
-
-def pitch_class(hz: Tensor, config: VocosConfig) -> Tensor:
-    """Hz -> classes: 0 unvoiced, then 1.. at equal steps of log frequency."""
-    part = torch.log(hz.clamp(LOWEST_HZ, HIGHEST_HZ) / LOWEST_HZ) / np.log(HIGHEST_HZ / LOWEST_HZ)
-    return torch.where(hz > 0, 1 + torch.round(part * (config.pitch_classes - 1)).long(), 0)
-
-
-def class_hz(classes: Tensor, config: VocosConfig) -> Tensor:
-    """Classes -> Hz, 0 for unvoiced; the inverse of `pitch_class`."""
-    part = (classes.double() - 1) / max(1, config.pitch_classes - 1)
-    return torch.where(classes > 0, LOWEST_HZ * (HIGHEST_HZ / LOWEST_HZ) ** part, 0).float()

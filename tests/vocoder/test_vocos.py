@@ -12,15 +12,9 @@ from hypothesis import strategies as st
 from echostream_plugin.config import ConfigError
 from echostream_plugin.vocoder import CodeVocos, StreamingVocoder, VocosConfig, load_vocoder, save_vocoder
 from echostream_plugin.vocoder.files import CONFIG_FILE
-from echostream_plugin.vocoder.vocos import (
-    BLOCK_FRAMES,
-    NOISE_FRAMES,
-    OUTSIDE,
-    VocosState,
-    VocosStream,
-    class_hz,
-    pitch_class,
-)
+from echostream_plugin.vocoder.pitch import class_hz, pitch_class
+from echostream_plugin.vocoder.synthesis import NOISE_FRAMES
+from echostream_plugin.vocoder.vocos import BLOCK_FRAMES, OUTSIDE, VocosState, VocosStream
 
 K = 20
 TINY = VocosConfig(
@@ -212,9 +206,9 @@ def test_pitch_is_heard():
 
 
 def test_pitch_classes_are_undone():
-    hz = class_hz(torch.arange(TINY.pitch_classes + 1), TINY)
+    hz = class_hz(torch.arange(TINY.pitch_classes + 1), TINY.pitch_classes)
     assert hz[0] == 0 and hz[1] == 60 and abs(float(hz[-1]) - 400) < 1e-3
-    assert torch.equal(pitch_class(hz, TINY), torch.arange(TINY.pitch_classes + 1))
+    assert torch.equal(pitch_class(hz, TINY.pitch_classes), torch.arange(TINY.pitch_classes + 1))
 
 
 def test_full_rate_units_get_a_pitch_and_their_own_length():
@@ -223,7 +217,7 @@ def test_full_rate_units_get_a_pitch_and_their_own_length():
     assert wave.shape == (1, 10 * model.config.hop_samples) and torch.equal(durations, torch.ones_like(units))
     frames = model.with_pitch(units)
     _, classes = model.prosody.predict(torch.tensor([[3, 5, 7, 1]]))
-    hz = class_hz(classes[0], model.config)
+    hz = class_hz(classes[0], model.config.pitch_classes)
     assert torch.equal(frames[0, :, 0].long(), units[0])
     assert torch.equal(frames[0, [0, 2, 3, 6, 9], 1], hz[[0, 0, 1, 2, 3]])
     with pytest.raises(ValueError, match="one sequence at a time"):
@@ -258,11 +252,11 @@ def test_saved_vocoder_is_read_back_with_its_kind(tmp_path):
         ({"steps_per_unit": 3}, "multiple of steps_per_unit"),
         ({"fft_size": 480}, "even multiple"),
         ({"fft_size": 320}, "even multiple, at least 4"),
-        ({"right_frames": 1}, "right_frames must be at least 2"),
-        ({"left_frames": 1}, "left_frames and right_frames must be at least 2"),
+        ({"right_frames": 1}, "right_frames must be at least 2, got 1"),
+        ({"left_frames": 1}, "left_frames must be at least 2, got 1"),
         ({"steps_per_unit": 1, "fft_size": 1280}, "windows may reach one unit back, not 480"),
-        ({"dim": 0}, "dim must be a whole number of at least 1"),
-        ({"hidden_dim": 7.5}, "hidden_dim must be a whole number"),
+        ({"dim": 0}, "dim must be at least 1, got 0"),
+        ({"hidden_dim": 7.5}, "hidden_dim: expected a whole number, got 7.5"),
         ({"widht": 4}, "unknown option widht"),
     ],
 )
