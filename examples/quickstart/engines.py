@@ -271,7 +271,7 @@ class Engine:
 # so are robots, and voices in which whisper-base gets a quarter of the letters wrong (boris, Lee, travis and others).
 _VARIANTS = """m1 m2 m3 m4 m6 m7 m8 f1 f4 Alex Annie Denis Diogo Gene Gene2 Henrique Hugo Jacky Mario Michael Mike Storm
     adam anika antonio aunty belinda benjamin david ed edward edward2 grandpa iven iven3 john
-    kaukovalta linda marcelo max michel pablo pedro quincy rob robert shelby steph steph2 steph3 zac klatt klatt2
+    linda max michel pablo pedro quincy rob robert shelby steph steph2 steph3 zac klatt klatt2
     klatt3 klatt5 klatt6""".split()
 
 ENGINES = {
