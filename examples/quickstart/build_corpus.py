@@ -190,8 +190,8 @@ def parse_args(argv=None):
     _add_source_flags(parser.add_argument_group("source speech"))
     parser.add_argument("--units", choices=UNIT_SETS, default="whisper", help="what the target units are made of")
     parser.add_argument("--all-units", action="store_true", help="make the other unit set too, for comparison")
-    parser.add_argument("--clusters", type=int, default=250, help="number of units K (default %(default)s)")
-    parser.add_argument("--fit-utterances", type=int, default=500, help="wavs for k-means (default %(default)s)")
+    parser.add_argument("--clusters", type=int, default=500, help="number of units K (default %(default)s)")
+    parser.add_argument("--fit-utterances", type=int, default=700, help="wavs for k-means (default %(default)s)")
     parser.add_argument("--source-pieces", type=int, default=400, help="Spanish pieces (default %(default)s)")
     parser.add_argument("--target-pieces", type=int, default=400, help="English pieces (default %(default)s)")
     parser.add_argument(
