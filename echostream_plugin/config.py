@@ -7,6 +7,7 @@ Every length of the encoder counts **encoder frames of 40 ms**; unit frames are 
 import dataclasses
 import json
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 
 class ConfigError(ValueError):
@@ -18,9 +19,25 @@ def option(default, help):
     return field(default=default, metadata={"help": help})
 
 
+ENCODERS = {}  # kind -> configuration; an encoder's file adds its own
+
+
+def encoder_config(kind):
+    """Class decorator: the configuration of an encoder, found by its `kind` in a bundle's json.
+
+    Beside its options, each a flag, the class says which front end makes its `features` (`inference.features`)."""
+    ENCODERS[kind.kind] = kind
+    return kind
+
+
+@encoder_config
 @dataclass(frozen=True)
 class EncoderConfig:
     """The Emformer encoder (Shi et al., arXiv 2010.10759) with EchoStream's options."""
+
+    features: ClassVar[str] = "kaldi-fbank"
+    activation: ClassVar[str] = "silu"  # of the feed-forward module
+    output_norm: ClassVar[bool] = True  # each layer ends in one
 
     kind: str = option("emformer", "which encoder this is")
     input_dim: int = option(80, "mel bins of a feature frame (10 ms)")
@@ -50,9 +67,12 @@ class EncoderConfig:
             _require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
 
 
+@encoder_config
 @dataclass(frozen=True)
 class ChunkConformerConfig:
     """StreamSpeech's encoder: a Conformer with relative positions, attention and convolutions in chunks."""
+
+    features: ClassVar[str] = "kaldi-fbank"
 
     kind: str = option("chunk_conformer", "which encoder this is")
     input_dim: int = option(80, "mel bins of a feature frame (10 ms)")
@@ -72,9 +92,6 @@ class ChunkConformerConfig:
         _require(self.conv_channels % 2 == 0, f"conv_channels {self.conv_channels} must be even (gates)")
         _require(self.depthwise_kernel % 2 == 1, f"depthwise_kernel {self.depthwise_kernel} must be odd (centred)")
         _require(self.segment_frames >= 0, f"segment_frames must not be negative, got {self.segment_frames}")
-
-
-ENCODERS = {"emformer": EncoderConfig, "chunk_conformer": ChunkConformerConfig}
 
 
 @dataclass(frozen=True)
@@ -137,7 +154,7 @@ class UnitDecoderConfig:
 class ModelConfig:
     """A whole speech-to-speech model; `asr` and `st` are the CTC heads, `mt` the text decoder."""
 
-    encoder: EncoderConfig | ChunkConformerConfig = field(default_factory=EncoderConfig)
+    encoder: object = field(default_factory=EncoderConfig)  # of one of the kinds in ENCODERS
     asr: CTCHeadConfig = field(default_factory=CTCHeadConfig)
     st: CTCHeadConfig = field(default_factory=CTCHeadConfig)
     mt: TextDecoderConfig = field(default_factory=TextDecoderConfig)
@@ -173,6 +190,8 @@ def _from_dict(kind, values: dict, where: str):
     for name, value in values.items():
         _require(name in fields, f"{where}.{name}: unknown option; known: {', '.join(fields)}")
         wanted = type(fields[name].default)
+        if wanted is tuple and isinstance(value, list):  # json knows no tuples
+            values = {**values, name: (value := tuple(value))}
         fits = type(value) is wanted or (wanted is float and type(value) is int)
         _require(fits, f"{where}.{name}: expected {wanted.__name__}, got {value!r}")
     return kind(**values)
@@ -181,3 +200,6 @@ def _from_dict(kind, values: dict, where: str):
 def _require(condition, message):
     if not condition:
         raise ConfigError(message)
+
+
+require = _require  # for encoders' own configurations

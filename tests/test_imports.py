@@ -17,7 +17,7 @@ ALLOWED = {
     "model": METHOD,
     "inference": METHOD,
     "data": {"config", "inference"},
-    "evaluation": METHOD | {"inference"},
+    "evaluation": METHOD | {"inference", "data"},
     "fairseq_ext": METHOD | {"inference", "data"},
     "benchmark": METHOD | {"inference"},
     "cli": METHOD | {"inference", "cli_options", "cli_speak", "cli_transcribe"},

@@ -10,7 +10,7 @@ from ..modules.emformer import Emformer, EmformerState
 from ..modules.recording import Recorder
 from ..modules.streaming import StreamState
 from ..modules.subsampling import CausalSubsampling, SubsamplingState
-from .base import StreamingEncoder
+from .base import StreamingEncoder, register_encoder
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,45 @@ class EncoderState(StreamState):
     emformer: EmformerState
 
 
+@register_encoder
 class EmformerEncoder(StreamingEncoder):
     """Emformer encoder (arXiv 2010.10759) over log-mel features.
 
     Its frames depend on the audio up to the end of their own segment plus the right context, and on nothing later.
     The last layer ends in a norm, so none follows.
     """
+
+    Config = EncoderConfig
+    parameter = "emformer."
+    architectures = {
+        # StreamSpeech's recipe with an Emformer encoder: 16 layers of 256, 4-layer MT, 512-wide decoders
+        "echostream": {},
+        # all parts 256 wide, ST CTC with two causal layers, six unit decoder layers, upsampling 5
+        "echostream_base": {
+            "decoder_embed_dim": 256,
+            "decoder_attention_heads": 4,
+            "decoder_ffn_embed_dim": 1024,
+            "decoder_layers": 6,
+            "st_ctc_layers": 2,
+            "ctc_upsample_rate": 5,
+        },
+        # the quickstart's model: small enough to be trained on two CPU cores
+        "echostream_tiny": {
+            "encoder_layers": 6,
+            "encoder_embed_dim": 192,
+            "encoder_ffn_embed_dim": 768,
+            "subsampling_channels": 32,
+            "memory_size": 4,
+            "left_context_frames": 24,
+            "translation_decoder_layers": 2,
+            "synthesizer_encoder_layers": 1,
+            "decoder_layers": 2,
+            "decoder_embed_dim": 192,
+            "decoder_attention_heads": 4,
+            "decoder_ffn_embed_dim": 768,
+            "ctc_upsample_rate": 10,
+        },
+    }
 
     def __init__(self, config: EncoderConfig):
         super().__init__()

@@ -7,6 +7,7 @@ loudest one. Nothing is learnt and nothing but a few numbers is kept.
 
 import numpy as np
 
+from echostream_plugin.inference.features import FRONTENDS
 from echostream_plugin.inference.stages import FEATURES_PER_FRAME
 
 BLOCK_FEATURES = 100  # the quietest and the loudest moment are kept for blocks of a second
@@ -18,13 +19,6 @@ SILENCE_DB = 20.0  # under the noise of one bit of 16: digital silence, quiet in
 SPEECH_FEATURES = 10  # frames that are not quiet, to be speech rather than a click
 
 
-def loudness_db(log_mel: np.ndarray) -> np.ndarray:
-    """log_mel: [t, bins] natural logarithms of energies; returns their mean in dB, [t].
-
-    The mean of the logarithms, for the sum of the energies hears mostly the wide bins, where noise is strongest."""
-    return log_mel.mean(axis=1) * (10 / np.log(10))
-
-
 class PauseDetector:
     """How long it has been quiet at each encoder frame of a stream.
 
@@ -32,9 +26,10 @@ class PauseDetector:
 
     SAVED = ("quiet_frames", "loud_features", "_quiet", "_loud", "_features", "_lows", "_highs", "_ahead")
 
-    def __init__(self, mean: np.ndarray, std: np.ndarray):
-        """mean, std: [bins] of the features' normalisation."""
+    def __init__(self, mean: np.ndarray, std: np.ndarray, kind: str = "kaldi-fbank"):
+        """mean, std: [bins] of the features' normalisation; kind: a key of `features.FRONTENDS`."""
         self._mean, self._std = mean, std
+        self._loudness_db = FRONTENDS[kind].loudness_db
         self.quiet_frames = 0  # encoder frames for which it has been quiet, where `advance` is
         self.loud_features = 0  # feature frames of the stream that were not quiet, up to there
         self._quiet = self._loud = self._features = 0  # the same of the newest feature frame, and how many there were
@@ -45,7 +40,7 @@ class PauseDetector:
         """features: [t, bins], normalised."""
         if len(features) == 0:
             return
-        for level in loudness_db(features * self._std + self._mean).tolist():
+        for level in self._loudness_db(features * self._std + self._mean).tolist():
             if self._is_quiet(level):
                 self._quiet += 1
             else:

@@ -72,7 +72,7 @@ class TranslationSession:
             restartable = bool(options.pause_ms and options.fresh_encoder)
             self._listener = Listener(model, options.chunk_ms // FRAME_MS, restartable)
             listens = options.pause_ms and options.endpointer != "ctc"
-            self._pauses = PauseDetector(self.bundle.cmvn_mean, self.bundle.cmvn_std) if listens else None
+            self._pauses = PauseDetector(*self._features) if listens else None
             self._asleep = restartable  # nothing but silence since the sentence was opened
             self._context = []  # the last target tokens of the sentences before
             self._begin_sentence()
@@ -108,6 +108,11 @@ class TranslationSession:
             self._speaker = Speaker(model, vocoder, options.lagging_k2, options.stride_n2)
         self._last_asr = self._last_st = 0  # CTC counts at the newest write
         self._source_text = self._target_text = ""
+
+    @property
+    def _features(self) -> tuple:
+        """Mean, std and kind of the features that the encoder reads."""
+        return self.bundle.cmvn_mean, self.bundle.cmvn_std, self.bundle.config.encoder.features
 
     @property
     def finished(self) -> bool:
@@ -190,7 +195,7 @@ class TranslationSession:
             return
         if not isinstance(sample_rate, Real) or sample_rate % 1 or not MIN_RATE <= sample_rate <= MAX_RATE:
             raise InputError(f"sample rate {sample_rate!r}: expected a whole number from {MIN_RATE} to {MAX_RATE} Hz")
-        self._frontend = Frontend(int(sample_rate), self.bundle.cmvn_mean, self.bundle.cmvn_std)
+        self._frontend = Frontend(int(sample_rate), *self._features)
 
     def _hear(self, features: np.ndarray, events: list):
         if self._pauses is not None:

@@ -35,8 +35,11 @@ class EmformerState(StreamState):
     segment_frames: int
 
 
+ACTIVATIONS = {"silu": nn.SiLU, "gelu": nn.GELU}
+
+
 class EmformerLayer(nn.Module):
-    """Attention, causal convolution (optional) and feed-forward, each a residual branch, then a norm."""
+    """Attention, causal convolution (optional) and feed-forward, each a residual branch, then a norm (optional)."""
 
     def __init__(self, config: EncoderConfig, index: int):
         super().__init__()
@@ -55,12 +58,12 @@ class EmformerLayer(nn.Module):
         self.feed_forward = nn.Sequential(
             nn.LayerNorm(dim),
             nn.Linear(dim, config.ffn_dim),
-            nn.SiLU(),
+            ACTIVATIONS[config.activation](),
             nn.Dropout(config.activation_dropout),
             nn.Linear(config.ffn_dim, dim),
             nn.Dropout(config.dropout),
         )
-        self.output_norm = nn.LayerNorm(dim)
+        self.output_norm = nn.LayerNorm(dim) if config.output_norm else nn.Identity()
 
     def forward(self, x: Tensor, memory: Tensor | None, past: tuple[Tensor, Tensor, Tensor], windows: Windows):
         """x: [B, N, C + R, D]; memory: [B, N, D] or None; past: this layer's left context, memory and convolution
