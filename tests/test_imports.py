@@ -18,6 +18,7 @@ ALLOWED = {
     "inference": METHOD,
     "data": {"config", "inference"},
     "evaluation": METHOD | {"inference", "data"},
+    "adaptation": METHOD | {"inference", "data"},
     "fairseq_ext": METHOD | {"inference", "data"},
     "benchmark": METHOD | {"inference"},
     "cli": METHOD | {"inference", "cli_options", "cli_speak", "cli_transcribe"},

@@ -25,14 +25,12 @@ def load_whisper_encoder(encoder, path) -> str:
 
     path: 'auto' (whisper-base of the packages), a model.bin or its folder, or an adapted encoder (.safetensors). Raises
     ConfigError where they do not fit the encoder's options."""
-    if str(path) == "auto":
-        path = whisper_folder()
-    path = Path(path)
-    if path.suffix == ".safetensors":
-        given, kept = _adapted(path), ()
+    if str(path).endswith(".safetensors"):
+        given, kept = _adapted(Path(path)), ()
     else:
-        given = whisper_parameters(path / "model.bin" if path.is_dir() else path, encoder.config)
-        kept = _OURS
+        path = _model_bin(path)
+        given, kept = whisper_parameters(path, encoder.config), _OURS
+    path = Path(path)
     own = encoder.state_dict()
     problems = [f"{name} is not there" for name in own if name not in given and not name.startswith(kept)]
     problems += [f"{name} is not here" for name in given if name not in own]
@@ -55,7 +53,7 @@ def whisper_parameters(path, config) -> dict[str, Tensor]:
     """Parameters of a `WhisperEncoder` of these options by name, from a model.bin."""
     variables = read_variables(path, "encoder/")
     values = {name.removeprefix("encoder/"): torch.tensor(array) for name, array in variables.items()}
-    count = len({name.split("/")[0] for name in values if name.startswith("layer_")} - {"layer_norm"})
+    count = _count_layers(values)
     if count < config.layers:
         raise ConfigError(f"{path}: a model of {count} layers; use --encoder-layers {count} or less")
     taken = {}
@@ -69,6 +67,11 @@ def whisper_parameters(path, config) -> dict[str, Tensor]:
         taken |= {f"{stack}.layers.{place}.{name}": value for name, value in _layer(layer).items()}
     taken["norm.weight"], taken["norm.bias"] = values["layer_norm/gamma"], values["layer_norm/beta"]
     return {name: value.float() for name, value in taken.items()}
+
+
+def whisper_layers(path) -> int:
+    """How many layers the encoder of a model has; path: as for `load_whisper_encoder`, not adapted."""
+    return _count_layers(name.removeprefix("encoder/") for name in read_variables(_model_bin(path), "encoder/"))
 
 
 def save_adapted(path, encoder, **notes) -> Path:
@@ -87,6 +90,15 @@ def adapted_options(path) -> dict:
             return json.loads(file.metadata()["echostream"])["encoder"]
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: not an adapted encoder; scripts/adapt_encoder.py writes one ({error!r})") from error
+
+
+def _model_bin(path) -> Path:
+    path = whisper_folder() if str(path) == "auto" else Path(path)
+    return path / "model.bin" if path.is_dir() else path
+
+
+def _count_layers(names) -> int:
+    return len({name.split("/")[0] for name in names if name.startswith("layer_")} - {"layer_norm"})
 
 
 def _adapted(path: Path) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from ..modules.whisper_front import FrontState, WhisperFront
 from .base import StreamingEncoder, register_encoder
 
 PAIR = 2  # frames of 20 ms in one of 40 ms
-POSITIONS = ("wrapped", "rotary")
+POSITIONS = ("cyclic", "rotary")
 
 
 @encoder_config
@@ -35,7 +35,7 @@ class WhisperConfig:
     dim: int = option(256, "encoder embedding dimension")
     inner_dim: int = option(512, "width of Whisper's layers: 384 in tiny, 512 in base, 768 in small")
     layers: int = option(6, "number of Whisper's layers, the first ones")
-    halve_after: int = option(6, "after how many layers frames of 20 ms are joined to frames of 40 ms, 1 to all")
+    halve_after: int = option(2, "after how many layers frames of 20 ms are joined to frames of 40 ms, 1 to all")
     heads: int = option(8, "attention heads")
     ffn_dim: int = option(2048, "hidden size of the feed-forward module")
     segment_frames: int = option(8, "segment length in encoder frames of 40 ms; 0 is the whole utterance")
@@ -43,8 +43,8 @@ class WhisperConfig:
     memory_size: int = option(0, "memory bank: summaries of how many past segments are attended; 0 is none")
     memory_kind: str = option("mean", "memory vectors: 'attention' (the paper's) or 'mean' of the segment")
     position: str = option(
-        "wrapped",
-        "'wrapped': Whisper's table of positions, which begins anew after 30 s; 'rotary': distances inside the window",
+        "cyclic",
+        "'cyclic': Whisper's table of positions, its slow sinusoids stopped; 'rotary': distances inside the window",
     )
     dropout: float = option(0.1, "dropout of residual branches")
     attention_dropout: float = option(0.1, "dropout of attention weights")
@@ -136,7 +136,7 @@ class WhisperEncoder(StreamingEncoder):
         super().__init__()
         self.config = config
         dim, coarse = config.inner_dim, config.layers - config.halve_after
-        self.front = WhisperFront(config.input_dim, dim, config.position == "wrapped")
+        self.front = WhisperFront(config.input_dim, dim, config.position == "cyclic")
         self.dropout = nn.Dropout(config.dropout)
         self.fine = Emformer(config.stack(config.halve_after, PAIR))
         self.join = self.coarse = None
@@ -158,9 +158,11 @@ class WhisperEncoder(StreamingEncoder):
 
         Returns [B, ceil(T / 4), C] and its valid lengths [B]; frames beyond them are meaningless but finite."""
         hidden, _ = self.hidden(features, lengths, segment_frames)
-        if self.coarse is None:
-            hidden = _pairs(self._with_odd(hidden))[0]
-        return self._output(hidden), self.output_lengths(lengths)
+        return self.project(hidden), self.output_lengths(lengths)
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Encoder frames [B, ceil(T / 4), C] of what `hidden` gives."""
+        return self._output(hidden if self.coarse is not None else _pairs(self._with_odd(hidden))[0])
 
     def hidden(self, features: Tensor, lengths: Tensor, segment_frames: int | None = None) -> tuple[Tensor, Tensor]:
         """What Whisper's encoder itself gives, before the projection: [B, S, D] in frames of 20 ms if all layers are,

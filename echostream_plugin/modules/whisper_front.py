@@ -16,6 +16,8 @@ from .streaming import StreamState
 KERNEL = 3
 STRIDE = 2
 POSITIONS = 1500  # rows of Whisper's table: 30 s of frames of 20 ms
+LONGEST_TURN = 200  # of the sinusoids that a stream goes on turning: 4 s
+STILL_AT = 100  # the frame at which the slower ones stand
 
 
 @dataclass(frozen=True)
@@ -32,18 +34,18 @@ class FrontState(StreamState):
 class WhisperFront(nn.Module):
     """Feature frames of 10 ms to frames of 20 ms: T frames give ceil(T / 2).
 
-    wrapped: add Whisper's sinusoids, which begin anew after 30 s; a training draws where each utterance begins, so that
-    no place in the table, its seam included, is special. Otherwise add their mean, the same at all times.
+    cyclic: add `cyclic_positions`; a training draws where each utterance begins. Otherwise add Whisper's table as it
+    stands at one frame, the same at all times.
     """
 
-    def __init__(self, input_dim: int, dim: int, wrapped: bool):
+    def __init__(self, input_dim: int, dim: int, cyclic: bool):
         super().__init__()
         self.convolutions = nn.ModuleList(
             nn.Conv1d(inputs, dim, KERNEL, stride) for inputs, stride in ((input_dim, 1), (dim, STRIDE))
         )
-        self.wrapped = wrapped
-        table = sinusoids(POSITIONS, dim)
-        self.register_buffer("positions", table if wrapped else table.mean(0, keepdim=True), persistent=False)
+        self.cyclic = cyclic
+        table = cyclic_positions(dim)
+        self.register_buffer("positions", table if cyclic else table[STILL_AT : STILL_AT + 1], persistent=False)
 
     @staticmethod
     def output_lengths(lengths):
@@ -62,7 +64,7 @@ class WhisperFront(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """features: [B, T, F]; returns [B, ceil(T / 2), D]."""
         state = self.initial_state(features.size(0))
-        if self.training and self.wrapped:
+        if self.training and self.cyclic:
             state = FrontState(state.features, state.hidden, torch.randint_like(state.frames, POSITIONS))
         return self.step(features, state)[0]
 
@@ -70,7 +72,7 @@ class WhisperFront(nn.Module):
         """features: [B, t, F], any t; returns the frames [B, s, D] that they complete, and the next state."""
         first, features = self._convolve(0, torch.cat([state.features, features], dim=1))
         frames, hidden = self._convolve(1, torch.cat([state.hidden, first], dim=1))
-        if self.wrapped:
+        if self.cyclic:
             places = state.frames.unsqueeze(1) + torch.arange(frames.size(1), device=frames.device)
             frames = frames + self.positions[places % POSITIONS].to(frames.dtype)
         else:
@@ -84,7 +86,7 @@ class WhisperFront(nn.Module):
         for convolution in self.convolutions:
             x = F.gelu(F.conv1d(x, convolution.weight, convolution.bias, convolution.stride, KERNEL // 2))
         x = x.transpose(1, 2)
-        return x + self.positions[: x.size(1)].to(x.dtype)
+        return x + sinusoids(x.size(1), x.size(2)).to(x)
 
     def _convolve(self, index: int, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """inputs: [B, t, channels]; returns the complete outputs and the inputs that the next output reads."""
@@ -97,8 +99,26 @@ class WhisperFront(nn.Module):
         return F.gelu(outputs), inputs[:, count * stride :].clone()
 
 
+def cyclic_positions(dim: int) -> Tensor:
+    """Whisper's table for streams without end, [1500, dim]: row 0 follows the last one as any row follows another.
+
+    Sinusoids of up to 4 s turn a whole number of times in 30 s, the slower ones, which tell where in its 30 s a frame
+    lies, stand still. Whisper's features depend on that place more than a little (a third of their energy), which a
+    stream cannot have; with this table they are nearer to what is left when the place's share is taken away."""
+    rates = _rates(dim)
+    turns = (rates * POSITIONS / (2 * math.pi)).round()
+    turning = rates >= 2 * math.pi / LONGEST_TURN
+    cyclic = torch.arange(POSITIONS).unsqueeze(1) * (2 * math.pi / POSITIONS) * turns
+    angles = torch.where(turning, cyclic, STILL_AT * rates)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
 def sinusoids(length: int, dim: int) -> Tensor:
     """Whisper's table of positions [length, dim]: sines, then cosines, of periods from 2 pi to 20000 pi frames."""
-    rates = torch.exp(-math.log(10000.0) / (dim // 2 - 1) * torch.arange(dim // 2))
-    angles = torch.arange(length).unsqueeze(1) * rates
+    angles = torch.arange(length).unsqueeze(1) * _rates(dim)
     return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def _rates(dim: int) -> Tensor:
+    """[dim / 2] radians per frame."""
+    return torch.exp(-math.log(10000.0) / (dim // 2 - 1) * torch.arange(dim // 2))
