@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchaudio.functional import edit_distance
 
-RARE = 20  # letters that occur less often are left out
+RARE = 2e-5  # letters of a smaller share are left out
 
 
 def normalise(text: str) -> str:
@@ -28,8 +28,8 @@ class Characters:
     def of(cls, texts) -> "Characters":
         """Those of a training set, the space among them."""
         counts = Counter(letter for text in texts for letter in normalise(text))
-        most = max(counts.values(), default=0)
-        return cls("".join(sorted(letter for letter, count in counts.items() if count >= min(RARE, most))))
+        least = RARE * counts.total()
+        return cls("".join(sorted(letter for letter, count in counts.items() if count >= least)))
 
     def __len__(self) -> int:
         return len(self.letters) + 1

@@ -47,7 +47,8 @@ def read_list(path, longest_s: float = 20.0) -> list[Utterance]:
     """Recordings of at most `longest_s` seconds.
 
     path: a tsv with a column of AUDIO_COLUMNS and perhaps one of TEXT_COLUMNS, its paths absolute or relative to its
-    folder or the folder above, or a folder of audio files. Raises ConfigError for what is neither, or is empty."""
+    folder or the folder above, or a folder of audio files. What a corpus in the making lists and does not have yet is
+    left out, with a line that says so. Raises ConfigError for what is neither list nor folder, or is empty."""
     path = Path(path)
     if path.is_dir():
         rows = [(file, None) for file in sorted(path.rglob("*")) if file.suffix in AUDIO_SUFFIXES]
@@ -55,8 +56,11 @@ def read_list(path, longest_s: float = 20.0) -> list[Utterance]:
         rows = list(_rows(path))
     else:
         raise ConfigError(f"{path}: no such list of recordings or folder")
+    there = [(file, text) for file, text in rows if file.is_file()]
+    if len(there) < len(rows):
+        print(f"{path}: {len(rows) - len(there)} of {len(rows)} recordings are not there", file=sys.stderr)
     try:
-        heard = [Utterance(str(file), soundfile.info(str(file)).duration, text) for file, text in rows]
+        heard = [Utterance(str(file), soundfile.info(str(file)).duration, text) for file, text in there]
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise ConfigError(f"{path}: {error}") from error
     heard = [one for one in heard if 0.1 <= one.seconds <= longest_s]

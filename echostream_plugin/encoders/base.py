@@ -41,6 +41,7 @@ class StreamingEncoder(nn.Module, ABC):
             one is that of a bundle's checkpoint.
         warm_start: offers `--load-streamspeech-decoders`.
         weights_flag: name and help of a flag for its own first values, see `fairseq_ext.transfer`; None for none.
+        grows: the state grows with the source.
         counts_padding: the padded frames of a batch count in the waits of training, as in StreamSpeech.
     """
 
@@ -49,6 +50,7 @@ class StreamingEncoder(nn.Module, ABC):
     architectures: ClassVar[dict]
     warm_start: ClassVar[bool] = True
     weights_flag: ClassVar[tuple | None] = None
+    grows: ClassVar[bool] = False
     counts_padding: ClassVar[bool] = False
 
     @staticmethod

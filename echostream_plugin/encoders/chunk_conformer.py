@@ -96,6 +96,7 @@ class ChunkConformerEncoder(StreamingEncoder):
         },
     }
     warm_start = False
+    grows = True
     counts_padding = True
 
     @staticmethod
