@@ -95,7 +95,7 @@ def test_a_training_goes_on_without_the_file(spoken, checkpoint, whisper, tmp_pa
 def test_a_scale_is_a_learning_rate_of_the_encoder_alone(spoken, whisper, tmp_path):
     models = {}
     for scale in ("0", "0.5", "1"):
-        flags = ("--encoder-lr-scale", scale, "--weight-decay", "0.1", "--disable-validation", "--warmup-init-lr", "0.002")
+        flags = ("--encoder-lr-scale", scale, "--weight-decay", "0.1", "--warmup-init-lr", "0.002")
         models[scale] = train(spoken, tmp_path / scale, *flags, updates=1)["model"]
     moved = 0
     for name, fixed in models["0"].items():
