@@ -14,12 +14,13 @@ PIP := $(PY) -m pip --disable-pip-version-check
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench venv clean
+.PHONY: help demo live test lint bench venv clean
 
 help:  ## what can be made
 	@echo "make demo                  translate the bundled recordings, 320 ms at a time, into $(OUT)/"
 	@echo "make demo WAV=my.wav       ... your own recording (any format and rate)"
 	@echo "make demo TEXT=\"...\"       ... a sentence of the demo's domain, spoken by espeak"
+	@echo "make live                  a page with a microphone, at http://127.0.0.1:8080/"
 	@echo "make test                  the whole test suite"
 	@echo "make lint                  ruff"
 	@echo "make bench                 speed of encoders, sessions and batches, into benchmark/"
@@ -30,6 +31,9 @@ help:  ## what can be made
 
 demo: $(STAMP)  ## simultaneous translation through SimulEval
 	@$(PY) scripts/demo.py --output "$(OUT)" --segment-ms $(SEGMENT) $(if $(WAV),--wav "$(WAV)") $(if $(TEXT),--text "$$TEXT")
+
+live: $(STAMP)  ## live translation in the browser
+	@$(VENV)/bin/echostream serve
 
 test: $(STAMP)
 	$(PY) -m pytest -q $(TESTS)

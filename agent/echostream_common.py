@@ -5,12 +5,12 @@ by its own path.
 """
 
 import argparse
+import atexit
 import functools
 import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 from simuleval_repairs import joins_pieces, repair
 
@@ -22,7 +22,14 @@ from echostream_plugin.cli_options import add_quantize_flag  # noqa: E402
 from echostream_plugin.config import ConfigError  # noqa: E402
 from echostream_plugin.inference.bundle import load_bundle  # noqa: E402
 from echostream_plugin.inference.errors import InputError  # noqa: E402
-from echostream_plugin.inference.events import Finished, SourceText, Speech, TargetText, as_record  # noqa: E402
+from echostream_plugin.inference.events import (  # noqa: E402
+    Finished,
+    SourceText,
+    Speech,
+    TargetText,
+    as_record,
+    refusal,
+)
 from echostream_plugin.inference.optimize import optimize  # noqa: E402
 from echostream_plugin.inference.session import DECODINGS, FRAME_MS, TranslationSession, bundle_options  # noqa: E402
 
@@ -87,6 +94,9 @@ def add_flags(parser: argparse.ArgumentParser):
         help="incremental (default): each token keeps the source it was made from, as in training; recompute: as "
         "StreamSpeech's agent, which computes everything again at every push",
     )
+    policy.add_argument("--vad", type=truth, default=None, help="true or false: what is no speech is not translated")
+    policy.add_argument("--max-repeats", type=int, help="a run of tokens is written at most so often in a row; 0: any")
+    policy.add_argument("--speech-factor", type=float, help="speech lasts at most so many times its source and 2 s")
     policy.add_argument("--force-finish", action="store_true", help="accepted; the source always ends the translation")
     output = parser.add_argument_group("EchoStream: output")
     output.add_argument("--extra-output-dir", default=None, help="folder for events.jsonl, asr.txt, st.txt, unit.txt")
@@ -172,6 +182,9 @@ class SessionAgent:
             max_tokens=args.max_len,
             whole_word=args.whole_word,
             decoding=args.decoding,
+            vad=args.vad,
+            max_repeats=args.max_repeats,
+            speech_factor=args.speech_factor,
             translate=self.translate,
             speech=self.speech,
         )
@@ -193,11 +206,12 @@ class SessionAgent:
         super().reset()
         self.session.reset()
         self.taken_samples = 0
+        self.refused = False
         self.log.drop()
 
     def policy(self):
         finished = self.states.source_finished
-        events = self.hear(last=finished)
+        events = [] if self.refused else self.hear(last=finished)
         if finished:
             events += self.session.finish()
             self.states.target_finished = True
@@ -205,19 +219,18 @@ class SessionAgent:
         return self.act(events, finished)
 
     def hear(self, last: bool = False) -> list:
-        """Push what is new in `states.source`; last: the source ends with it. A segment that is not audio counts as
-        silence, and a warning says so."""
+        """Push what is new in `states.source`; last: the source ends with it. A recording with a segment that is not
+        audio is refused: nothing more is said of it, an error is logged, and the run's end says so."""
         new = self.states.source[self.taken_samples :]
         rate = self.states.source_sample_rate
         self.taken_samples = len(self.states.source)
         try:
             return self.session.push(new, rate, last=last) if new else []
         except InputError as error:
-            print(f"warning: {len(new)} samples taken as silence: {error}", file=sys.stderr)
-        try:
-            return self.session.push(np.zeros(len(new), dtype=np.float32), rate)
-        except InputError:
-            return []  # it was the sample rate
+            self.refused = True
+            self.session.reset()  # what it made of the audio before is not finished either
+            self.log.refuse(str(error))
+            return []
 
 
 class WordStream:
@@ -264,6 +277,8 @@ class EventLog:
         self.index = getattr(args, "start_index", 0) or 0
         self.units = []
         self.texts = {SourceText: "", TargetText: ""}
+        self.refused = []  # of the run: which recordings were no audio
+        atexit.register(self.summarise)
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not getattr(args, "continue_unfinished", False):
@@ -275,6 +290,20 @@ class EventLog:
         self.units = []
         self.texts = {SourceText: "", TargetText: ""}
 
+    def refuse(self, reason: str):
+        """The present recording is no audio."""
+        self.refused.append(self.index)
+        print(f"error: recording {self.index} (counted from 0) is not translated: {reason}", file=sys.stderr)
+        if self.folder is not None:
+            self._append("events.jsonl", json.dumps({"index": self.index, **refusal(reason)}, ensure_ascii=False))
+
+    def summarise(self):
+        """The last word of a run."""
+        if self.refused:
+            indices = ", ".join(map(str, self.refused))
+            count = len(self.refused)
+            print(f"error: {count} recording(s) were refused and have no translation: {indices}", file=sys.stderr)
+
     def write(self, events: list):
         for event in events:
             if isinstance(event, SourceText | TargetText):
@@ -284,16 +313,23 @@ class EventLog:
                     print(f"{name}: {event.text}")
             elif isinstance(event, Speech):
                 self.units += event.units
-        if self.folder is None:
-            return
-        if events:
-            records = [{"index": self.index, **as_record(event)} for event in events]
-            self._append("events.jsonl", *(json.dumps(record, ensure_ascii=False) for record in records))
         if events and isinstance(events[-1], Finished):
+            self._end(events)
+        elif events and self.folder is not None:
+            self._note(events)
+
+    def _end(self, events: list):
+        """The recording's last events, and its lines."""
+        if self.folder is not None:
+            self._note(events)
             self._append("asr.txt", self.texts[SourceText])
             self._append("st.txt", self.texts[TargetText])
             self._append("unit.txt", " ".join(map(str, self.units)))
-            self.index += 1
+        self.index += 1
+
+    def _note(self, events: list):
+        records = [{"index": self.index, **as_record(event)} for event in events]
+        self._append("events.jsonl", *(json.dumps(record, ensure_ascii=False) for record in records))
 
     def _append(self, name: str, *lines):
         with open(self.folder / name, "a", encoding="utf-8") as file:

@@ -3,20 +3,21 @@
 import argparse
 import codecs
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import soundfile
 from tqdm import tqdm
 
-from echostream_plugin.cli_options import DEFAULT_BUNDLE, add_option_flags, add_quantize_flag, options_of
+from echostream_plugin.cli_errors import DONE, OverwriteError, warn
+from echostream_plugin.cli_options import add_model_flags, add_option_flags, open_bundle, options_of, same_file
 from echostream_plugin.inference.audio import read_audio
-from echostream_plugin.inference.bundle import load_bundle
-from echostream_plugin.inference.errors import InputError
+from echostream_plugin.inference.errors import InputError, OutputError
 from echostream_plugin.inference.events import Speech
-from echostream_plugin.inference.optimize import optimize
 from echostream_plugin.inference.speak import (
     SpeakOptions,
     SpokenSentence,
@@ -46,25 +47,24 @@ def add_speak_command(commands):
     speak.add_argument(
         "--source", type=Path, metavar="WAV", help="a recording that the text translates; words come out clearer"
     )
-    speak.add_argument("--bundle", type=Path, default=DEFAULT_BUNDLE, help=f"model (default: {DEFAULT_BUNDLE})")
-    speak.add_argument("--device", default="cpu", help="torch device (default: cpu)")
-    add_quantize_flag(speak)
+    speak.add_argument("--overwrite", action="store_true", help="replace files that are there, by complete ones")
+    add_model_flags(speak)
     speak.add_argument("--quiet", action="store_true", help="do not show the sentences")
     add_option_flags(speak, SpeakOptions)
     speak.set_defaults(run=speak_text)
 
 
 def speak_text(args: argparse.Namespace) -> int:
-    """Run the command; returns its exit status."""
+    """Run the command; returns its exit code."""
     blocks, total = text_blocks(args.text, args.text_file)
-    check_outputs(args.output, args.times)
+    check_outputs(args.output, args.times, [args.text_file, args.source], args.overwrite)
     recording = read_audio(args.source) if args.source is not None else None
-    bundle = optimize(load_bundle(args.bundle, args.device), args.quantize, args.vocoder_bf16)
+    bundle = open_bundle(args)
     source = None if recording is None else source_frames(bundle, *recording)
     speaker = TextSpeaker(bundle, speak_options(bundle, **options_of(args, SpeakOptions)), source)
     began = time.perf_counter()
     with SpeechWriter(args.output, args.times, bundle.vocoder.config.sampling_rate) as writer:
-        with tqdm(total=total, desc="speaking", unit="B", leave=False, disable=total is None) as bar:
+        with tqdm(total=total, desc="speaking", unit="B", leave=False, disable=None if total else True) as bar:
             for block in blocks:
                 for event in speaker.push(block):
                     take(event, writer, args.quiet)
@@ -75,7 +75,7 @@ def speak_text(args: argparse.Namespace) -> int:
         raise InputError("there is no word in the text that the model can speak")
     spent = time.perf_counter() - began
     print(f"{args.output}: {writer.words} words, {writer.seconds:.1f} s of speech in {spent:.1f} s")
-    return 0
+    return DONE
 
 
 def take(event, writer: "SpeechWriter", quiet: bool):
@@ -90,24 +90,37 @@ def take(event, writer: "SpeechWriter", quiet: bool):
         writer.add_sentence(event)
         if not quiet:
             tqdm.write(f"{event.words[0].start_ms / 1000:7.2f} s  {event.text}")
+            sys.stdout.flush()
 
 
 class SpeechWriter:
     """One sound file of everything spoken, and the times of its words; neither is touched before there is speech. Use
-    as a context manager."""
+    as a context manager.
+
+    Where there are files of these names, they stay until the new ones, beside them, are complete."""
 
     def __init__(self, path: Path, times: Path | None, sample_rate: int):
-        self.path, self.times, self.sample_rate = path, times, sample_rate
+        self.sample_rate = sample_rate
         self.words = self.samples = 0
+        self._wanted = [path for path in (path, times) if path is not None]
+        self._written = [beside(path) if os.path.lexists(path) else path for path in self._wanted]
         self._audio = self._times = None
+        self._files = ExitStack()
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *exception):
-        for file in (self._audio, self._times):
-            if file is not None:
-                file.close()
+    def __exit__(self, kind, error, trace):
+        try:
+            self._files.close()
+        except soundfile.SoundFileError as failure:
+            raise OutputError(f"{self._written[0]}: cannot be completed ({failure})") from failure
+        for wanted, written in zip(self._wanted, self._written, strict=True):
+            if written != wanted and written.exists():
+                if kind is None:
+                    os.replace(written, wanted)
+                else:
+                    warn(f"{wanted}: not replaced; what was spoken is in {written}")
 
     @property
     def seconds(self) -> float:
@@ -115,21 +128,39 @@ class SpeechWriter:
         return self.samples / self.sample_rate
 
     def add_speech(self, event: Speech):
-        if self._audio is None:
-            self._audio = soundfile.SoundFile(self.path, "w", self.sample_rate, channels=1)
-        self._audio.write(event.samples)
+        path = self._written[0]
+        try:
+            if self._audio is None:
+                file = self._files.enter_context(new_file(path))
+                kind = self._wanted[0].suffix[1:].upper()
+                layout = {"samplerate": self.sample_rate, "channels": 1, "format": kind, "closefd": False}
+                self._audio = self._files.enter_context(soundfile.SoundFile(file.fileno(), "w", **layout))
+            self._audio.write(event.samples)
+        except (soundfile.SoundFileError, AssertionError, ValueError, TypeError) as error:
+            raise OutputError(f"{path}: cannot be written ({error})") from error
         self.samples += len(event.samples)
 
     def add_sentence(self, event: SpokenSentence):
         self.words += len(event.words)
-        if self.times is None:
+        if len(self._written) == 1:
             return
         if self._times is None:
-            self._times = open(self.times, "w", encoding="utf-8")
+            self._times = self._files.enter_context(new_file(self._written[1]))
         for word in event.words:
             record = {"word": word.word, "start_ms": round(word.start_ms, 3), "end_ms": round(word.end_ms, 3)}
-            self._times.write(json.dumps(record, ensure_ascii=False) + "\n")
+            self._times.write((json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8"))
         self._times.flush()
+
+
+def beside(path: Path) -> Path:
+    """The name under which a file is written that is to replace `path`."""
+    return path.with_name(f"{path.stem}.unfinished{path.suffix}")
+
+
+def new_file(path: Path):
+    """Open a new file of bytes; one of that name is no longer linked to it."""
+    path.unlink(missing_ok=True)
+    return open(path, "xb")
 
 
 def text_blocks(words: list[str], text_file: Path | None) -> tuple[Iterator[str], int | None]:
@@ -142,7 +173,7 @@ def text_blocks(words: list[str], text_file: Path | None) -> tuple[Iterator[str]
         return file_blocks(text_file), text_file.stat().st_size
     if words == ["-"]:
         return decoded(iter(lambda: sys.stdin.buffer.read1(BLOCK_BYTES), b""), "standard input"), None
-    text = " ".join(words).encode()
+    text = " ".join(words).encode("utf-8", "surrogateescape")
     blocks = (text[start : start + BLOCK_BYTES] for start in range(0, len(text), BLOCK_BYTES))
     return decoded(blocks, "the text"), len(text)
 
@@ -163,10 +194,33 @@ def decoded(blocks: Iterator[bytes], name: str) -> Iterator[str]:
         raise InputError(f"{name}: not UTF-8 text ({error.reason})") from error
 
 
-def check_outputs(audio: Path, times: Path | None):
-    """Raise InputError where the files cannot be written, before anything is computed."""
-    if audio.suffix[1:].upper() not in soundfile.available_formats():
-        raise InputError(f"{audio}: '{audio.suffix}' is no kind of sound file that can be written; use .wav")
-    for path in (audio, times):
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise InputError(f"{path}: a folder" if path.is_dir() else f"{path}: no such folder as {path.parent}")
+def check_outputs(audio: Path, times: Path | None, read: list[Path | None], overwrite: bool):
+    """Raise OutputError where the files cannot or must not be written, before anything is computed; read: what the
+    command reads."""
+    kind = audio.suffix[1:].upper()
+    if kind not in soundfile.available_formats() or soundfile.default_subtype(kind) is None:
+        raise OverwriteError(f"{audio}: '{audio.suffix}' is no kind of sound file that can be written; use .wav")
+    outputs = [path for path in (audio, times) if path is not None]
+    for path in outputs:
+        check_output(path, overwrite)
+        for other in [other for other in read if other is not None]:
+            if same_file(path, other) or same_file(beside(path), other):
+                raise OverwriteError(f"{path}: is what is read ({other}); name another file")
+    names = [(path, beside(path)) for path in outputs]
+    if len(names) == 2 and any(same_file(one, other) for one in names[0] for other in names[1]):
+        raise OverwriteError(f"{times}: --times and -o name one file; name another")
+
+
+def check_output(path: Path, overwrite: bool):
+    """Raise OverwriteError where a file cannot be made, or is there already and is not to be replaced."""
+    try:
+        if path.is_dir() or not path.parent.is_dir():
+            raise OverwriteError(f"{path}: a folder" if path.is_dir() else f"{path}: no such folder as {path.parent}")
+        there = os.path.lexists(path)
+        regular = not there or path.is_file() or path.is_symlink()
+    except (OSError, ValueError) as error:
+        raise OverwriteError(f"{ascii(str(path)[:200])}: no name of a file ({error})") from error
+    if not regular:
+        raise OverwriteError(f"{path}: is no ordinary file")
+    if there and not overwrite:
+        raise OverwriteError(f"{path}: is there already; name another file, or give --overwrite")

@@ -6,17 +6,67 @@ Every length of the encoder counts **encoder frames of 40 ms**; unit frames are 
 
 import dataclasses
 import json
+import math
+import typing
 from dataclasses import dataclass, field
 from typing import ClassVar
+
+# more than a sentence has: 20 s of fast speech are some 100 subwords, the quickstart's longest of 1600 sentences 52, so
+# models that were trained without a window compute the same within one
+WINDOW_TOKENS = 128
 
 
 class ConfigError(ValueError):
     """An option, file or dictionary that cannot be used; the message names it and the fix."""
 
 
-def option(default, help):
-    """A dataclass field whose help text becomes the flag's ``--help``."""
-    return field(default=default, metadata={"help": help})
+LAYERS = 1_000  # at most
+MOST = 1_000_000  # of anything that is counted, where an option does not say another bound
+
+
+def option(default, help, minimum=None, maximum=None, choices=None):
+    """A dataclass field whose help text becomes the flag's ``--help``, and whose values `check_options` checks.
+
+    minimum: default 1 for whole numbers, 0 for others; maximum: default `MOST`; choices: the strings that are
+    allowed."""
+    bounds = {"minimum": minimum, "maximum": maximum, "choices": choices}
+    return field(default=default, metadata={"help": help, **bounds})
+
+
+def check_options(options):
+    """Raise ConfigError for the first field of a dataclass made of `option`s whose value is not of the annotated type,
+    not finite, or out of its bounds; called by each `__post_init__`."""
+    kinds = typing.get_type_hints(type(options))
+    for f in dataclasses.fields(options):
+        if "minimum" in f.metadata:
+            check_value(f.name, getattr(options, f.name), kinds[f.name], f.metadata)
+
+
+def check_value(name: str, value, kind, bounds: dict):
+    """One value for `check_options`; kind: a type or a union of types."""
+    kinds = typing.get_args(kind) or (kind,)
+    fits = type(value) in kinds or (float in kinds and type(value) is int)
+    words = " or ".join("none" if k is type(None) else TYPES.get(k, k.__name__) for k in kinds)
+    _require(fits, f"{name}: expected {words}, got {_shown(value)}")
+    if isinstance(value, str) and bounds.get("choices"):
+        _require(value in bounds["choices"], f"{name} '{value[:40]}': use {' or '.join(bounds['choices'])}")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    whole = isinstance(value, int)
+    _require(whole or math.isfinite(value), f"{name}: expected a finite number, got {value}")
+    least, most = bounds.get("minimum"), bounds.get("maximum")
+    least = (1 if whole and float not in kinds else 0) if least is None else least
+    most = MOST if most is None else most
+    _require(value >= least, f"{name} must be at least {least}, got {_shown(value)}")
+    _require(value <= most, f"{name} must be at most {most}, got {_shown(value)}")
+
+
+TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "a string", dict: "a mapping"}
+
+
+def _shown(value) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 ENCODERS = {}  # kind -> configuration; an encoder's file adds its own
@@ -42,29 +92,39 @@ class EncoderConfig:
     kind: str = option("emformer", "which encoder this is")
     input_dim: int = option(80, "mel bins of a feature frame (10 ms)")
     dim: int = option(256, "encoder embedding dimension")
-    layers: int = option(16, "number of Emformer layers")
+    layers: int = option(16, "number of Emformer layers", maximum=LAYERS)
     heads: int = option(4, "attention heads")
     ffn_dim: int = option(1024, "hidden size of the feed-forward module")
     subsampling_channels: int = option(64, "channels of the two causal Conv2d layers that subsample time by 4")
-    segment_frames: int = option(8, "segment length in encoder frames of 40 ms; 0 is the whole utterance")
-    left_context_frames: int = option(30, "encoder frames of left context whose keys and values are cached")
-    right_context_frames: int = option(0, "encoder frames of right context (lookahead), hard copied")
-    memory_size: int = option(8, "memory bank: summaries of how many past segments are attended; 0 is none")
-    memory_kind: str = option("attention", "memory vectors: 'attention' (the paper's) or 'mean' of the segment")
+    segment_frames: int = option(
+        8, "segment length in encoder frames of 40 ms; 0 is the whole utterance", minimum=0, maximum=10_000
+    )
+    left_context_frames: int = option(
+        30, "encoder frames of left context whose keys and values are cached", minimum=0, maximum=10_000
+    )
+    right_context_frames: int = option(
+        0, "encoder frames of right context (lookahead), hard copied", minimum=0, maximum=10_000
+    )
+    memory_size: int = option(
+        8, "memory bank: summaries of how many past segments are attended; 0 is none", minimum=0, maximum=10_000
+    )
+    memory_kind: str = option(
+        "attention", "memory vectors: 'attention' (the paper's) or 'mean' of the segment", choices=("attention", "mean")
+    )
     tanh_on_memory: bool = option(False, "bound memory vectors by tanh instead of clamping them to [-10, 10]")
     rotary: bool = option(True, "rotary position inside the attention window")
-    conv_kernel: int = option(15, "kernel of the causal depthwise convolution module in frames; 0 is none")
-    dropout: float = option(0.1, "dropout of residual branches")
-    attention_dropout: float = option(0.1, "dropout of attention weights")
-    activation_dropout: float = option(0.1, "dropout after the feed-forward activation")
+    conv_kernel: int = option(
+        15, "kernel of the causal depthwise convolution module in frames; 0 is none", minimum=0, maximum=10_000
+    )
+    dropout: float = option(0.1, "dropout of residual branches", maximum=1.0)
+    attention_dropout: float = option(0.1, "dropout of attention weights", maximum=1.0)
+    activation_dropout: float = option(0.1, "dropout after the feed-forward activation", maximum=1.0)
 
     def __post_init__(self):
+        check_options(self)
         _require(self.kind == "emformer", f"an Emformer's configuration cannot be of kind '{self.kind}'")
         _require(self.dim % self.heads == 0, f"dim {self.dim} must be divisible by heads {self.heads}")
         _require((self.dim // self.heads) % 2 == 0, "the dimension of an attention head must be even (rotary position)")
-        _require(self.memory_kind in ("attention", "mean"), f"memory_kind '{self.memory_kind}': use attention or mean")
-        for name in ("segment_frames", "left_context_frames", "right_context_frames", "memory_size", "conv_kernel"):
-            _require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
 
 
 @encoder_config
@@ -77,21 +137,23 @@ class ChunkConformerConfig:
     kind: str = option("chunk_conformer", "which encoder this is")
     input_dim: int = option(80, "mel bins of a feature frame (10 ms)")
     dim: int = option(256, "encoder embedding dimension")
-    layers: int = option(12, "number of Conformer layers")
+    layers: int = option(12, "number of Conformer layers", maximum=LAYERS)
     heads: int = option(4, "attention heads")
     ffn_dim: int = option(2048, "hidden size of the feed-forward modules")
     conv_channels: int = option(1024, "channels of the first subsampling convolution, before its gate")
     depthwise_kernel: int = option(31, "kernel of the depthwise convolution in frames, odd")
-    segment_frames: int = option(8, "chunk of attention and convolutions in encoder frames of 40 ms; 0 is the whole")
-    dropout: float = option(0.1, "dropout of residual branches, activations and attention weights")
+    segment_frames: int = option(
+        8, "chunk of attention and convolutions in encoder frames of 40 ms; 0 is the whole", minimum=0, maximum=10_000
+    )
+    dropout: float = option(0.1, "dropout of residual branches, activations and attention weights", maximum=1.0)
 
     def __post_init__(self):
+        check_options(self)
         _require(self.kind == "chunk_conformer", f"a chunk Conformer's configuration cannot be of kind '{self.kind}'")
         _require(self.dim % self.heads == 0, f"dim {self.dim} must be divisible by heads {self.heads}")
         _require(self.dim % 2 == 0, f"dim {self.dim} must be even (sinusoidal positions)")
         _require(self.conv_channels % 2 == 0, f"conv_channels {self.conv_channels} must be even (gates)")
         _require(self.depthwise_kernel % 2 == 1, f"depthwise_kernel {self.depthwise_kernel} must be odd (centred)")
-        _require(self.segment_frames >= 0, f"segment_frames must not be negative, got {self.segment_frames}")
 
 
 @dataclass(frozen=True)
@@ -100,11 +162,18 @@ class CTCHeadConfig:
 
     vocab: int = option(6000, "dictionary size; index 0 is the blank")
     dim: int = option(256, "encoder dimension")
-    layers: int = option(0, "causal layers before the projection; 0 is a linear head")
+    layers: int = option(0, "causal layers before the projection; 0 is a linear head", minimum=0, maximum=LAYERS)
     heads: int = option(4, "attention heads of the causal layers")
     ffn_dim: int = option(1024, "feed-forward size of the causal layers")
-    left_context_frames: int = option(64, "encoder frames that the causal layers see to their left")
-    dropout: float = option(0.1, "dropout of the causal layers")
+    left_context_frames: int = option(
+        64, "encoder frames that the causal layers see to their left", minimum=0, maximum=10_000
+    )
+    dropout: float = option(0.1, "dropout of the causal layers", maximum=1.0)
+
+    def __post_init__(self):
+        check_options(self)
+        fits = not self.layers or self.dim % self.heads == 0
+        _require(fits, f"dim {self.dim} must be divisible by heads {self.heads}")
 
 
 @dataclass(frozen=True)
@@ -114,12 +183,21 @@ class TextDecoderConfig:
     vocab: int = option(6000, "target dictionary size")
     dim: int = option(512, "decoder dimension")
     encoder_dim: int = option(256, "dimension of the encoder output")
-    layers: int = option(4, "decoder layers")
+    layers: int = option(4, "decoder layers", maximum=LAYERS)
     heads: int = option(8, "attention heads")
     ffn_dim: int = option(2048, "feed-forward size")
-    dropout: float = option(0.1, "dropout")
-    attention_dropout: float = option(0.1, "dropout of attention weights")
-    activation_dropout: float = option(0.1, "dropout after the feed-forward activation")
+    window_tokens: int = option(
+        WINDOW_TOKENS,
+        "newest target tokens that the MT decoder's self-attention sees; 0: all, in memory that grows",
+        minimum=0,
+    )
+    dropout: float = option(0.1, "dropout", maximum=1.0)
+    attention_dropout: float = option(0.1, "dropout of attention weights", maximum=1.0)
+    activation_dropout: float = option(0.1, "dropout after the feed-forward activation", maximum=1.0)
+
+    def __post_init__(self):
+        check_options(self)
+        _require(self.dim % self.heads == 0, f"dim {self.dim} must be divisible by heads {self.heads}")
 
 
 @dataclass(frozen=True)
@@ -128,22 +206,30 @@ class UnitDecoderConfig:
 
     vocab: int = option(1005, "K units + 4 special symbols + <blank> (the last index)")
     dim: int = option(512, "dimension of T2U encoder and unit decoder")
-    encoder_layers: int = option(2, "T2U encoder layers")
-    layers: int = option(2, "unit decoder layers")
+    encoder_layers: int = option(2, "T2U encoder layers", maximum=LAYERS)
+    layers: int = option(2, "unit decoder layers", maximum=LAYERS)
     heads: int = option(8, "attention heads")
     ffn_dim: int = option(2048, "feed-forward size")
     upsample: int = option(25, "unit decoder frames per target token")
+    window_tokens: int = option(
+        WINDOW_TOKENS,
+        "newest target tokens, and frames of them, that unit decoder and causal T2U encoder see; 0: all, in memory "
+        "that grows",
+        minimum=0,
+    )
     causal_encoder: bool = option(True, "T2U encoder sees only states to its left (--uni-encoder)")
     time_positions: bool = option(True, "unit decoder positions run over time (False: StreamSpeech's constant row)")
     batch_positions: bool = option(
         False, "without time positions, training gives sample b of a batch the constant row b, as StreamSpeech does"
     )
     offset_embedding: bool = option(True, "learned embedding of a frame's offset inside its token")
-    dropout: float = option(0.1, "dropout")
-    attention_dropout: float = option(0.1, "dropout of attention weights")
-    activation_dropout: float = option(0.1, "dropout after the feed-forward activation")
+    dropout: float = option(0.1, "dropout", maximum=1.0)
+    attention_dropout: float = option(0.1, "dropout of attention weights", maximum=1.0)
+    activation_dropout: float = option(0.1, "dropout after the feed-forward activation", maximum=1.0)
 
     def __post_init__(self):
+        check_options(self)
+        _require(self.dim % self.heads == 0, f"dim {self.dim} must be divisible by heads {self.heads}")
         _require(
             not (self.time_positions and self.batch_positions),
             "time_positions and batch_positions exclude each other",
@@ -174,12 +260,16 @@ class ModelConfig:
     def from_dict(cls, values: dict) -> "ModelConfig":
         """Build from nested dicts; an unknown or ill-typed key raises ConfigError that names it. `encoder.kind` says
         which encoder it is, an Emformer where it is left out."""
+        _require(isinstance(values, dict), f"model: expected a mapping of options, got {type(values).__name__}")
         parts = {f.name: f.default_factory for f in dataclasses.fields(cls)}
         unknown = sorted(set(values) - set(parts))
         _require(not unknown, f"unknown model option(s) {', '.join(unknown)}; known: {', '.join(parts)}")
         encoder = values.get("encoder")
         kind = encoder.get("kind", "emformer") if isinstance(encoder, dict) else "emformer"
-        _require(kind in ENCODERS, f"encoder.kind: unknown encoder {kind!r}; known: {', '.join(ENCODERS)}")
+        _require(
+            isinstance(kind, str) and kind in ENCODERS,
+            f"encoder.kind: unknown encoder {kind!r}; known: {', '.join(ENCODERS)}",
+        )
         parts["encoder"] = ENCODERS[kind]
         return cls(**{name: _from_dict(parts[name], values.get(name, {}), name) for name in parts})
 
@@ -187,14 +277,15 @@ class ModelConfig:
 def _from_dict(kind, values: dict, where: str):
     fields = {f.name: f for f in dataclasses.fields(kind)}
     _require(isinstance(values, dict), f"{where}: expected a mapping of options, got {type(values).__name__}")
-    for name, value in values.items():
+    for name in values:
         _require(name in fields, f"{where}.{name}: unknown option; known: {', '.join(fields)}")
-        wanted = type(fields[name].default)
-        if wanted is tuple and isinstance(value, list):  # json knows no tuples
-            values = {**values, name: (value := tuple(value))}
-        fits = type(value) is wanted or (wanted is float and type(value) is int)
-        _require(fits, f"{where}.{name}: expected {wanted.__name__}, got {value!r}")
-    return kind(**values)
+    lists = [name for name, value in values.items() if isinstance(value, list)]
+    tuples = [name for name in lists if isinstance(fields[name].default, tuple)]  # json knows no tuples
+    values = {**values, **{name: tuple(values[name]) for name in tuples}}
+    try:
+        return kind(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def _require(condition, message):

@@ -32,6 +32,9 @@ from echostream_plugin.evaluation.latency import TEXT_METRICS, speech_metrics, t
 from echostream_plugin.evaluation.scores import score_run  # noqa: E402
 from echostream_plugin.evaluation.table import commit, write_atomically, write_json, write_tsv  # noqa: E402
 from echostream_plugin.evaluation.timeline import draw_timeline  # noqa: E402
+from echostream_plugin.inference.audio import read_audio  # noqa: E402
+from echostream_plugin.inference.errors import InputError  # noqa: E402
+from echostream_plugin.inference.features import to_mono  # noqa: E402
 
 QUICKSTART = ROOT / "examples" / "quickstart"
 MARK = ".made_by_the_demo"
@@ -79,21 +82,26 @@ def bundled_recordings(bundle: Path) -> list[Recording]:
 
 def own_recording(wav: Path) -> Recording:
     """A person's file as mono samples at its own rate; says what is wrong with one that cannot be used."""
-    if not wav.exists():
-        raise DemoError(f"{wav}: no such file")
-    if wav.is_dir():
-        raise DemoError(f"{wav}: is a folder; name one recording")
-    if wav.stat().st_size == 0:
-        raise DemoError(f"{wav}: is empty (0 bytes)")
     try:
-        samples, rate = soundfile.read(wav, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, RuntimeError, ValueError) as error:
+        if not wav.exists():
+            raise DemoError(f"{wav}: no such file")
+        if wav.is_dir():
+            raise DemoError(f"{wav}: is a folder; name one recording")
+        if wav.stat().st_size == 0:
+            raise DemoError(f"{wav}: is empty (0 bytes)")
+        samples, rate = read_audio(wav)
+    except (InputError, OSError, ValueError) as error:
+        if isinstance(error, DemoError):
+            raise
         raise DemoError(f"{wav}: cannot be read as audio ({error}); wav, flac, ogg and mp3 work") from error
     if not len(samples):
         raise DemoError(f"{wav}: holds no samples")
-    mono = samples.mean(axis=1)
-    if not np.isfinite(mono).all():
+    if not np.isfinite(samples).all():
         raise DemoError(f"{wav}: holds samples that are not numbers (NaN or infinite); export it again")
+    try:
+        mono = to_mono(samples, rate)
+    except InputError as error:
+        raise DemoError(f"{wav}: {error}") from error
     if np.abs(mono).max() < 1e-4:
         print(f"note: {wav} is silent; expect no translation", file=sys.stderr)
     return Recording(re.sub(r"[^\w.-]+", "_", wav.stem) or "recording", mono, rate)
@@ -124,16 +132,23 @@ def _quickstart(name: str):
         sys.path.remove(str(QUICKSTART))
 
 
-def fresh_folder(output: Path) -> Path:
-    """An empty output folder; only one that an earlier demo made is emptied."""
-    if output.exists() and not output.is_dir():
-        raise DemoError(f"{output}: is a file; name a folder with OUT=")
-    if output.is_dir() and any(output.iterdir()):
-        if not (output / MARK).is_file():
-            raise DemoError(f"{output}: is not empty and no demo made it; name another folder with OUT=")
-        shutil.rmtree(output)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / MARK).touch()
+def fresh_folder(output: Path, needed: tuple = ()) -> Path:
+    """An empty output folder; only one that an earlier demo made is emptied, and none that holds what is `needed`."""
+    try:
+        if output.exists() and not output.is_dir():
+            raise DemoError(f"{output}: is a file; name a folder with OUT=")
+        if output.is_dir() and any(output.iterdir()):
+            if not (output / MARK).is_file():
+                raise DemoError(f"{output}: is not empty and no demo made it; name another folder with OUT=")
+            for path in needed:
+                if output.resolve() in path.resolve().parents:
+                    raise DemoError(f"{path}: lies in {output}, which is emptied first; name another folder with OUT=")
+            for path in output.iterdir():
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        output.mkdir(parents=True, exist_ok=True)
+        (output / MARK).touch()
+    except OSError as error:
+        raise DemoError(f"{str(output)[:200]}: cannot be made ({error.strerror}); name a folder with OUT=") from error
     return output
 
 
@@ -201,10 +216,18 @@ def main(argv=None) -> int:
     except (DemoError, simul.SimulError, JudgeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"error: {error.filename or args.output}: {error.strerror}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"stopped; what was done is in {args.output}", file=sys.stderr)
+        return 130
 
 
 def choose(args) -> list[Recording]:
     """What is to be translated; anything wrong with it is said before the last demo's output goes."""
+    if args.segment_ms < 1 or args.jobs < 1:
+        raise DemoError(f"--segment-ms {args.segment_ms} --jobs {args.jobs}: each must be at least 1")
     if not (args.bundle / "model.safetensors").is_file():
         raise DemoError(f"{args.bundle}: holds no model.safetensors; examples/quickstart/train.sh makes a bundle")
     if args.wav is not None:
@@ -214,7 +237,7 @@ def choose(args) -> list[Recording]:
 
 def demo(args) -> int:
     recordings = choose(args)
-    output = fresh_folder(args.output)
+    output = fresh_folder(args.output, (args.bundle, *([args.wav] if args.wav is not None else [])))
     given = output / "simuleval" / "given"
     given.mkdir(parents=True)
     for recording in recordings:
@@ -240,7 +263,15 @@ def demo(args) -> int:
     text = summary(scores, len(rows))
     write_atomically(output / "summary.txt", text + "\n")
     print(f"{text}\n\nListen to {output}/*/together.wav, look at {output}/*/timeline.png, read {output}/scores.json")
-    return 0
+    return report_refused(recordings, utterances)
+
+
+def report_refused(recordings: list[Recording], utterances: list) -> int:
+    """Say which recordings have no translation since they are no audio; returns the exit status."""
+    refused = [(r.name, u.refused) for r, u in zip(recordings, utterances, strict=True) if u.refused is not None]
+    for name, reason in refused:
+        print(f"error: {name}: could not be read, there is no translation: {reason}", file=sys.stderr)
+    return 1 if refused else 0
 
 
 def write_scores(scores: dict, rows: list[dict], segment_ms: int, output: Path) -> None:

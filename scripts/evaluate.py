@@ -3,8 +3,10 @@
 
     python scripts/evaluate.py --bundle examples/quickstart/bundle --data corpus/simuleval/test --output eval --jobs 2
 
-Every utterance is kept as it is done, so the same command goes on where it stopped. Writes results.json and results.md;
---write-readme puts the table between the marks of a README. Exit status 3: the model collapsed (one output for all).
+Every utterance is kept as it is done, so the same command goes on where it stopped, with any --jobs. Runs lie in a
+folder named by the digest of the bundle's content, so a bundle that was replaced is evaluated anew. Writes results.json
+and results.md; --write-readme puts the table between the marks of a README. Exit status 3: the model collapsed (one
+output for all).
 """
 
 import argparse
@@ -17,7 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from echostream_plugin.evaluation import simul  # noqa: E402
+from echostream_plugin.config import ConfigError  # noqa: E402
+from echostream_plugin.evaluation import claim, simul  # noqa: E402
 from echostream_plugin.evaluation.judge import Judge, JudgeError, bleu, wer  # noqa: E402
 from echostream_plugin.evaluation.offline import translate_offline  # noqa: E402
 from echostream_plugin.evaluation.scores import COLUMNS, LEGEND, score_run  # noqa: E402
@@ -29,8 +32,11 @@ from echostream_plugin.evaluation.table import (  # noqa: E402
     write_atomically,
     write_json,
 )
+from echostream_plugin.inference.digest import bundle_digest  # noqa: E402
+from echostream_plugin.inference.errors import BundleError  # noqa: E402
 
 COLLAPSED = 3
+DIGITS = 12  # of the bundle's digest, in names and tables
 
 
 def parse_args(argv=None):
@@ -78,12 +84,17 @@ def resynthesis_row(bundle: Path, unit_lines, references, judge, folder: Path, c
     return row | {"heard_wer": wer(heard, references)}
 
 
+def runs_folder(args) -> Path:
+    """Where the runs of this bundle's content lie."""
+    return args.output / f"bundle-{bundle_digest(args.bundle)[:DIGITS]}"
+
+
 def evaluate(args) -> list[dict]:
     """One row of scores for each way of translating."""
     wavs, references, sources, unit_lines = read_data(args.data, args.limit, args.units)
-    bundle, output = args.bundle.resolve(), args.output
+    bundle, output = args.bundle.resolve(), runs_folder(args)
     judge = None if args.no_judge else Judge(threads=args.jobs)
-    cache = output / "transcripts.jsonl"
+    cache = args.output / "transcripts.jsonl"
     rows = []
     if judge is not None and unit_lines and not args.no_units:
         rows.append(resynthesis_row(bundle, unit_lines, references, judge, output / "reference_units", cache))
@@ -112,9 +123,19 @@ def report(rows, args) -> str:
     for row in rows:
         if row.get("collapsed"):
             lines += [f"**Collapsed** ({row['mode']}): {row['distinct']} distinct outputs for {count} recordings.", ""]
-    lines.append(f"{count} utterances, {datetime.date.today()}, commit {commit(ROOT)}:")
+    facts = provenance(args)
+    lines.append(f"{count} utterances, {facts['date']}, commit {facts['commit']}, bundle {facts['bundle'][:DIGITS]}:")
     lines += ["", "    python " + shlex.join(["scripts/evaluate.py", *args.command])]
     return "\n".join(lines)
+
+
+def provenance(args) -> dict:
+    """The bundle's digest, and when and with which commits its translations were made, not read."""
+    folder = runs_folder(args)
+    made = claim.made(note.parent for note in sorted(folder.glob(f"*/{claim.NOTE}")))
+    now = {"commit": [commit(ROOT)], "date": [str(datetime.date.today())]}
+    facts = {name: ", ".join(made[name] or now[name]) for name in now}
+    return facts | {"bundle": bundle_digest(args.bundle)}
 
 
 def main(argv=None) -> int:
@@ -126,12 +147,12 @@ def main(argv=None) -> int:
             raise simul.SimulError(f"{args.bundle}: no such bundle folder; train one with examples/quickstart/train.sh")
         rows = evaluate(args)
         text = report(rows, args)
-        facts = {"command": args.command, "commit": commit(ROOT), "date": str(datetime.date.today())}
-        write_json(args.output / "results.json", facts | {"rows": rows})
-        write_atomically(args.output / "results.md", text + "\n")
+        for folder in (runs_folder(args), args.output):  # a later bundle's results stand beside these
+            write_json(folder / "results.json", {"command": args.command, **provenance(args), "rows": rows})
+            write_atomically(folder / "results.md", text + "\n")
         if args.write_readme:
             replace_block(args.write_readme, text)
-    except (simul.SimulError, JudgeError, TableError) as error:
+    except (simul.SimulError, JudgeError, TableError, ConfigError, BundleError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(text)

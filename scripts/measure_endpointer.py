@@ -12,7 +12,6 @@ Each argument is one policy: `SessionOptions` by name. What stays unnamed is the
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from statistics import median
@@ -33,6 +32,7 @@ from echostream_plugin.inference.audio import read_audio  # noqa: E402
 from echostream_plugin.inference.bundle import load_bundle  # noqa: E402
 from echostream_plugin.inference.errors import BundleError, InputError  # noqa: E402
 from echostream_plugin.inference.features import SAMPLE_RATE, to_mono  # noqa: E402
+from echostream_plugin.inference.options import read_policy  # noqa: E402
 from echostream_plugin.inference.session import TranslationSession  # noqa: E402
 
 COLUMNS = {
@@ -49,18 +49,6 @@ COLUMNS = {
 def noise_level(text: str) -> float | None:
     """`none`, or dB below the speech."""
     return None if text == "none" else float(text)
-
-
-def read_policy(text: str) -> dict:
-    """`pause_ms=400,endpointer=ctc` as a dict; values are json, or else plain text."""
-    policy = {}
-    for pair in text.split(","):
-        name, _, value = pair.partition("=")
-        try:
-            policy[name] = json.loads(value)
-        except ValueError:
-            policy[name] = value
-    return policy
 
 
 def parse_args(argv=None):

@@ -8,7 +8,6 @@ Each argument is one policy: `SessionOptions` by name. What stays unnamed is the
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from statistics import mean
@@ -29,6 +28,7 @@ from echostream_plugin.inference.bundle import load_bundle  # noqa: E402
 from echostream_plugin.inference.errors import BundleError, InputError  # noqa: E402
 from echostream_plugin.inference.events import TargetText  # noqa: E402
 from echostream_plugin.inference.optimize import optimize  # noqa: E402
+from echostream_plugin.inference.options import read_policy  # noqa: E402
 from echostream_plugin.inference.session import TranslationSession  # noqa: E402
 
 
@@ -40,14 +40,6 @@ def parse_args(argv=None):
     parser.add_argument("--limit", type=int, default=100, help="only the first so many utterances")
     parser.add_argument("policies", nargs="+", metavar="name=value,...", help="session options")
     return parser.parse_args(argv)
-
-
-def read_policy(text: str) -> dict:
-    """`chunk_ms=960,whole_word=false` as a dict; values are json."""
-    try:
-        return {name: json.loads(value) for name, value in (pair.split("=") for pair in text.split(","))}
-    except ValueError as error:
-        raise ConfigError(f"policy '{text}': expected name=value,name=value with json values") from error
 
 
 def translate(session: TranslationSession, wav: Path, push_ms: int, index: int, reference: str) -> TextInstance:

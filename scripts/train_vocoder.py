@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train a unit vocoder (CodeHiFiGAN with durations) from waveforms and their units.
+"""Train a unit vocoder (code_hifigan or code_vocos, with durations) from waveforms and their units.
 
     python scripts/train_vocoder.py --preset small --units train.txt --dev-units dev.txt --wav-dir wav --out vocoder
 
@@ -20,7 +20,10 @@ import torch  # noqa: E402
 
 from echostream_plugin.config import ConfigError  # noqa: E402
 from echostream_plugin.vocoder.data import UnitCorpus, read_units  # noqa: E402
-from echostream_plugin.vocoder.training import TrainingConfig, VocoderTrainer, preset  # noqa: E402
+from echostream_plugin.vocoder.files import KINDS  # noqa: E402
+from echostream_plugin.vocoder.recipes import TrainingConfig, preset  # noqa: E402
+from echostream_plugin.vocoder.training import VocoderTrainer  # noqa: E402
+from echostream_plugin.vocoder.vocos import VocosConfig  # noqa: E402
 
 
 def parse_args(argv=None):
@@ -30,6 +33,7 @@ def parse_args(argv=None):
     parser.add_argument("--wav-dir", required=True, help="folder with name.wav of every line")
     parser.add_argument("--dev-wav-dir", help="folder of the dev wavs (default: --wav-dir)")
     parser.add_argument("--out", required=True, help="folder of the vocoder and of what resumes it")
+    parser.add_argument("--kind", choices=tuple(KINDS), default="code_hifigan", help="default %(default)s")
     parser.add_argument("--preset", choices=("full", "small"), default="small", help="sizes of model and training")
     parser.add_argument("--num-units", type=int, help="K (default: highest training unit + 1)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's choice)")
@@ -40,6 +44,8 @@ def parse_args(argv=None):
         kind = ast.literal_eval if isinstance(field.default, tuple) else type(field.default)
         group.add_argument("--" + field.name.replace("_", "-"), type=kind, help=field.metadata["help"])
     group = parser.add_argument_group("vocoder options (default: the preset's)")
+    group.add_argument("--dim", type=int, help="width of code_vocos")
+    group.add_argument("--hidden-dim", type=int, help="inner width of a block of code_vocos")
     group.add_argument("--upsample-initial-channel", type=int, help="channels before the first upsampling")
     group.add_argument("--resblock-kernel-sizes", type=ast.literal_eval, help="for instance 3,7")
     group.add_argument("--embedding-dim", type=int, help="size of a unit's embedding")
@@ -49,9 +55,12 @@ def parse_args(argv=None):
 def configs(args):
     """The preset with the flags given on top."""
     num_units = args.num_units or max(max(units) for _, units in read_units(args.units) if units) + 1
-    vocoder, training = preset(args.preset, num_units)
+    vocoder, training = preset(args.preset, num_units, args.kind)
     given = {f.name: getattr(args, f.name) for f in dataclasses.fields(TrainingConfig)}
     training = dataclasses.replace(training, **{k: v for k, v in given.items() if v is not None})
+    if args.kind == "code_vocos":
+        sizes = {f.name: getattr(args, f.name, None) for f in dataclasses.fields(VocosConfig)}
+        return dataclasses.replace(vocoder, **{k: v for k, v in sizes.items() if v is not None}), training
     changes = {}
     if args.upsample_initial_channel:
         changes["upsample_initial_channel"] = args.upsample_initial_channel
@@ -71,10 +80,12 @@ def main(argv=None):
         torch.set_num_threads(args.threads)
     vocoder, training = configs(args)
     shape = (vocoder.hop_samples, vocoder.sampling_rate, vocoder.num_embeddings)
-    train = UnitCorpus(args.units, args.wav_dir, *shape, limit=args.limit)
+    pitch = isinstance(vocoder, VocosConfig)
+    train = UnitCorpus(args.units, args.wav_dir, *shape, limit=args.limit, pitch=pitch)
     dev = None
     if args.dev_units:
-        dev = UnitCorpus(args.dev_units, args.dev_wav_dir or args.wav_dir, *shape, limit=training.dev_utterances)
+        folder = args.dev_wav_dir or args.wav_dir
+        dev = UnitCorpus(args.dev_units, folder, *shape, limit=training.dev_utterances, pitch=pitch)
     Path(args.out).mkdir(parents=True, exist_ok=True)
     trainer = VocoderTrainer(vocoder, training, args.out, args.device)
     if trainer.resume():

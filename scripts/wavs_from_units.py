@@ -4,7 +4,7 @@
     python scripts/wavs_from_units.py --log generate-test.txt --vocoder examples/quickstart/bundle --output wavs
 
 Takes the unit lines `D-<id> TAB score TAB u u u` of results files or captured screens; writes <id>.wav, and keeps those
-that are there. For other unit lists see scripts/resynthesize.py.
+that are of the same units and vocoder (digests in made.jsonl). For other unit lists see scripts/resynthesize.py.
 """
 
 import argparse

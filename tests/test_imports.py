@@ -8,23 +8,26 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "echostream_plugin"
 METHOD = {"config", "modules", "encoders", "decoders", "vocoder", "model"}
+CLI = {f"cli_{name}" for name in ("options", "errors", "translate", "transcribe", "speak", "info", "live")}
 ALLOWED = {
     "config": set(),
     "modules": {"config"},
     "encoders": {"config", "modules"},
     "decoders": {"config", "modules"},
     "vocoder": {"config", "modules"},
+    "punctuation": {"config", "modules"},
     "model": METHOD,
     "inference": METHOD,
-    "data": {"config", "inference"},
+    "data": {"config", "inference", "punctuation"},
     "evaluation": METHOD | {"inference", "data"},
     "adaptation": METHOD | {"inference", "data"},
     "fairseq_ext": METHOD | {"inference", "data"},
     "benchmark": METHOD | {"inference"},
-    "cli": METHOD | {"inference", "cli_options", "cli_speak", "cli_transcribe"},
-    "cli_options": METHOD | {"inference"},
-    "cli_speak": METHOD | {"inference", "cli_options"},
-    "cli_transcribe": METHOD | {"inference", "cli_options"},
+    "cli": METHOD | {"inference", "cli_prepare", "cli_serve"} | CLI,
+    "cli_serve": METHOD | {"inference", "cli_options", "serve"},
+    "serve": {"config", "inference"},
+    "cli_prepare": {"config", "inference", "data"},
+    **dict.fromkeys(CLI, METHOD | {"inference", "cli_options", "cli_errors"}),
     "__init__": {"fairseq_ext"},
 }
 

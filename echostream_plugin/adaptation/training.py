@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from echostream_plugin.adaptation.characters import Characters, error_rates, normalise
 from echostream_plugin.adaptation.speech import Batch, Batches, collate, in_batches, load
 from echostream_plugin.adaptation.teacher import WhisperTeacher, relative_distance
-from echostream_plugin.config import ConfigError, option
+from echostream_plugin.config import ConfigError, check_options, option
 from echostream_plugin.data.whisper_weights import load_whisper_encoder, save_adapted
 from echostream_plugin.encoders.whisper import WhisperConfig, WhisperEncoder
 
@@ -36,21 +36,24 @@ class AdaptOptions:
     others_s: float = option(16.0, "seconds of speech without transcripts in an update")
     encoder_lr: float = option(4e-5, "learning rate of the encoder at its highest")
     head_lr: float = option(2e-3, "learning rate of CTC head and projection at its highest")
-    warmup: int = option(60, "updates until the learning rates are at their highest; they fall linearly to a tenth")
+    warmup: int = option(
+        60, "updates until the learning rates are at their highest; they fall linearly to a tenth", minimum=0
+    )
     weight_decay: float = option(0.01, "of AdamW")
     clip_norm: float = option(1.0, "gradients are cut to this norm")
     teacher_weight: float = option(2.0, "w, the weight of the distance to Whisper's features; 0: no teacher")
     chunk_ms: tuple = option((160, 320, 640, 960), "segments drawn for an update; 0 is the whole utterance")
     early_weight: float = option(0.0, "weight of the chance of letters before the first sound of a recording")
-    frequency_mask: int = option(18, "SpecAugment: most mel bins of a mask, two masks")
-    time_mask: int = option(30, "SpecAugment: most frames of 10 ms of a mask, two masks")
-    dropout: float = option(0.0, "dropout of residual branches")
+    frequency_mask: int = option(18, "SpecAugment: most mel bins of a mask, two masks", minimum=0, maximum=80)
+    time_mask: int = option(30, "SpecAugment: most frames of 10 ms of a mask, two masks", minimum=0)
+    dropout: float = option(0.0, "dropout of residual branches", maximum=1.0)
     bf16: bool = option(True, "matrix products in bfloat16, weights in float32")
-    seed: int = option(1, "of every draw")
+    seed: int = option(1, "of every draw", minimum=0)
     save_every: int = option(50, "updates between two checkpoints")
     evaluate_every: int = option(200, "updates between two evaluations on the dev lists")
 
     def __post_init__(self):
+        check_options(self)
         wrong = [ms for ms in self.chunk_ms if ms < 0 or ms % 40]
         if wrong or not self.chunk_ms:
             raise ConfigError(f"chunk_ms {self.chunk_ms}: use multiples of 40 (0 is the whole utterance)")

@@ -12,7 +12,7 @@ from echostream_plugin.encoders.chunk_conformer import ChunkConformerEncoder
 from echostream_plugin.encoders.emformer import EmformerEncoder
 from echostream_plugin.modules.emformer import Emformer
 from echostream_plugin.modules.packed import can_pack, pack_linears
-from echostream_plugin.modules.recording import RECORD_AFTER
+from echostream_plugin.modules.recording import record_calls
 
 SEGMENT_FRAMES = 8  # 320 ms
 FEATURES = 32  # feature frames of a segment
@@ -183,7 +183,7 @@ def _in_form(module: torch.nn.Module, form: str) -> torch.nn.Module:
 def time_steps(stream: Stream, ages: list, runs: int, device: str) -> list:
     """A row per age in seconds: the time of the segment that begins there, bytes of state and peak memory."""
     rows, done = [], 0
-    for _ in range(RECORD_AFTER + 2):  # steps are recorded when their shape comes back
+    with record_calls():
         stream.step()
     for age in ages:
         if age > stream.longest_seconds:

@@ -97,14 +97,16 @@ def measure_machine(device: str = "cpu", megabytes: int = 256) -> Machine:
 
 def step_operations(module: torch.nn.Module, frames: int) -> float:
     """Multiplications and additions of the matrices of a module over so many frames (attention scores left out)."""
-    return 2.0 * frames * sum(parameter.numel() for parameter in module.parameters() if parameter.dim() > 1)
+    packed = sum(layer.in_features * layer.out_features for layer in _packed(module))
+    return 2.0 * frames * (packed + sum(each.numel() for each in module.parameters() if each.dim() > 1))
 
 
 def weight_bytes(module: torch.nn.Module) -> int:
     """Bytes of the weights as a step reads them: packed ones are smaller than what they were packed from."""
-    packed = {id(layer.weight): layer for layer in module.modules() if isinstance(layer, PackedLinear)}
-    sizes = {"half": 2, "int8": 1}
-    return sum(
-        parameter.numel() * sizes[packed[id(parameter)].packing] if id(parameter) in packed else parameter.nbytes
-        for parameter in module.parameters()
-    )
+    packed = list(_packed(module))
+    biases = {id(layer.bias) for layer in packed}
+    return sum(layer.nbytes for layer in packed) + sum(p.nbytes for p in module.parameters() if id(p) not in biases)
+
+
+def _packed(module: torch.nn.Module):
+    return (layer for layer in module.modules() if isinstance(layer, PackedLinear))

@@ -6,13 +6,13 @@ from torch.profiler import ProfilerActivity, profile
 
 from echostream_plugin.benchmark.encoders import Stream
 from echostream_plugin.benchmark.measure import Spread, timed
-from echostream_plugin.modules.recording import RECORD_AFTER
+from echostream_plugin.modules.recording import record_calls
 
 
 @torch.inference_mode()
 def profile_step(stream: Stream, runs: int, device: str, top: int = 8) -> dict:
     """A step in ms (Spread), its matrices alone (Spread), and its `top` operations: (name, calls, share of all)."""
-    for _ in range(RECORD_AFTER + 2):
+    with record_calls():
         stream.advance()
     step = timed(stream.step, runs, device)
     inputs = _inputs_of_matrices(stream)

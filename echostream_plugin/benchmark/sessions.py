@@ -18,12 +18,12 @@ from echostream_plugin.inference.features import Frontend, features_of
 from echostream_plugin.inference.session import SessionOptions, TranslationSession
 from echostream_plugin.inference.stages import Call, Writer
 from echostream_plugin.model import S2STModel
-from echostream_plugin.modules.recording import RECORD_AFTER
+from echostream_plugin.modules.recording import record_calls
 from echostream_plugin.vocoder import CodeHiFiGAN, StreamingVocoder, VocoderConfig
 
 RATE = 16000
 PUSH_MS = 320
-WARM_UP_SECONDS = 12  # steps are recorded when their shape comes back: `modules.recording`
+WARM_UP_SECONDS = 12
 TOKENS_PER_SECOND = 3.0  # of source and of target
 UNITS_PER_TOKEN = 15  # of 20 ms, some of 40: about as much speech comes out as goes in
 
@@ -176,6 +176,8 @@ def time_batches(bundle: Bundle, sizes: list, runs: int, device: str) -> list:
                 calls = [Call(head.step, frames, one) for (frames, _), one in zip(answers, past, strict=True)]
                 run_together(calls)
 
-        spread = timed(work, runs, device, warmup=RECORD_AFTER + 2)
+        with record_calls():
+            work()
+        spread = timed(work, runs, device)
         rows.append({"sessions": size, "ms": spread, "at_real_time": size * PUSH_MS / spread.median})
     return rows

@@ -7,20 +7,20 @@ cvss-c/fr-en/{train,dev,test}.tsv, cvss-c/fr-en/{train,dev,test}/*.mp3.wav
 import argparse
 import csv
 import io
-import os
 import sys
 import tarfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.data import DataError
-from echostream_plugin.data.tables import read_table, write_table
+from echostream_plugin.data.layout import SPLITS as SPLITS
+from echostream_plugin.data.layout import Layout
+from echostream_plugin.data.tables import stream_table
 from echostream_plugin.inference.errors import InputError
 
-SPLITS = ("train", "dev", "test")
-LIST_COLUMNS = ("id", "src_wav", "tgt_wav", "src_text", "tgt_text")
 # CoVoST 2's languages that are translated into English; French, Spanish and German are StreamSpeech's
 LANGUAGES = (
     "fr", "es", "de", "ca", "it", "ru", "zh-CN", "pt", "fa", "et", "mn", "nl", "tr", "ar", "sv-SE", "lv", "sl", "ta",
@@ -29,7 +29,7 @@ LANGUAGES = (
 
 
 @dataclass(frozen=True)
-class Corpus:
+class Corpus(Layout):
     """Where one language pair lies; `output` gets everything that is made."""
 
     covost: Path
@@ -42,32 +42,33 @@ class Corpus:
 
         In the order of Common Voice's validated.tsv, as StreamSpeech's manifests are.
         """
-        english = self.english(split)
-        rows = []
-        for row in self._clips:
+        return list(self.stream(split))
+
+    def stream(self, split: str) -> Iterator[dict]:
+        """The rows of `utterances` one after the other, so that memory need not hold them."""
+        english, found = self.english(split), False
+        for row in stream_table(self.covost / "validated.tsv", ("path", "sentence")):
             path = row["path"]
             if path in english and self._split_of.get(path) == split:
-                rows.append({
+                found = True
+                yield {
                     "id": path.removesuffix(".mp3"), "src_wav": str(self.covost / "clips" / path),
                     "tgt_wav": str(self.cvss / split / f"{path}.wav"), "src_text": row["sentence"],
                     "tgt_text": english[path],
-                })  # fmt: skip
-        if not rows:
+                }  # fmt: skip
+        if not found:
             raise DataError(f"{self.cvss / split}.tsv: no utterance of {self.covost}'s {split} split is in it")
-        return rows
 
-    def all_utterances(self) -> list[dict]:
-        """Those of all splits, one after the other, each with its `split`."""
-        return [row | {"split": split} for split in SPLITS for row in self.utterances(split)]
-
-    @cached_property
-    def _clips(self) -> list[dict]:
-        return read_table(self.covost / "validated.tsv", ("path", "sentence"))
+    def evaluation_order(self, split: str) -> dict[str, int]:
+        """The place of each utterance in CVSS's table, which StreamSpeech's lists follow."""
+        return {Path(clip).stem: place for place, clip in enumerate(self.english(split))}
 
     @cached_property
     def _split_of(self) -> dict[str, str]:
         """Clip -> CoVoST's split; what CoVoST added to Common Voice's training split belongs to it."""
-        return {row["path"]: row["split"].replace("train_covost", "train") for row in self._covost_table()}
+        splits = {split: split for split in SPLITS}  # one string for all rows
+        named = ((row["path"], row["split"].replace("train_covost", "train")) for row in self._covost_table())
+        return {path: splits.get(split, split) for path, split in named}
 
     def english(self, split: str) -> dict[str, str]:
         """Clip -> normalised translation, in CVSS's order."""
@@ -82,59 +83,20 @@ class Corpus:
             texts[clip] = text
         return texts
 
-    def _covost_table(self) -> list[dict]:
+    def _covost_table(self) -> Iterator[dict]:
         table = self.covost / f"covost_v2.{self.language}_en.tsv"
         if table.is_file():
-            return read_table(table, ("path", "translation", "split"))
+            yield from stream_table(table, ("path", "translation", "split"))
+            return
         archive = table.with_name(table.name + ".tar.gz")
         if not archive.is_file():
             raise DataError(f"{table}: no such table, nor {archive.name}; CoVoST 2 offers it for download")
         try:
             with tarfile.open(archive) as tar:
                 text = io.TextIOWrapper(tar.extractfile(table.name), encoding="utf-8", newline="")
-                return list(csv.DictReader(text, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\"))
+                yield from csv.DictReader(text, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\")
         except (tarfile.TarError, EOFError, KeyError) as error:
             raise DataError(f"{archive}: not whole, or {table.name} is not in it ({error}); fetch it again") from error
-
-    def list_path(self, split: str) -> Path:
-        """The table of usable utterances that the manifests step leaves for the text step."""
-        return self.output / "utterances" / f"{split}.tsv"
-
-    def write_list(self, split: str, rows) -> None:
-        write_table(self.list_path(split), LIST_COLUMNS, rows)
-
-    def read_list(self, split: str) -> list[dict]:
-        path = self.list_path(split)
-        if not path.is_file():
-            raise DataError(f"{path}: not made yet; run scripts/cvss/build_manifests.py first")
-        return read_table(path, LIST_COLUMNS)
-
-    @property
-    def feature_zip(self) -> Path:
-        return self.output / "src_fbank80.zip"
-
-    @property
-    def data_folder(self) -> Path:
-        return self.output / "fbank2unit"
-
-    def units_path(self, split: str) -> Path:
-        return self.output / "units" / f"{split}.txt"
-
-    def pieces_folder(self, side: str, size: int) -> Path:
-        return self.output / f"{side}_unigram{size}"
-
-
-def need_files(rows: list[dict], column: str, max_missing_percent: float) -> None:
-    """Refuse to begin where too many recordings are not there: then the download is not whole."""
-    folders = {Path(row[column]).parent for row in rows}
-    there = {folder: {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set() for folder in folders}
-    paths = [Path(row[column]) for row in rows]
-    missing = [path for path in paths if path.name not in there[path.parent]]
-    if len(missing) > max_missing_percent / 100 * len(rows):
-        raise DataError(
-            f"{missing[0]}: no such recording, nor {len(missing) - 1} others of {len(rows)}; unpack the whole archive, "
-            f"or go on without them by --max-missing {100 * len(missing) // len(rows) + 1} (percent)"
-        )
 
 
 def add_corpus_flags(parser: argparse.ArgumentParser) -> None:

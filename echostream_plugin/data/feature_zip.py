@@ -5,7 +5,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ class FeatureZip:
         self._journal = self.path.with_name(self._part.name + ".jsonl")
         if self._part.is_file() and not self._journal.is_file() and index_path(self.path).is_file():
             os.replace(index_path(self.path), self._journal)  # stopped between the two renamings of `close`
-        entries = _whole_lines(self._journal)
+        entries = list(_whole_lines(self._journal))
         self.members = {entry["id"]: entry for entry in entries if "why" not in entry}
         self.skipped = {entry["id"]: entry["why"] for entry in entries if "why" in entry}
         self._resume()
@@ -113,26 +113,41 @@ def read_skipped(zip_path) -> dict[str, str]:
     return {entry["id"]: entry["why"] for entry in _finished_lines(zip_path) if "why" in entry}
 
 
-def _finished_lines(zip_path) -> list[dict]:
+def read_places(zip_path) -> tuple[dict[str, tuple[int, int, int]], dict[str, str]]:
+    """id -> (offset, size, frames), and id -> why it has no features, of a finished zip; smaller than its index."""
+    places, reasons = {}, {}
+    for entry in _finished_lines(zip_path):
+        if "why" in entry:
+            reasons[entry["id"]] = entry["why"]
+        else:
+            places[entry["id"]] = (entry["offset"], entry["size"], entry["frames"])
+    return places, reasons
+
+
+def _finished_lines(zip_path) -> Iterator[dict]:
     path = index_path(zip_path)
     if not Path(zip_path).is_file() or not path.is_file():
         raise DataError(f"{zip_path}: no finished feature zip (with {path.name}); make it with build_features.py")
-    return _whole_lines(path)
+    yield from _whole_lines(path)
 
 
-def _whole_lines(path: Path) -> list[dict]:
+def _whole_lines(path: Path) -> Iterator[dict]:
     """Journal entries; a torn last line is cut off the file."""
     if not path.is_file():
-        return []
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        with open(path, "r+b") as file:
-            file.truncate(len(whole))
-    try:
-        return [json.loads(line) for line in whole.splitlines()]
-    except ValueError as error:
-        raise DataError(f"{path}: damaged ({error}); remove it and its zip, and make them again") from error
+        return
+    with open(path, "r+b") as file:
+        end = 0
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            end += len(line)
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise DataError(f"{path}: damaged ({error}); remove it and its zip, and make them again") from error
+        file.seek(0, os.SEEK_END)
+        if file.tell() > end:
+            file.truncate(end)
 
 
 def merge_zips(target, parts: list, names: Iterable[str]) -> None:

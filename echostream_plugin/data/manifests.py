@@ -1,26 +1,27 @@
-"""CVSS-C, the tables: what fairseq trains from, SimulEval's lists, SentencePiece models and dictionaries."""
+"""A corpus's tables: what fairseq trains from, SimulEval's lists, SentencePiece models and dictionaries."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from tqdm import tqdm
 
 from echostream_plugin.data import DataError
-from echostream_plugin.data.cvss import SPLITS, Corpus
-from echostream_plugin.data.feature_zip import read_index, read_skipped
-from echostream_plugin.data.pieces import load_pieces, train_pieces, write_configs, write_task_table
-from echostream_plugin.data.tables import MANIFEST_COLUMNS, cell, normalise, write_lines, write_table
-from echostream_plugin.data.units import read_units, reduce_units
+from echostream_plugin.data.feature_zip import read_places
+from echostream_plugin.data.layout import LIST_COLUMNS, SPLITS, Layout
+from echostream_plugin.data.pieces import DECODER, load_pieces, train_pieces, write_configs, write_task_table
+from echostream_plugin.data.tables import MANIFEST_COLUMNS, GrowingFile, cell, normalise, table_line, write_table
+from echostream_plugin.data.units import UnitsFile, reduce_units
 
 SIDES = (("src", "src_text"), ("tgt", "tgt_text"))
 
 
-def manifest_row(corpus: Corpus, row: dict, feature: dict, units: list[int]) -> dict:
-    """One utterance of fbank2unit/<split>.tsv."""
-    reduced = reduce_units(units)
+def manifest_row(corpus: Layout, row: dict, place: tuple[int, int, int], units: list[int]) -> dict:
+    """One utterance of fbank2unit/<split>.tsv; place: offset, size and frames of its features."""
+    reduced, (offset, size, frames) = reduce_units(units), place
     return {
         "id": row["id"],
-        "src_audio": f"../{corpus.feature_zip.name}:{feature['offset']}:{feature['size']}",
-        "src_n_frames": feature["frames"],
+        "src_audio": f"../{corpus.feature_zip.name}:{offset}:{size}",
+        "src_n_frames": frames,
         "src_text": row["src_text"],
         "tgt_text": row["tgt_text"],
         "tgt_audio": " ".join(map(str, reduced)),
@@ -28,58 +29,95 @@ def manifest_row(corpus: Corpus, row: dict, feature: dict, units: list[int]) -> 
     }
 
 
-def build_manifests(corpus: Corpus) -> dict[str, int]:
+def build_manifests(corpus: Layout) -> dict[str, int]:
     """fbank2unit/<split>.{tsv,src,txt,unit}, simuleval/<split>/*.txt, utterances/<split>.tsv and skipped.tsv.
 
-    Utterances with features and units are in them; returns how many a split."""
-    index, reasons = read_index(corpus.feature_zip), read_skipped(corpus.feature_zip)
+    Utterances with features and units are in them; returns how many a split. Rows are written as they are read: what
+    memory holds of an utterance is its name and a few numbers."""
+    places, reasons = read_places(corpus.feature_zip)
     skipped, sizes = [], {}
     for split in SPLITS:
-        units = read_units(corpus.units_path(split))
-        usable, manifest = [], []
-        for row in tqdm(corpus.utterances(split), desc=f"manifest {split}", unit="utt"):
-            name = row["id"]
-            if name not in units or (name not in index and name not in reasons):
-                made_by = corpus.feature_zip if name in units else corpus.units_path(split)
-                raise DataError(f"{made_by}: does not know utterance {name}; was it made from other tables? Remove it")
-            row |= {column: cell(row[column]) for column in ("src_text", "tgt_text")}
-            if name not in index or not units[name] or not normalise(row["tgt_text"]):
-                no_target = f"{row['tgt_wav']}: no units" if not units[name] else f"{split}.tsv: no translation"
-                skipped.append({"id": name, "why": reasons.get(name) or no_target})
-                continue
-            usable.append(row)
-            manifest.append(manifest_row(corpus, row, index[name], units[name]))
-        if not usable:
-            raise DataError(f"{split}: no utterance has features and units; first: {skipped[-1]['why']}")
-        _write_split(corpus, split, usable, manifest)
-        _write_simuleval(corpus, split, usable, manifest)
-        sizes[split] = len(usable)
+        sizes[split] = _build_split(corpus, split, places, reasons, skipped)
     write_table(corpus.output / "skipped.tsv", ("id", "why"), skipped)
     return sizes | {"skipped": len(skipped)}
 
 
-def _write_split(corpus: Corpus, split: str, rows: list[dict], manifest: list[dict]) -> None:
-    folder = corpus.data_folder
-    write_table(folder / f"{split}.tsv", MANIFEST_COLUMNS, manifest)
-    write_lines(folder / f"{split}.src", (normalise(row["src_text"]) for row in manifest))
-    write_lines(folder / f"{split}.txt", (row["tgt_text"].lower() for row in manifest))
-    write_lines(folder / f"{split}.unit", (row["tgt_audio"] for row in manifest))
-    corpus.write_list(split, rows)
+def _build_split(corpus: Layout, split: str, places: dict, reasons: dict, skipped: list[dict]) -> int:
+    units = UnitsFile(corpus.units_path(split))
+    written = []  # where each row begins in the two tables
+    with _SplitFiles(corpus, split) as files:
+        for row in tqdm(corpus.stream(split), desc=f"manifest {split}", unit="utt"):
+            name = row["id"]
+            if name not in units or (name not in places and name not in reasons):
+                made_by = corpus.feature_zip if name in units else corpus.units_path(split)
+                raise DataError(f"{made_by}: does not know utterance {name}; was it made from other tables? Remove it")
+            row |= {column: cell(row[column]) for column in ("src_text", "tgt_text")}
+            found = units[name]
+            if name not in places or not found or not normalise(row["tgt_text"]):
+                no_target = f"{row['tgt_wav']}: no units" if not found else f"{split}.tsv: no translation"
+                skipped.append({"id": name, "why": reasons.get(name) or no_target})
+                continue
+            written.append((row["id"], files.add(row, manifest_row(corpus, row, places[name], found))))
+        units.close()
+        if not written:
+            raise DataError(f"{split}: no utterance has features and units; first: {skipped[-1]['why']}")
+    _write_simuleval(corpus, split, written)
+    return len(written)
 
 
-def _write_simuleval(corpus: Corpus, split: str, rows: list[dict], manifest: list[dict]) -> None:
-    """SimulEval's lists, in the order of CVSS's table, as StreamSpeech's are."""
-    place = {Path(clip).stem: number for number, clip in enumerate(corpus.english(split))}
-    pairs = sorted(zip(rows, manifest, strict=True), key=lambda pair: place[pair[0]["id"]])
-    lists = corpus.output / "simuleval" / split
-    write_lines(lists / "wav_list.txt", (Path(row["src_wav"]).resolve() for row, _ in pairs))
-    write_lines(lists / "target.txt", (row["tgt_text"] for row, _ in pairs))
-    write_lines(lists / "src.txt", (normalise(row["src_text"]) for row, _ in pairs))
-    write_lines(lists / "unit.txt", (entry["tgt_audio"] for _, entry in pairs))
+class _SplitFiles:
+    """The tables and lists of a split while they grow."""
+
+    def __init__(self, corpus: Layout, split: str):
+        folder = corpus.data_folder
+        self.manifest, self.listed = GrowingFile(folder / f"{split}.tsv"), GrowingFile(corpus.list_path(split))
+        self.manifest.add("\t".join(MANIFEST_COLUMNS))
+        self.listed.add("\t".join(LIST_COLUMNS))
+        self.lists = {kind: GrowingFile(folder / f"{split}.{kind}") for kind in ("src", "txt", "unit")}
+
+    def add(self, row: dict, entry: dict) -> tuple[int, int]:
+        """Returns where the row begins in the manifest and in the table of utterances."""
+        self.lists["src"].add(normalise(entry["src_text"]))
+        self.lists["txt"].add(entry["tgt_text"].lower())
+        self.lists["unit"].add(entry["tgt_audio"])
+        return self.manifest.add(table_line(MANIFEST_COLUMNS, entry)), self.listed.add(table_line(LIST_COLUMNS, row))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        for file in (self.manifest, self.listed, *self.lists.values()):
+            file.__exit__(*error)
 
 
-def build_text(corpus: Corpus, size: int, threads: int, vocoder=None) -> None:
-    """{src,tgt}_unigram<size>/: models (those that are there stay), dictionaries, tables; fbank2unit/config_*.yaml."""
+def _write_simuleval(corpus: Layout, split: str, written: list[tuple]) -> None:
+    """SimulEval's lists, in the corpus's order of evaluation. written: id, and where its row begins in the two
+    tables."""
+    order = corpus.evaluation_order(split)
+    written.sort(key=lambda entry: order[entry[0]])
+    folder = corpus.output / "simuleval" / split
+    lists = {name: GrowingFile(folder / f"{name}.txt") for name in ("wav_list", "target", "src", "unit")}
+    with ExitStack() as open_files:
+        for file in lists.values():
+            open_files.enter_context(file)
+        manifest = open_files.enter_context(open(corpus.data_folder / f"{split}.tsv", "rb"))
+        listed = open_files.enter_context(open(corpus.list_path(split), "rb"))
+        for _, (in_manifest, in_list) in written:
+            entry, row = _row_at(manifest, in_manifest, MANIFEST_COLUMNS), _row_at(listed, in_list, LIST_COLUMNS)
+            lists["wav_list"].add(str(Path(row["src_wav"]).resolve()))
+            lists["target"].add(entry["tgt_text"])
+            lists["src"].add(normalise(entry["src_text"]))
+            lists["unit"].add(entry["tgt_audio"])
+
+
+def _row_at(file, begin: int, columns) -> dict:
+    file.seek(begin)
+    return dict(zip(columns, file.readline().decode().rstrip("\n").split("\t"), strict=True))
+
+
+def build_text(corpus: Layout, size: int, threads: int, vocoder=None, decoder=DECODER) -> None:
+    """{src,tgt}_unigram<size>/: models (those that are there stay), dictionaries, tables; fbank2unit/config_*.yaml,
+    with `decoder` as the MT decoder's arguments."""
     rows = {split: corpus.read_list(split) for split in SPLITS}
     name, dictionaries = f"spm_unigram_{corpus.language}", []
     for side, column in SIDES:
@@ -92,4 +130,4 @@ def build_text(corpus: Corpus, size: int, threads: int, vocoder=None) -> None:
         for split in tqdm(SPLITS, desc=f"{side} pieces", unit="split"):
             write_task_table(folder / f"{split}.tsv", rows[split], column, processor)
         dictionaries.append(folder / f"{name}.txt")
-    write_configs(corpus.data_folder, *dictionaries, vocoder)
+    write_configs(corpus.data_folder, *dictionaries, vocoder, decoder=decoder)

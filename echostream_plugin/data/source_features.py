@@ -1,11 +1,11 @@
-"""CVSS-C, the source side: log-mel features of the clips in one zip, and their mean and variance."""
+"""The source side: log-mel features of the clips in one zip, and their mean and variance."""
 
 import numpy as np
 from tqdm import tqdm
 
 from echostream_plugin.data import DataError
-from echostream_plugin.data.cvss import Corpus, need_files
 from echostream_plugin.data.feature_zip import FeatureZip, Moments, merge_zips, read_index, read_member
+from echostream_plugin.data.layout import Layout, need_files
 from echostream_plugin.data.parallel import Shard, Workers
 from echostream_plugin.inference.audio import read_audio
 from echostream_plugin.inference.errors import InputError
@@ -21,7 +21,7 @@ def features_or_reason(path: str) -> np.ndarray | str:
     return features if len(features) else f"{path}: shorter than 25 ms"
 
 
-def build_features(corpus: Corpus, workers: Workers, shard: Shard, max_missing_percent: float = 1.0) -> None:
+def build_features(corpus: Layout, workers: Workers, shard: Shard, max_missing_percent: float = 1.0) -> None:
     """The zip of a shard (or of all clips); an interrupted one goes on."""
     target = shard.place(corpus.feature_zip)
     if target.is_file():
@@ -39,7 +39,7 @@ def build_features(corpus: Corpus, workers: Workers, shard: Shard, max_missing_p
     store.close()
 
 
-def merge_features(corpus: Corpus, count: int) -> None:
+def merge_features(corpus: Layout, count: int) -> None:
     """One zip of the parts of all shards."""
     if corpus.feature_zip.is_file():
         return
@@ -51,7 +51,7 @@ def merge_features(corpus: Corpus, count: int) -> None:
     merge_zips(corpus.feature_zip, parts, (row["id"] for row in tqdm(rows, desc="join features", unit="utt")))
 
 
-def write_moments(corpus: Corpus) -> None:
+def write_moments(corpus: Layout) -> None:
     """gcmvn.npz of the training split, read back from the zip."""
     path = corpus.output / "gcmvn.npz"
     if path.is_file():

@@ -2,12 +2,16 @@
 
 import csv
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from echostream_plugin.data import DataError
 from echostream_plugin.inference.words import normalise
 
-__all__ = ["MANIFEST_COLUMNS", "keyed_lines", "normalise", "read_table", "write_lines", "write_table", "write_text"]
+__all__ = [
+    "MANIFEST_COLUMNS", "GrowingFile", "keyed_lines", "normalise", "read_table", "stream_table", "table_line",
+    "write_lines", "write_table", "write_text",
+]  # fmt: skip
 
 MANIFEST_COLUMNS = ("id", "src_audio", "src_n_frames", "src_text", "tgt_text", "tgt_audio", "tgt_n_frames")
 
@@ -33,13 +37,52 @@ def cell(value) -> str:
     return " ".join(str(value).replace("\\", " ").split())
 
 
+def table_line(columns, row: dict) -> str:
+    """A row of a fairseq manifest: tab separated, no quoting; values as `cell` has them."""
+    return "\t".join(cell(row[column]) for column in columns)
+
+
 def write_table(path, columns, rows) -> None:
-    """A fairseq manifest: tab separated, no quoting; values as `cell` has them."""
-    write_lines(path, ["\t".join(columns), *("\t".join(cell(row[column]) for column in columns) for row in rows)])
+    """A fairseq manifest: its columns, and a line a row."""
+    write_lines(path, ["\t".join(columns), *(table_line(columns, row) for row in rows)])
+
+
+class GrowingFile:
+    """Lines that are written as they come, for tables that memory need not hold; the file has its name when it is
+    whole, at the end of the `with` block."""
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._part = self.path.with_name(self.path.name + ".part")
+        self._file = open(self._part, "wb")
+        self._end = 0
+
+    def add(self, line: str) -> int:
+        """Returns the byte at which the line begins."""
+        begin, content = self._end, f"{line}\n".encode()
+        self._file.write(content)
+        self._end += len(content)
+        return begin
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, error, *_):
+        self._file.close()
+        if error is None:
+            os.replace(self._part, self.path)
+        else:
+            self._part.unlink()
 
 
 def read_table(path, columns=()) -> list[dict]:
     """Rows as dicts; a file or column that is missing is named."""
+    return list(stream_table(path, columns))
+
+
+def stream_table(path, columns=()) -> Iterator[dict]:
+    """Rows as dicts, one after the other; a file or column that is missing is named."""
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such table")
@@ -48,7 +91,7 @@ def read_table(path, columns=()) -> list[dict]:
         missing = [column for column in columns if column not in (reader.fieldnames or ())]
         if missing:
             raise DataError(f"{path}: no column '{missing[0]}'; it has {', '.join(reader.fieldnames or ['none'])}")
-        return list(reader)
+        yield from reader
 
 
 def keyed_lines(path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""CVSS-C, the target side: units of the English speech, by a HuBERT and a k-means model that the user names."""
+"""The target side: units of the English speech, by a HuBERT and a k-means model that the user names."""
 
 import sys
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import numpy as np
 from tqdm import tqdm
 
 from echostream_plugin.data import DataError
-from echostream_plugin.data.cvss import SPLITS, Corpus, need_files
+from echostream_plugin.data.layout import SPLITS, Layout, need_files
 from echostream_plugin.data.parallel import Shard, Workers
 from echostream_plugin.data.tables import keyed_lines, write_lines
 from echostream_plugin.data.units import UnitsLog, nearest_units, read_wave
@@ -34,7 +34,7 @@ def units_or_reason(path: str) -> list[int] | str:
 
 
 def build_units(
-    corpus: Corpus, make_features: Callable, centres, workers: Workers, shard: Shard, max_missing_percent: float = 1.0
+    corpus: Layout, make_features: Callable, centres, workers: Workers, shard: Shard, max_missing_percent: float = 1.0
 ) -> None:
     """Units of a shard (or of all recordings), a file a split; what is interrupted goes on."""
     waiting, logs = [], {}
@@ -56,7 +56,7 @@ def build_units(
         log.close()
 
 
-def merge_units(corpus: Corpus, count: int) -> None:
+def merge_units(corpus: Layout, count: int) -> None:
     """One file a split of the parts of all shards, in the corpus's order."""
     for split in SPLITS:
         target = corpus.units_path(split)

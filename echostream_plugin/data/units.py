@@ -10,6 +10,7 @@ from echostream_plugin.data.tables import keyed_lines
 from echostream_plugin.inference.audio import read_audio
 
 SAMPLE_RATE = 16000
+UNIT_SAMPLES = 320  # of one unit, 20 ms
 
 
 def load_centres(path) -> np.ndarray:
@@ -91,3 +92,32 @@ def read_units(path) -> dict[str, list[int]]:
         return {name: [int(unit) for unit in line.split()] for name, line in keyed_lines(path).items()}
     except ValueError as error:
         raise DataError(f"{path}: {error}; expected lines 'id|unit unit ...'") from error
+
+
+class UnitsFile:
+    """A finished file of units, of which memory holds the place of each line: id -> units of every frame."""
+
+    def __init__(self, path):
+        if not Path(path).is_file():
+            raise DataError(f"{path}: not made yet; run scripts/cvss/build_units.py first")
+        self.path, self._places, end = Path(path), {}, 0
+        self._file = open(path, "rb")
+        for line in self._file:
+            name, bar, _ = line.partition(b"|")
+            if bar:
+                self._places[name.decode()] = end
+            end += len(line)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._places
+
+    def __getitem__(self, name: str) -> list[int]:
+        self._file.seek(self._places[name])
+        line = self._file.readline().decode()
+        try:
+            return [int(unit) for unit in line.partition("|")[2].split()]
+        except ValueError as error:
+            raise DataError(f"{self.path}: {error}; expected lines 'id|unit unit ...'") from error
+
+    def close(self) -> None:
+        self._file.close()

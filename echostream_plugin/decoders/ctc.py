@@ -55,7 +55,7 @@ class CTCHead(nn.Module):
 
     def initial_state(self, batch_size: int = 1) -> CTCState:
         """Nothing seen; the state's size never changes."""
-        seen = torch.zeros(batch_size, dtype=torch.long, device=self.proj.weight.device)
+        seen = torch.zeros(batch_size, dtype=torch.long, device=self.proj.bias.device)
         if not self.config.layers:
             return CTCState(seen)
         left = self.config.left_context_frames

@@ -17,15 +17,18 @@ PAD = 1
 
 @dataclass(frozen=True)
 class TextDecoderState(StreamState):
-    """What one stream has heard and said, projected: a pair of keys and values per layer."""
+    """What one stream has heard and said, projected: a pair of keys and values per layer.
+
+    targets: of the newest tokens, where there is a window; `dropped` came before them."""
 
     targets: tuple[KeyValues, ...]
     source: tuple[KeyValues, ...]
+    dropped: int = 0
 
     @property
     def position(self) -> int:
         """Tokens consumed so far."""
-        return self.targets[0].length
+        return self.dropped + self.targets[0].length
 
     @property
     def source_frames(self) -> int:
@@ -53,6 +56,7 @@ class TextDecoder(nn.Module):
                 config.attention_dropout,
                 config.activation_dropout,
                 source_dim=config.encoder_dim,
+                window=config.window_tokens,
             )
             for _ in range(config.layers)
         )
@@ -96,7 +100,7 @@ class TextDecoder(nn.Module):
 
     def add_source(self, frames: Tensor, state: TextDecoderState) -> TextDecoderState:
         """frames: [B, s, encoder_dim] new encoder frames that will not change any more; projected once, here."""
-        return TextDecoderState(state.targets, self._extend(state.source, frames))
+        return TextDecoderState(state.targets, self._extend(state.source, frames), state.dropped)
 
     def step(
         self, tokens: Tensor, state: TextDecoderState, provisional: Tensor | None = None
@@ -116,7 +120,8 @@ class TextDecoder(nn.Module):
         for layer, past, heard in zip(self.layers, state.targets, source, strict=True):
             x, past = layer(x, past, source=heard)
             targets.append(past)
-        return self.layer_norm(x), TextDecoderState(tuple(targets), state.source)
+        dropped = state.position + tokens.size(1) - targets[0].length
+        return self.layer_norm(x), TextDecoderState(tuple(targets), state.source, dropped)
 
     def _embed(self, tokens: Tensor, first: int) -> Tensor:
         positions = sinusoidal_positions(first, tokens.size(1), self.config.dim, tokens.device)

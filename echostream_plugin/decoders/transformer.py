@@ -32,9 +32,9 @@ class KeyValues(StreamState):
         return KeyValues(torch.cat((self.keys, other.keys), 2), torch.cat((self.values, other.values), 2))
 
     def last(self, length: int) -> "KeyValues":
-        """The newest `length` positions."""
-        start = self.length - length
-        return KeyValues(self.keys[:, :, start:], self.values[:, :, start:])
+        """The newest `length` positions, or all there are, in memory of their own."""
+        start = max(0, self.length - length)
+        return KeyValues(self.keys[:, :, start:].clone(), self.values[:, :, start:].clone()) if start else self
 
 
 class MultiHeadAttention(nn.Module):
@@ -66,9 +66,9 @@ class MultiHeadAttention(nn.Module):
 
     def empty(self, batch_size: int, length: int = 0) -> KeyValues:
         """Zero keys and values of `length` positions, on the parameters' device."""
-        weight = self.k_proj.weight
-        zeros = weight.new_zeros(batch_size, self.heads, length, weight.size(0) // self.heads)
-        return KeyValues(zeros, zeros)
+        like = self.k_proj.bias
+        zeros = like.new_zeros(batch_size, self.heads, length, like.size(0) // self.heads)
+        return KeyValues(zeros, zeros.clone())
 
     def forward(self, x: Tensor, source: KeyValues, visible: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """x: [B, U, dim] queries; visible: bool, broadcastable to [B, heads, U, S]; returns [B, U, dim]."""
@@ -86,7 +86,11 @@ class MultiHeadAttention(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """Self-attention, attention over a source (when `source_dim` is given) and feed-forward, each pre-norm."""
+    """Self-attention, attention over a source (when `source_dim` is given) and feed-forward, each pre-norm.
+
+    window: where self-attention is causal, a position sees so many groups of `group` positions, its own included, and
+    a stream keeps no others; 0: all. Sequences begin with a group.
+    """
 
     def __init__(
         self,
@@ -98,8 +102,11 @@ class TransformerLayer(nn.Module):
         activation_dropout: float = 0.0,
         source_dim: int | None = None,
         rotary: bool = False,
+        window: int = 0,
+        group: int = 1,
     ):
         super().__init__()
+        self.window, self.group = window, group
         self.dropout, self.activation_dropout = nn.Dropout(dropout), nn.Dropout(activation_dropout)
         self.self_attn = MultiHeadAttention(dim, heads, attention_dropout, rotary=rotary)
         self.self_attn_layer_norm = nn.LayerNorm(dim)
@@ -125,25 +132,35 @@ class TransformerLayer(nn.Module):
 
         x: [B, U, dim]; past: P earlier positions; visible: bool [.., U, P + U], else `causal` decides;
         source: keys and values that `encoder_attn.project` made; source_visible: bool, to [B, heads, U, S].
-        Returns [B, U, dim] and the self-attention's keys and values of all P + U positions.
+        Returns [B, U, dim] and the self-attention's keys and values of all P + U positions; after a past, with a
+        window, of those that the next position sees.
         """
         normed = self.self_attn_layer_norm(x)
         attended = self.self_attn.project(normed)
         if past is not None:
             attended = past.append(attended)
-        is_causal = causal and visible is None and attended.length == x.size(1)
-        if causal and visible is None and not is_causal and x.size(1) > 1:
-            visible = causal_visible(x.size(1), attended.length, x.device)
+        is_causal = False
+        if causal and visible is None:
+            windowed = 0 < self.window * self.group < attended.length
+            is_causal = attended.length == x.size(1) and not windowed
+            if not is_causal and (x.size(1) > 1 or windowed):
+                visible = causal_visible(x.size(1), attended.length, x.device, self.window, self.group)
         x = x + self.dropout(self.self_attn(normed, attended, visible, is_causal))
         if source is not None:
             x = x + self.dropout(self.encoder_attn(self.encoder_attn_layer_norm(x), source, source_visible))
         hidden = self.activation_dropout(F.relu(self.fc1(self.final_layer_norm(x))))
+        if past is not None and causal and self.window:
+            attended = attended.last((self.window - 1) * self.group)
         return x + self.dropout(self.fc2(hidden)), attended
 
 
-def causal_visible(queries: int, keys: int, device=None) -> Tensor:
-    """Bool [queries, keys]: the queries are the last positions, each sees itself and everything before."""
-    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+def causal_visible(queries: int, keys: int, device=None, window: int = 0, group: int = 1) -> Tensor:
+    """Bool [queries, keys]: the queries are the last positions, each sees itself and everything before, or (with a
+    window) what of it lies in the newest `window` groups of `group` positions, its own included."""
+    key = torch.arange(keys, device=device)
+    query = key[keys - queries :, None]
+    visible = key <= query
+    return visible & (key >= (query // group - window + 1) * group) if window else visible
 
 
 def sinusoidal_positions(first: int, count: int, dim: int, device=None) -> Tensor:

@@ -1,6 +1,6 @@
 """Text to units: the T2U encoder over MT decoder states, then the CTC unit decoder over upsampled states."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ OFFSET_STD = 0.3
 
 @dataclass(frozen=True)
 class T2UState(StreamState):
-    """Keys and values of the MT states so far, per layer."""
+    """Keys and values of the MT states so far, or of the newest, per layer."""
 
     past: tuple[KeyValues, ...]
 
@@ -27,7 +27,8 @@ class T2UEncoder(nn.Module):
     def __init__(self, config: UnitDecoderConfig):
         super().__init__()
         self.config = config
-        self.layers = nn.ModuleList(_layer(config) for _ in range(config.encoder_layers))
+        window = config.window_tokens if config.causal_encoder else 0
+        self.layers = nn.ModuleList(_layer(config, window=window) for _ in range(config.encoder_layers))
         self.layer_norm = nn.LayerNorm(config.dim)
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
@@ -58,19 +59,28 @@ class T2UEncoder(nn.Module):
 
 @dataclass(frozen=True)
 class UnitDecoderState(StreamState):
-    """Unit frames and T2U states so far, projected, and the T2U states whose frames still wait for others."""
+    """Unit frames and T2U states so far, projected, and the T2U states whose frames still wait for others.
+
+    With a window, frames and source are the newest; `dropped` states came before those in source."""
 
     frames: tuple[KeyValues, ...]
     source: tuple[KeyValues, ...]
     waiting: Tensor
     k2: int
     n2: int | None
+    dropped: int = 0
+
+    @property
+    def available(self) -> int:
+        """T2U states so far."""
+        return self.dropped + self.source[0].length
 
 
 class UnitDecoder(nn.Module):
     """Each T2U state becomes `upsample` frames; causal self-attention over frames, attention over the states.
 
-    With the wait (k2, n2), the frames of token i see the first (i // n2 + 1) * n2 + k2 states; n2 None: all.
+    With the wait (k2, n2), the frames of token i see the first (i // n2 + 1) * n2 + k2 states; n2 None: all. Of states
+    and frames before their token they see those of the newest `window_tokens` tokens, its own included.
     """
 
     # what every frame gets without time positions: the row StreamSpeech's first sample of a batch gets
@@ -85,7 +95,10 @@ class UnitDecoder(nn.Module):
             self.embed_offsets = nn.Embedding(config.upsample, config.dim)
             nn.init.normal_(self.embed_offsets.weight, std=OFFSET_STD)
         self.dropout = nn.Dropout(config.dropout)
-        self.layers = nn.ModuleList(_layer(config, source_dim=config.dim) for _ in range(config.layers))
+        self.layers = nn.ModuleList(
+            _layer(config, source_dim=config.dim, window=config.window_tokens, group=config.upsample)
+            for _ in range(config.layers)
+        )
         self.layer_norm = nn.LayerNorm(config.dim)
         self.output_projection = tied_projection(self.embed_tokens)
 
@@ -104,8 +117,8 @@ class UnitDecoder(nn.Module):
         """
         check_unit_wait(k2, n2)
         tokens, visible = t2u.size(1), None
-        if n2 is not None:
-            visible = self._visible(visible_states(0, tokens, tokens, k2, n2, t2u.device), tokens)[None, None]
+        if n2 is not None or 0 < self.config.window_tokens < tokens:
+            visible = self._visible(0, visible_states(0, tokens, tokens, k2, n2, t2u.device), 0, tokens)[None, None]
         if padding_mask is not None:
             real = ~padding_mask[:, None, None]
             visible = real if visible is None else visible & real
@@ -135,12 +148,12 @@ class UnitDecoder(nn.Module):
         pairs = zip(self.layers, state.source, strict=True)
         source = tuple(past.append(layer.encoder_attn.project(t2u)) for layer, past in pairs)
         waiting = torch.cat((state.waiting, t2u), 1)
-        available, ready = source[0].length, 0
+        state, ready = replace(state, source=source, waiting=waiting), 0
         if state.n2 is not None:
-            first = available - waiting.size(1)
-            needed = visible_states(first, waiting.size(1), available + 1, state.k2, state.n2)
-            ready = int((needed <= available).sum())
-        return self._decode(ready, UnitDecoderState(state.frames, source, waiting, state.k2, state.n2))
+            first = state.available - waiting.size(1)
+            needed = visible_states(first, waiting.size(1), state.available + 1, state.k2, state.n2)
+            ready = int((needed <= state.available).sum())
+        return self._decode(ready, state)
 
     def finish(self, state: UnitDecoderState) -> Tensor:
         """Logits [B, f, V] of the frames that still waited; no more states come."""
@@ -148,23 +161,36 @@ class UnitDecoder(nn.Module):
 
     def _decode(self, tokens: int, state: UnitDecoderState) -> tuple[Tensor, UnitDecoderState]:
         """Logits of the frames of the first `tokens` waiting states."""
-        available = state.source[0].length
+        available = state.available
         first = available - state.waiting.size(1)
         if tokens == 0:
             return state.waiting.new_zeros(state.waiting.size(0), 0, self.config.vocab), state
         seen = visible_states(first, tokens, available, state.k2, state.n2, state.waiting.device)
-        visible = self._visible(seen, available)
+        visible = self._visible(first, seen, state.dropped, available)
         x = self._frames(state.waiting[:, :tokens], first)
         pasts = []
         for layer, past, source in zip(self.layers, state.frames, state.source, strict=True):
             x, past = layer(x, past, source=source, source_visible=visible)
             pasts.append(past)
-        state = UnitDecoderState(tuple(pasts), state.source, state.waiting[:, tokens:], state.k2, state.n2)
-        return self.output_projection(self.layer_norm(x)), state
+        return self.output_projection(self.layer_norm(x)), self._after(tokens, tuple(pasts), state)
 
-    def _visible(self, seen: Tensor, available: int) -> Tensor:
-        """seen: [tokens] states that a token's frames see -> bool [tokens * upsample, available]."""
-        shown = torch.arange(available, device=seen.device) < seen[:, None]
+    def _after(self, tokens: int, frames: tuple[KeyValues, ...], state: UnitDecoderState) -> UnitDecoderState:
+        """The state when so many waiting states were decoded: what the next ones see."""
+        waiting, source = state.waiting[:, tokens:].clone(), state.source
+        if self.config.window_tokens:
+            source = tuple(each.last(waiting.size(1) + self.config.window_tokens - 1) for each in source)
+        dropped = state.available - source[0].length
+        return replace(state, frames=frames, source=source, waiting=waiting, dropped=dropped)
+
+    def _visible(self, first: int, seen: Tensor, start: int, stop: int) -> Tensor:
+        """Which of the T2U states start .. stop - 1 the frames of tokens first, first + 1, .. see.
+
+        seen: [tokens] how many, but for the window, counted from state 0; bool [tokens * upsample, stop - start]."""
+        state = torch.arange(start, stop, device=seen.device)
+        shown = state < seen[:, None]
+        if self.config.window_tokens:
+            token = torch.arange(first, first + len(seen), device=seen.device)
+            shown &= state > token[:, None] - self.config.window_tokens
         return shown.repeat_interleave(self.config.upsample, dim=0)
 
     def _frames(self, t2u: Tensor, first_token: int, batch_positions: bool = False) -> Tensor:
@@ -183,7 +209,7 @@ class UnitDecoder(nn.Module):
         return self.dropout(t2u.repeat_interleave(config.upsample, dim=1) + added)
 
 
-def _layer(config: UnitDecoderConfig, source_dim: int | None = None) -> TransformerLayer:
+def _layer(config: UnitDecoderConfig, **more) -> TransformerLayer:
     return TransformerLayer(
         config.dim,
         config.heads,
@@ -191,5 +217,5 @@ def _layer(config: UnitDecoderConfig, source_dim: int | None = None) -> Transfor
         config.dropout,
         config.attention_dropout,
         config.activation_dropout,
-        source_dim=source_dim,
+        **more,
     )

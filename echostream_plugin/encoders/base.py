@@ -79,6 +79,9 @@ class StreamingEncoder(nn.Module, ABC):
         """The segment length in encoder frames where none is given; 0 is the whole utterance."""
         return self.config.segment_frames
 
+    def check_training_segment(self, segment_frames: int) -> None:
+        """Raise ConfigError where this encoder cannot be trained with a segment of so many encoder frames."""
+
     @abstractmethod
     def forward(self, features: Tensor, lengths: Tensor, segment_frames: int | None = None) -> tuple[Tensor, Tensor]:
         """Parallel form. features: [B, T, F]; lengths: [B] valid feature frames; segment_frames: segment length in

@@ -137,8 +137,7 @@ class ChunkConformerEncoder(StreamingEncoder):
         if chunk_size < 0 or conv_chunk_size < 0:
             raise ConfigError(f"chunk sizes must not be negative, got {chunk_size} and {conv_chunk_size}")
         conv_chunk_size = 0 if conv_chunk_size >= ENDLESS else conv_chunk_size
-        if conv_chunk_size % 2:
-            raise ConfigError(f"a convolution chunk of {conv_chunk_size} frames would lose audio: use an even number")
+        _check_conv_chunk(conv_chunk_size)
         self.chunk_size, self.conv_chunk_size = chunk_size, conv_chunk_size
 
     @property
@@ -155,6 +154,10 @@ class ChunkConformerEncoder(StreamingEncoder):
             return longest if chunk >= longest else shortest
         return shortest if chunk % 2 else chunk
 
+    def check_training_segment(self, segment_frames: int) -> None:
+        for conv_chunk in _training_conv_chunks(segment_frames):
+            _check_conv_chunk(conv_chunk)
+
     def output_lengths(self, lengths):
         """Encoder frames of so many feature frames (Tensor or int): ceil(lengths / 4)."""
         return (lengths + SUBSAMPLING - 1) // SUBSAMPLING
@@ -162,13 +165,15 @@ class ChunkConformerEncoder(StreamingEncoder):
     def forward(self, features: Tensor, lengths: Tensor, segment_frames: int | None = None) -> tuple[Tensor, Tensor]:
         """Parallel form. features: [B, T, F] of 10 ms; lengths: [B] valid feature frames; segment_frames: attention
         chunk in encoder frames of 40 ms, 0 the whole utterance, None what `set_chunk_size` set. In training, the
-        convolution chunk that goes with a given segment is drawn, as in StreamSpeech's multi-chunk training.
+        convolution chunk that goes with a given segment is drawn, as in StreamSpeech's multi-chunk training;
+        ConfigError for an odd one, which loses audio.
 
         Returns [B, ceil(T / 4), C] and its valid lengths [B]; frames beyond them mean nothing."""
         state, out_lengths = self.initial_state(features.size(0), segment_frames), self.output_lengths(lengths)
         if self.training and segment_frames is not None:
-            drawn = CONV_CHUNKS[int(torch.randint(len(CONV_CHUNKS), ()))]
-            state = _with_chunks(state, state.chunk, min(drawn, state.chunk or drawn))
+            self.check_training_segment(segment_frames)
+            drawn = int(torch.randint(len(CONV_CHUNKS), ()))
+            state = _with_chunks(state, state.chunk, _training_conv_chunks(state.chunk)[drawn])
         return self._run(features, state, out_lengths)[0], out_lengths
 
     def initial_state(self, batch_size: int = 1, segment_frames: int | None = None) -> ChunkConformerState:
@@ -177,7 +182,7 @@ class ChunkConformerEncoder(StreamingEncoder):
         if segment_frames is not None:
             chunk, conv_chunk = segment_frames, self.conv_chunk_of(segment_frames)
         return ChunkConformerState(
-            pending=self.linear.weight.new_zeros(batch_size, 0, self.config.input_dim),
+            pending=self.linear.bias.new_zeros(batch_size, 0, self.config.input_dim),
             subsampling=tuple(conv.initial_past(batch_size) for conv in self.subsample.conv_layers),
             layers=tuple(layer.initial_state(batch_size) for layer in self.conformer_layers),
             chunk=chunk,
@@ -222,6 +227,16 @@ class ChunkConformerEncoder(StreamingEncoder):
             x, after = layer(x, before, positions, visible, state.conv_chunk)
             layers.append(after)
         return x, ChunkConformerState(state.pending, subsampling, tuple(layers), state.chunk, state.conv_chunk)
+
+
+def _training_conv_chunks(chunk: int) -> list[int]:
+    """The convolution chunks, one of which a training batch draws, of an attention chunk."""
+    return [min(conv_chunk, chunk or conv_chunk) for conv_chunk in CONV_CHUNKS]
+
+
+def _check_conv_chunk(frames: int) -> None:
+    if frames % 2:
+        raise ConfigError(f"a convolution chunk of {frames} frames would lose audio: use an even number")
 
 
 def chunk_visible(past: int, new: int, chunk: int, device=None) -> Tensor | None:

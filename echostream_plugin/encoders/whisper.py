@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..config import EncoderConfig, encoder_config, option, require
+from ..config import LAYERS, EncoderConfig, check_options, encoder_config, option, require
 from ..modules.emformer import Emformer, EmformerState
 from ..modules.recording import Recorder
 from ..modules.streaming import StreamState
@@ -19,7 +19,6 @@ from ..modules.whisper_front import FrontState, WhisperFront
 from .base import StreamingEncoder, register_encoder
 
 PAIR = 2  # frames of 20 ms in one of 40 ms
-POSITIONS = ("cyclic", "rotary")
 
 
 @encoder_config
@@ -34,28 +33,36 @@ class WhisperConfig:
     input_dim: int = option(80, "mel bins of a feature frame (10 ms)")
     dim: int = option(256, "encoder embedding dimension")
     inner_dim: int = option(512, "width of Whisper's layers: 384 in tiny, 512 in base, 768 in small")
-    layers: int = option(6, "number of Whisper's layers, the first ones")
+    layers: int = option(6, "number of Whisper's layers, the first ones", maximum=LAYERS)
     halve_after: int = option(2, "after how many layers frames of 20 ms are joined to frames of 40 ms, 1 to all")
     heads: int = option(8, "attention heads")
     ffn_dim: int = option(2048, "hidden size of the feed-forward module")
-    segment_frames: int = option(8, "segment length in encoder frames of 40 ms; 0 is the whole utterance")
-    left_context_frames: int = option(48, "encoder frames of left context whose keys and values are cached")
-    memory_size: int = option(0, "memory bank: summaries of how many past segments are attended; 0 is none")
-    memory_kind: str = option("mean", "memory vectors: 'attention' (the paper's) or 'mean' of the segment")
+    segment_frames: int = option(
+        8, "segment length in encoder frames of 40 ms; 0 is the whole utterance", minimum=0, maximum=5_000
+    )
+    left_context_frames: int = option(
+        48, "encoder frames of left context whose keys and values are cached", minimum=0, maximum=5_000
+    )
+    memory_size: int = option(
+        0, "memory bank: summaries of how many past segments are attended; 0 is none", minimum=0, maximum=10_000
+    )
+    memory_kind: str = option(
+        "mean", "memory vectors: 'attention' (the paper's) or 'mean' of the segment", choices=("attention", "mean")
+    )
     position: str = option(
         "cyclic",
         "'cyclic': Whisper's table of positions, its slow sinusoids stopped; 'rotary': distances inside the window",
+        choices=("cyclic", "rotary"),
     )
-    dropout: float = option(0.1, "dropout of residual branches")
-    attention_dropout: float = option(0.1, "dropout of attention weights")
-    activation_dropout: float = option(0.1, "dropout after the feed-forward activation")
+    dropout: float = option(0.1, "dropout of residual branches", maximum=1.0)
+    attention_dropout: float = option(0.1, "dropout of attention weights", maximum=1.0)
+    activation_dropout: float = option(0.1, "dropout after the feed-forward activation", maximum=1.0)
 
     def __post_init__(self):
+        check_options(self)
         require(self.kind == "whisper", f"a Whisper encoder's configuration cannot be of kind '{self.kind}'")
         require(self.inner_dim % 2 == 0, f"inner_dim {self.inner_dim} must be even (sinusoidal positions)")
-        require(1 <= self.halve_after <= self.layers, f"halve_after {self.halve_after}: use 1 to layers {self.layers}")
-        require(self.position in POSITIONS, f"position '{self.position}': use {' or '.join(POSITIONS)}")
-        require(self.dim > 0, f"dim must be positive, got {self.dim}")
+        require(self.halve_after <= self.layers, f"halve_after {self.halve_after}: use 1 to layers {self.layers}")
         self.stack(1, PAIR)  # checks the rest
 
     def stack(self, layers: int, frames: int) -> EncoderConfig:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 _LINE = re.compile(r"^([ASD])-(\d+)\t(.*)$")
 _UNITS = re.compile(r"^-?(?:[\d.]+(?:e[-+]?\d+)?|inf|nan)\t([\d ]*)$")
+_BEGUN = re.compile(r"^[A-Z](-\d*(\t.*)?)?$")  # such a line without its end
+_SCORE = re.compile(r"^-?\d+\.\d+(?:e[-+]?\d+)?$")  # all that is left of a unit line that was cut
 
 
 class GenerateLogError(ValueError):
@@ -27,18 +29,32 @@ class GenerateLog:
 
 
 def read_generate_logs(paths) -> GenerateLog:
-    """Read one or more logs (the captured screen and the results file, in any order)."""
+    """Read one or more logs (the captured screen and the results file, in any order). Raises GenerateLogError that
+    names the line where one is torn: a run that was killed has no scores."""
     log = GenerateLog()
     for path in map(Path, paths):
         if not path.is_file():
             raise GenerateLogError(f"{path}: no such file; capture fairseq-generate's screen with `| tee {path.name}`")
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        text = path.read_text(encoding="utf-8", errors="replace")
+        lines = text.split("\n")
+        for number, line in enumerate(lines, 1):
             match = _LINE.match(line)
-            if match is not None:
-                _take(log, match[1], int(match[2]), match[3])
+            cut = _BEGUN.match(line) if number == len(lines) else match and match[1] == "D" and _SCORE.match(match[3])
+            if cut:
+                raise GenerateLogError(f"{path}:{number}: torn line '{line[:60]}'; run fairseq-generate again")
+            if match is None:
+                continue
+            _take(log, match[1], int(match[2]), match[3])
     if not log.translations and not log.units:
         names = ", ".join(str(path) for path in paths)
         raise GenerateLogError(f"{names}: no D- line; is it the output of fairseq-generate with this plugin's task?")
+    for kind, rows in (("transcript", log.transcripts), ("translation", log.translations)):
+        missing = sorted(set(rows) - set(log.units if log.units else log.translations))
+        if missing:
+            names = ", ".join(str(path) for path in paths)
+            raise GenerateLogError(
+                f"{names}: row {missing[0]} has a {kind} but no more of it; the log is torn, run fairseq-generate again"
+            )
     return log
 
 

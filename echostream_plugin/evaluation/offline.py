@@ -6,9 +6,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
+from echostream_plugin.evaluation.claim import claim, note_work
 from echostream_plugin.evaluation.latency import SpeechInstance
-from echostream_plugin.evaluation.simul import SimulError, Utterance
-from echostream_plugin.evaluation.table import write_json
+from echostream_plugin.evaluation.simul import Utterance
 
 _worker = {}  # bundle and session options of this process
 
@@ -22,14 +22,12 @@ def translate_offline(wavs, references, output, bundle, jobs=1, options=None, pr
 
     output = Path(output).resolve()
     (output / "wavs").mkdir(parents=True, exist_ok=True)
-    settings = {"wavs": [str(wav) for wav in wavs], "bundle": str(bundle), "options": options or {}}
-    note = output / "run.json"
-    if note.is_file() and json.loads(note.read_text(encoding="utf-8")) != settings:
-        raise SimulError(f"{output}: holds a run with other settings; remove it, or name another folder")
-    write_json(note, settings)
+    claim(output, {"wavs": list(map(str, wavs)), "bundle": str(bundle), "options": options or {}}, [*wavs, bundle])
     log = output / "utterances.jsonl"
     done = _read(log)
     waiting = [index for index in range(len(wavs)) if index not in done]
+    if waiting:
+        note_work(output)
     bar = tqdm(total=len(wavs), initial=len(done), desc=progress, unit="wav", disable=progress is None)
     with bar, open(log, "a", encoding="utf-8") as file:
         for entry in _translations(waiting, wavs, output, bundle, jobs, options or {}):

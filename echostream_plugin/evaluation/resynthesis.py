@@ -1,5 +1,6 @@
-"""Units to wavs with a unit vocoder, resumable."""
+"""Units to wavs with a unit vocoder, resumable; what is kept is known by the digests of units and vocoder."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,10 @@ import soundfile
 import torch
 
 from echostream_plugin.config import ConfigError
+from echostream_plugin.inference.digest import module_digest, value_digest
 from echostream_plugin.vocoder import CodeHiFiGAN, load_public_checkpoint, load_vocoder
+
+MADE = "made.jsonl"
 
 
 def open_vocoder(path, config=None) -> CodeHiFiGAN:
@@ -29,19 +33,52 @@ def speak(vocoder: CodeHiFiGAN, units: list[int]) -> np.ndarray:
 
 
 def write_wavs(vocoder: CodeHiFiGAN, sequences: dict, folder, progress="vocoder") -> dict[str, Path | None]:
-    """<folder>/<name>.wav of every sequence; those that are there are kept. A sequence without units gives None.
+    """<folder>/<name>.wav of every sequence. A sequence without units gives None.
 
-    sequences: name -> list of reduced units.
-    """
+    Those that are there are kept if they are of these units and this vocoder, by the digests that `made.jsonl` notes;
+    else they are made again. A wav that is not noted is somebody's own: ConfigError. sequences: name -> list of reduced
+    units."""
     from tqdm import tqdm
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    notes = _Notes(folder / MADE)
+    speaker = module_digest(vocoder, vocoder.config.to_dict())
+    keys = {name: value_digest([speaker, list(map(int, units))]) for name, units in sequences.items()}
+    own = [name for name in sequences if name not in notes.keys and (folder / f"{name}.wav").exists()]
+    if own:
+        raise ConfigError(f"{folder / own[0]}.wav: not made from units here; move it away, or name another folder")
     wavs = {}
     for name, units in tqdm(sequences.items(), desc=progress, unit="wav", disable=progress is None):
-        wavs[name] = folder / f"{name}.wav" if units else None
-        if units and not wavs[name].is_file():
+        wav = folder / f"{name}.wav"
+        wavs[name] = wav if units else None
+        if not units:
+            wav.unlink(missing_ok=True)  # of other units
+        elif notes.keys.get(name) != keys[name] or not wav.is_file():
+            notes.add(name, "")  # whatever happens from here on, the old sound is not these units'
             partial = folder / f"{name}.part"
             soundfile.write(partial, speak(vocoder, units), vocoder.config.sampling_rate, format="WAV")
-            partial.replace(wavs[name])
+            partial.replace(wav)
+            notes.add(name, keys[name])
     return wavs
+
+
+class _Notes:
+    """Name of a wav -> digest of what it was made from, in a jsonl file that only grows; a name's last line counts."""
+
+    def __init__(self, path: Path):
+        self.path, self.keys = path, {}
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        for line in text.splitlines():
+            try:
+                entry = json.loads(line)
+                self.keys[entry["wav"]] = entry["digest"]
+            except (ValueError, KeyError, TypeError):
+                continue  # torn by an interruption
+        self._torn = bool(text) and not text.endswith("\n")
+
+    def add(self, name: str, key: str) -> None:
+        self.keys[name] = key
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write("\n" * self._torn + json.dumps({"wav": name, "digest": key}) + "\n")
+        self._torn = False

@@ -15,8 +15,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from echostream_plugin.evaluation.claim import NOTE, SimulError, claim, note_work
 from echostream_plugin.evaluation.latency import SpeechInstance, TextInstance, read_speech_log, words_with_delays
-from echostream_plugin.evaluation.table import write_atomically, write_json
+from echostream_plugin.evaluation.table import write_atomically
+from echostream_plugin.inference.events import REFUSED
 
 ROOT = Path(__file__).resolve().parents[2]
 AGENT = ROOT / "agent" / "echostream_agent.py"
@@ -24,15 +26,12 @@ LOG, PUSHES, EVENTS = "instances.log", "pushes.jsonl", "events"
 TRANSCRIPT, TRANSLATION = "source_text", "target_text"  # kinds of events that the agent logs
 
 
-class SimulError(RuntimeError):
-    """A run that cannot be made or read; the message names the file and the fix."""
-
-
 @dataclass(frozen=True)
 class Utterance:
     """One recording and what became of it.
 
-    transcript, translation: (source ms, text added) as written; pushes: (arrival ms, computing ms) of every push.
+    transcript, translation: (source ms, text added) as written; pushes: (arrival ms, computing ms) of every push;
+    refused: why it is no audio that could be translated, None where it is.
     """
 
     index: int
@@ -40,6 +39,7 @@ class Utterance:
     transcript: list[tuple[float, str]]
     translation: list[tuple[float, str]]
     pushes: list[tuple[float, float]]
+    refused: str | None = None
 
     @property
     def source_ms(self) -> float:
@@ -90,48 +90,51 @@ def run(
     if len(wavs) != len(references) or not wavs:
         raise SimulError(f"{len(wavs)} recordings and {len(references)} references: give one of each per utterance")
     output = Path(output).resolve()
-    jobs = max(1, min(jobs, len(wavs)))
-    _claim(output, {
-        "wavs": [str(wav) for wav in wavs], "references": list(references), "segment_ms": segment_ms, "jobs": jobs,
-        "agent": [str(agent), *map(str, agent_arguments)],
-    })  # fmt: skip
+    asked = [str(agent), *map(str, agent_arguments)]
+    settings = {"wavs": list(map(str, wavs)), "references": list(references), "segment_ms": segment_ms, "agent": asked}
+    claim(output, settings, [*wavs, *(path for word in asked[1:] for path in word.split(","))])
     write_atomically(output / "wav_list.txt", "".join(f"{wav}\n" for wav in wavs))
     write_atomically(output / "target.txt", "".join(" ".join(text.split()) + "\n" for text in references))
-    bounds = [round(len(wavs) * job / jobs) for job in range(jobs + 1)]
-    shards = [(output / f"part{job}", bounds[job], bounds[job + 1]) for job in range(jobs)]
-    workers = [_start(output, shard, segment_ms, agent, agent_arguments) for shard in shards if not _complete(*shard)]
-    _wait(workers, shards, len(wavs), progress)
+    shards = _shards(output, len(wavs), jobs)
+    if shards:
+        note_work(output)
+    workers = [_start(output, shard, segment_ms, agent, agent_arguments) for shard in shards]
+    _wait(workers, output, len(wavs), progress)
     return read_run(output)
 
 
-def _claim(output: Path, settings: dict) -> None:
-    """An output folder belongs to one run: the same settings go on, others are refused."""
-    note = output / "run.json"
-    if note.is_file():
-        if json.loads(note.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):
-            raise SimulError(f"{output}: holds a run with other settings; remove it, or name another folder")
-        return
-    write_json(note, settings)
+def _shards(output: Path, total: int, jobs: int) -> list[tuple[Path, int, int]]:
+    """New folders for the utterances that no part has yet, each with its first index and the one after its last."""
+    for part in _parts(output):
+        _drop_torn_line(part / LOG)
+    done = finished(output)
+    waiting = [index for index in range(total) if index not in done]
+    jobs = max(1, min(jobs, len(waiting)))
+    bounds = [round(len(waiting) * job / jobs) for job in range(jobs + 1)]
+    pieces = [waiting[first:last] for first, last in zip(bounds, bounds[1:], strict=False) if first < last]
+    free = 1 + max((int(part.name.removeprefix("part")) for part in output.glob("part[0-9]*")), default=-1)
+    return [(output / f"part{free + number}", piece[0], piece[-1] + 1) for number, piece in enumerate(pieces)]
 
 
-def _complete(folder: Path, first: int, last: int) -> bool:
-    return len(_indices(folder)) == last - first
+def _parts(output: Path) -> list[Path]:
+    """The folders of a run's processes that have begun to translate."""
+    return sorted(part for part in output.glob("part[0-9]*") if (part / LOG).is_file())
 
 
-def _indices(folder: Path) -> set[int]:
-    log = folder / LOG
-    return {instance.index for instance in read_speech_log(log)} if log.is_file() else set()
+def finished(output) -> set[int]:
+    """Indices of the utterances that a claimed folder has."""
+    parts = _parts(Path(output)) if (Path(output) / NOTE).is_file() else []
+    return {instance.index for part in parts for instance in read_speech_log(part / LOG)}
 
 
 def _start(output, shard, segment_ms, agent, agent_arguments):
     folder, first, last = shard
     folder.mkdir(parents=True, exist_ok=True)
-    _drop_torn_line(folder / LOG)
     command = [
         sys.executable, "-m", "echostream_plugin.evaluation.simul", "--agent", str(agent),
         "--source", str(output / "wav_list.txt"), "--target", str(output / "target.txt"),
         "--output", str(folder), "--source-segment-size", str(segment_ms), "--start-index", str(first),
-        "--end-index", str(last), "--continue-unfinished", "--no-progress-bar", "--no-scoring",
+        "--end-index", str(last), "--no-progress-bar", "--no-scoring",
         "--extra-output-dir", str(folder / EVENTS), *map(str, agent_arguments),
     ]  # fmt: skip
     threads = os.environ.get("OMP_NUM_THREADS", "1")
@@ -151,14 +154,14 @@ def _drop_torn_line(log: Path) -> None:
             write_atomically(log, text[: text.rfind("\n") + 1])
 
 
-def _wait(workers, shards, total: int, progress) -> None:
+def _wait(workers, output: Path, total: int, progress) -> None:
     from tqdm import tqdm
 
     with tqdm(total=total, desc=progress, unit="wav", disable=progress is None) as bar:
         try:
             while True:
                 running = [process for process, _ in workers if process.poll() is None]
-                news = sum(_lines(folder / LOG) for folder, _, _ in shards) - bar.n
+                news = sum(_lines(part / LOG) for part in _parts(output)) - bar.n
                 if news:
                     bar.update(news)
                 failed = [(p, folder) for p, folder in workers if p.poll() not in (None, 0)]
@@ -183,7 +186,7 @@ def _lines(path: Path) -> int:
 def read_run(output) -> list[Utterance]:
     """Everything a run left, in order of index."""
     utterances = {}
-    for folder in sorted(Path(output).glob("part*")):
+    for folder in _parts(Path(output)):
         notes = _read_notes(folder / PUSHES)
         for speech in read_speech_log(folder / LOG):
             note = notes.get(speech.index)
@@ -198,7 +201,10 @@ def read_run(output) -> list[Utterance]:
                     # events are logged with rounded times; the push that they belong to has the exact one
                     time_ms = _nearest(arrivals, event["source_ms"])
                     pieces[event["kind"]].append((time_ms, event["added"]))
-            utterances[speech.index] = Utterance(speech.index, speech, pieces[TRANSCRIPT], pieces[TRANSLATION], pushes)
+            reasons = [event.get("reason", "") for event in note["events"] if event["kind"] == REFUSED]
+            refused = reasons[0] if reasons else None
+            texts = (pieces[TRANSCRIPT], pieces[TRANSLATION]) if refused is None else ([], [])
+            utterances[speech.index] = Utterance(speech.index, speech, *texts, pushes, refused)
     if not utterances:
         raise SimulError(f"{output}: holds no finished utterance; see {output}/part0/process.log")
     return [utterances[index] for index in sorted(utterances)]
@@ -258,7 +264,10 @@ def _logging_evaluator():
 
         def __call__(self, system) -> None:
             tail = EventTail(getattr(self.args, "extra_output_dir", None))
+            done = finished(self.output.parent)  # by the parts of an interrupted run
             for instance in self.iterator:
+                if instance.index in done:
+                    continue
                 system.reset()  # what an earlier utterance left, if its agent never said finished
                 pushes = []
                 while not self.is_finished(instance):

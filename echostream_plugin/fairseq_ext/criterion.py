@@ -9,6 +9,7 @@ import math
 from collections import defaultdict
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -26,17 +27,23 @@ from torchaudio.functional import edit_distance
 from echostream_plugin.config import ConfigError
 from echostream_plugin.decoders.ctc import greedy_collapse_batch
 from echostream_plugin.decoders.masks import draw_unit_step
+from echostream_plugin.fairseq_ext.alignable import infeasible
 from echostream_plugin.fairseq_ext.generator import text_of
 from echostream_plugin.fairseq_ext.transfer import EncoderTeacher, distill_loss
 from echostream_plugin.model import EOS, PAD, ModelOutput, Waits
 
 _UNK = 3
+# percent of the utterances with more targets than frames: metric -> loss
+_INFEASIBLE = {"unit_infeasible": "unit", "asr_infeasible": "source_unigram", "st_infeasible": "ctc_target_unigram"}
 # error rates people read: metric -> what its errors are divided by
 _RATES = {"asr_wer": "asr_words", "asr_ter": "asr_tokens", "st_wer": "st_words", "st_ter": "st_tokens", "uer": "units"}
 
 
 @dataclass
 class TwoPassCTCConfig(RdropLabelSmoothedCrossEntropyCriterionConfig):
+    label_smoothing: Optional[float] = field(  # noqa: UP045  the spelling that fairseq's parser knows
+        default=None, metadata={"help": "of the MT task; must be what the multitask yaml says (default: that)"}
+    )
     k1: int = field(default=0, metadata={"help": "MT token i sees the source up to ST CTC token i + k1"})
     n1: int = field(default=1, metadata={"help": "MT tokens are released in steps of n1"})
     k2: int = field(default=0, metadata={"help": "units of token i see T2U states up to i + k2"})
@@ -104,6 +111,7 @@ class TwoPassCTCCriterion(FairseqCriterion):
         self.sentence_avg = sentence_avg
         self.waits = Waits(max(k1, 0), n1 if n1 > 0 else 1, max(k2, 0), n2 if n2 > 0 else None)
         self.segments = _sizes(multichunk_sizes) if multichunk else None
+        self.unchecked_segments = self.segments or []
         self.autocast = str(autocast) == "bf16"
         if distill_weight < 0:
             raise ConfigError(f"--distill-weight {distill_weight}: must not be negative")
@@ -113,8 +121,20 @@ class TwoPassCTCCriterion(FairseqCriterion):
             self.teacher = EncoderTeacher.read(distill_from, getattr(task.args, "encoder_embed_dim", None))
         self.task_args = {name: item.args for name, item in task.multitask_tasks.items()}
         self.loss_weights = {name: args.get_loss_weight(0) for name, args in self.task_args.items()}
+        self.smoothing = self._smoothing(task, label_smoothing)
         self.source_dictionary = task.multitask_tasks["source_unigram"].target_dictionary
         self.target_dictionary = task.multitask_tasks["target_unigram"].target_dictionary
+
+    @staticmethod
+    def _smoothing(task, flag: float | None) -> float:
+        """Label smoothing of the MT task, which its yaml sets and the flag may repeat."""
+        wanted = task.multitask_tasks["target_unigram"].args.criterion_cfg.label_smoothing
+        if flag is not None and flag != wanted:
+            raise ConfigError(
+                f"--label-smoothing {flag}: target_unigram.label_smoothing of {task.args.multitask_config_yaml} is "
+                f"{wanted}, and it is the only loss that is smoothed; make them equal, or leave the flag out"
+            )
+        return wanted
 
     def set_multitask_loss_weight(self, task_name, weight=0.0):
         """Called by fairseq's task before every training step."""
@@ -124,12 +144,15 @@ class TwoPassCTCCriterion(FairseqCriterion):
         """(loss, sample size, logging output) of a batch; the loss is a sum, the sample size counts target units."""
         targets = {name: sample["multitask"][name]["target"] for name in self.task_args}
         prev_tokens = sample["multitask"]["target_unigram"]["net_input"]["prev_output_tokens"]
+        self.check_segments(model)
         waits, segment_frames = self.draw(prev_tokens.size(1))
         net_input = sample["net_input"]
         device = prev_tokens.device.type
         # torch's fused attention is slow backwards on CPUs: a training step takes 1.3 times as long with it
         attention = sdpa_kernel(SDPBackend.MATH) if self.training and device == "cpu" else nullcontext()
-        with torch.autocast(device, torch.bfloat16, enabled=self.autocast), attention:
+        # entered only where asked: one that is not enabled would end the autocast of --amp around it
+        precision = torch.autocast(device, torch.bfloat16) if self.autocast else nullcontext()
+        with precision, attention:
             output = model(
                 net_input["src_tokens"],
                 net_input["src_lengths"],
@@ -141,25 +164,38 @@ class TwoPassCTCCriterion(FairseqCriterion):
         losses = self.losses(output, sample["target"], targets)
         loss = losses["unit"] + sum(self.loss_weights[name] * losses[name] for name in self.task_args)
         sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
-        logging = {
-            "loss": loss.data,
-            "sample_size": sample_size,
-            "ntokens": sample["ntokens"],
-            "nsentences": sample["target"].size(0),
-            "unit_loss": losses["unit"].data,
-        }
-        for name in self.task_args:
-            logging[f"{name}_loss"] = losses[name].data
-            logging[f"{name}_ntokens"] = sample["multitask"][name]["ntokens"]
+        logging = {"loss": loss.data, "sample_size": sample_size, **self.describe(output, sample, losses, targets)}
         if taught is not None:
             distilled = distill_loss(output.encoder, taught, output.lengths)
             logging["distill_loss"], logging["distill_frames"] = distilled.data, int(output.lengths.sum())
             if self.training:  # the loss by which checkpoints are chosen is that of the task alone
                 loss = loss + self.distill_weight * distilled
                 logging["loss"] = loss.data
+        return loss, sample_size, logging
+
+    def describe(self, output: ModelOutput, sample, losses: dict[str, Tensor], targets: dict[str, Tensor]) -> dict:
+        """What is logged of a batch besides its whole loss: sums, and what they are divided by."""
+        logging = {"ntokens": sample["ntokens"], "nsentences": sample["target"].size(0)}
+        logging["unit_loss"] = losses["unit"].data
+        for name in self.task_args:
+            logging[f"{name}_loss"] = losses[name].data
+            logging[f"{name}_ntokens"] = sample["multitask"][name]["ntokens"]
+        frames = {name: output.lengths for name in targets} | {"unit": output.unit_lengths}
+        for metric, name in _INFEASIBLE.items():
+            logging[metric] = infeasible(targets.get(name, sample["target"]), frames[name])
         if not self.training:
             logging.update(self.errors(output, sample["target"], targets))
-        return loss, sample_size, logging
+        return logging
+
+    def check_segments(self, model):
+        """Before the first batch that draws one: ConfigError for a segment that the model's encoder cannot take."""
+        for segment_frames in self.unchecked_segments:
+            try:
+                model.encoder.check_training_segment(segment_frames)
+            except ConfigError as error:
+                sizes = ",".join(map(str, self.segments))
+                raise ConfigError(f"--multichunk-sizes {sizes}: a segment of {segment_frames}: {error}") from error
+        self.unchecked_segments = []
 
     def draw(self, target_tokens: int) -> tuple[Waits, int | None]:
         """Waits and segment of this batch: drawn in training where asked, fixed in validation."""
@@ -188,11 +224,10 @@ class TwoPassCTCCriterion(FairseqCriterion):
         losses = {"unit": ctc_loss(output.unit_logits, output.unit_lengths, units, blank)}
         losses["source_unigram"] = ctc_loss(output.asr_logits, output.lengths, targets["source_unigram"], 0)
         losses["ctc_target_unigram"] = ctc_loss(output.st_logits, output.lengths, targets["ctc_target_unigram"], 0)
-        smoothing = self.task_args["target_unigram"].criterion_cfg.label_smoothing
         losses["target_unigram"], _ = label_smoothed_nll_loss(
             output.mt_logits.float().log_softmax(-1).flatten(0, 1),
             targets["target_unigram"].flatten().unsqueeze(-1),
-            smoothing,
+            self.smoothing,
             ignore_index=PAD,
         )
         return losses
@@ -227,8 +262,8 @@ class TwoPassCTCCriterion(FairseqCriterion):
 
     @classmethod
     def reduce_metrics(cls, logging_outputs) -> None:
-        """Logs `loss` per unit, each task's loss per token (base 2), the distillation's per encoder frame, and in
-        validation the error rates in percent."""
+        """Logs `loss` per unit, each task's loss per token (base 2), the distillation's per encoder frame, in percent
+        the utterances with more targets than frames, and in validation the error rates."""
         total = defaultdict(float)
         for log in logging_outputs:
             for key, value in log.items():
@@ -242,6 +277,9 @@ class TwoPassCTCCriterion(FairseqCriterion):
         if total["distill_frames"]:
             frames = total["distill_frames"]
             metrics.log_scalar("distill_loss", total["distill_loss"] / frames, frames, round=4)
+        for metric in _INFEASIBLE:
+            share = 100 * total[metric] / max(total["nsentences"], 1)
+            metrics.log_scalar(metric, share, total["nsentences"], round=2)
         for rate, count in _RATES.items():
             if total[count]:
                 metrics.log_scalar(rate, 100 * total[rate] / total[count], total[count], round=2)
@@ -257,7 +295,7 @@ class TwoPassCTCCriterion(FairseqCriterion):
 def ctc_loss(logits: Tensor, lengths: Tensor, targets: Tensor, blank: int) -> Tensor:
     """Summed CTC loss of logits [B, S, V] with `lengths` [B] against targets [B, N] right-padded with 1.
 
-    An utterance with more targets than frames gives zero loss and no gradient."""
+    An utterance with more targets than frames gives zero loss and no gradient; `alignable` counts them."""
     log_probs = logits.float().log_softmax(-1).transpose(0, 1)
     target_lengths = targets.ne(PAD).sum(1)
     return F.ctc_loss(log_probs, targets, lengths, target_lengths, blank=blank, reduction="sum", zero_infinity=True)

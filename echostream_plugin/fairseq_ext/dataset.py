@@ -81,6 +81,7 @@ def load_split(
     for column in ("id", "src_audio", "src_n_frames", "tgt_audio", "tgt_n_frames"):
         if rows[0].get(column) is None:
             raise ConfigError(f"{manifest}: no column '{column}'")
+    _require_known_units(manifest, rows, target_dictionary)
     audio_root = Path(data_cfg.audio_root or root)
     dataset = SpeechToUnitDataset(
         split=split,
@@ -101,3 +102,18 @@ def load_split(
     for name, task in multitask.items():
         dataset.add_multitask_dataset(name, TextTargetMultitaskData(task.args, split, task.target_dictionary))
     return dataset
+
+
+def _require_known_units(manifest: Path, rows: list[dict], dictionary) -> None:
+    """fairseq would take <unk> for a unit that the dictionary does not have, and train on it."""
+    known = dictionary.indices
+    unknown = {unit for row in rows for unit in set(row["tgt_audio"].split()) if unit not in known}
+    words = sorted(unit for unit in unknown if not unit.isdigit())
+    if words:
+        raise ConfigError(f"{manifest}: tgt_audio: '{words[0][:40]}' is no unit; it holds numbers separated by spaces")
+    if unknown:
+        largest, size = max(map(int, unknown)), sum(symbol.isdigit() for symbol in dictionary.symbols)
+        raise ConfigError(
+            f"{manifest}: tgt_audio: unit {largest}, but --target-code-size {size} has the units 0 to {size - 1}; "
+            f"it must be at least {largest + 1}"
+        )

@@ -8,6 +8,7 @@ import torch
 
 from echostream_plugin.config import ConfigError, CTCHeadConfig, ModelConfig, TextDecoderConfig, UnitDecoderConfig
 from echostream_plugin.encoders import ENCODERS
+from echostream_plugin.fairseq_ext.launch import join_torchrun
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +33,14 @@ FLAGS = {
     "asr_ctc_layers": ("asr.layers",),
     "st_ctc_layers": ("st.layers",),
     "translation_decoder_layers": ("mt.layers",),
+    "translation_window_tokens": ("mt.window_tokens",),
     "decoder_embed_dim": ("mt.dim", "unit.dim"),
     "decoder_attention_heads": ("mt.heads", "unit.heads"),
     "decoder_ffn_embed_dim": ("unit.ffn_dim",),
     "synthesizer_encoder_layers": ("unit.encoder_layers",),
     "decoder_layers": ("unit.layers",),
     "ctc_upsample_rate": ("unit.upsample",),
+    "unit_window_tokens": ("unit.window_tokens",),
     "uni_encoder": ("unit.causal_encoder",),
     "unit_time_positions": ("unit.time_positions",),
     "unit_batch_positions": ("unit.batch_positions",),
@@ -83,12 +86,15 @@ def fill_defaults(args, kind: str = "emformer", **defaults) -> None:
 
 
 def apply_architecture(args, kind: str = "emformer", **defaults) -> None:
-    """What a registered architecture does with the command line, which it sees whole: fill in its values, and train in
-    float32 where there is no GPU, since fairseq's half-precision optimizer asks for one."""
+    """What a registered architecture does with the command line, which it sees whole: fill in its values, join
+    torchrun's other processes, and train in float32 where there is no GPU: fairseq's half precision asks for one."""
     fill_defaults(args, kind, **defaults)
-    asked = [flag for flag in ("fp16", "memory_efficient_fp16") if getattr(args, flag, False)]
+    join_torchrun(args)
+    asked = [flag for flag in ("fp16", "memory_efficient_fp16", "amp") if getattr(args, flag, False)]
     if asked and (getattr(args, "cpu", False) or not torch.cuda.is_available()):
-        logger.warning("--fp16: half precision needs a GPU and none is used; training in float32")
+        logger.warning(
+            f"--{asked[0].replace('_', '-')}: half precision needs a GPU and none is used; training in float32"
+        )
         for flag in asked:
             setattr(args, flag, False)
 

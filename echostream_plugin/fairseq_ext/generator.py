@@ -67,7 +67,8 @@ class TwoPassGenerator(nn.Module):
         return [[_hypothesis(units, scores)] for units, scores in self._units(encoder, lengths, best)]
 
     def _units(self, encoder: Tensor, lengths: Tensor, texts: list[Tensor]):
-        """Greedy units of the second pass over the chosen translations (each ending in `</s>`)."""
+        """Greedy units of the second pass over the chosen translations (each ending in `</s>`), and their log
+        probabilities; `</s>` alone where there are none."""
         model = self.model
         inputs = [torch.cat([tokens.new_tensor([EOS]), tokens[tokens.ne(EOS)]]) for tokens in texts]
         prev_tokens = nn.utils.rnn.pad_sequence(inputs, batch_first=True, padding_value=PAD)
@@ -77,6 +78,9 @@ class TwoPassGenerator(nn.Module):
         scores = logits.float().log_softmax(-1).amax(-1)
         for row, row_scores, length in zip(logits, scores, unit_lengths.tolist(), strict=True):
             tokens, frames = greedy_collapse(row[:length], blank=blank, forbidden=(PAD, _UNK, EOS))
+            if not tokens:  # fairseq's scorer, which is C, reads before the start of a hypothesis without symbols
+                yield row.new_tensor([EOS], dtype=torch.long), row_scores.new_zeros(1)
+                continue
             yield row.new_tensor(tokens, dtype=torch.long), row_scores[frames]
 
 

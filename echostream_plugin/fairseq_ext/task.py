@@ -14,6 +14,7 @@ from fairseq.tasks.speech_to_text import DummyMultiTask
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.encoders import ENCODERS
+from echostream_plugin.fairseq_ext.alignable import require_alignments
 from echostream_plugin.fairseq_ext.dataset import load_split
 from echostream_plugin.fairseq_ext.generator import TwoPassGenerator
 
@@ -54,6 +55,7 @@ class SpeechToSpeechCTCTask(SpeechToSpeechTask):
         for name, task in self.multitask_tasks.items():
             logger.info(f"task {name}: {task.args.decoder_type}, dictionary of {len(task.target_dictionary):,}")
         self.eos_token_mt = None
+        self._alignments_seen = False
         self.tgt_dict_mt = next(
             (task.target_dictionary for task in self.multitask_tasks.values() if task.is_first_pass_decoder), None
         )
@@ -99,6 +101,23 @@ class SpeechToSpeechCTCTask(SpeechToSpeechTask):
             for parameter, value in zip(parameters, before, strict=True):
                 parameter.lerp_(value, 1 - scale)
 
+    def begin_epoch(self, epoch, model):
+        """Called by fairseq-train. Before the first epoch: can CTC learn the training set at all?"""
+        dataset = self.datasets.get(getattr(self.args, "train_subset", "train"))
+        if dataset is not None and not self._alignments_seen:
+            self._alignments_seen = True
+            require_alignments(dataset, model.config.unit.upsample, model.encoder.output_lengths)
+
+    def filter_indices_by_size(self, indices, dataset, max_positions=None, ignore_invalid_inputs=False):
+        """Utterances within the limits, as fairseq has it; raises ConfigError that says which limit where none is."""
+        kept = super().filter_indices_by_size(indices, dataset, max_positions, ignore_invalid_inputs)
+        if len(indices) and not len(kept):
+            raise ConfigError(
+                f"{dataset.split}: every one of its {len(indices)} utterances is left out: "
+                f"{_limits(dataset, indices, max_positions)}"
+            )
+        return kept
+
     def state_dict(self) -> dict:
         """What a checkpoint says about the task: fingerprints of the dictionaries it was trained with."""
         return {**super().state_dict(), "dictionaries": self._fingerprints()}
@@ -137,6 +156,23 @@ def _features_of(architecture: str | None) -> str:
     """The features that the encoder of an architecture reads; the Emformer's where nothing is known."""
     known = (encoder for encoder in ENCODERS.values() if architecture in encoder.architectures)
     return next(known, ENCODERS["emformer"]).Config.features
+
+
+def _limits(dataset, indices, max_positions) -> str:
+    """The limits that even the shortest of the utterances exceeds, in words."""
+    limits = max_positions if isinstance(max_positions, tuple | list) else (max_positions, max_positions)
+    sizes = [dataset.size(index) for index in indices]
+    sides = (
+        ("feature frames of the source", "--max-tokens, --max-source-positions"),
+        ("units", "--max-tokens, --max-target-positions"),
+    )
+    said = [
+        f"{what} {min(size[side] for size in sizes)} to {max(size[side] for size in sizes)}, "
+        f"allowed {limits[side]} ({flags})"
+        for side, (what, flags) in enumerate(sides)
+        if limits[side] is not None and any(size[side] > limits[side] for size in sizes)
+    ]
+    return "; ".join(said) or f"sizes {sizes[0]}, limits {max_positions}"
 
 
 def fingerprint(symbols: list[str]) -> str:

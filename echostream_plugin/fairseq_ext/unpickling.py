@@ -86,12 +86,26 @@ def load_trusted(file, map_location="cpu", mmap: bool | None = None):
             file, map_location=map_location, pickle_module=_pickle_module(unknown), weights_only=False, mmap=mmap
         )
     except Exception as error:  # what a damaged or hostile pickle raises is up to it
-        raise ConfigError(f"{name}: cannot be read as a checkpoint ({error!r}); is the file whole?") from error
+        raise ConfigError(
+            f"{name}: cannot be read as a checkpoint ({error!r}); is the file whole?{_other_checkpoint(Path(name))}"
+        ) from error
     if unknown:
         logger.warning(
             f"{name}: holds objects of classes that are not trusted; left unread: {', '.join(sorted(unknown))}"
         )
     return value
+
+
+def _other_checkpoint(damaged: Path) -> str:
+    """What a training that cannot go on from a damaged checkpoint may go on from."""
+    folder = damaged.parent if damaged.parent.is_dir() else Path()
+    others = sorted(folder.glob("checkpoint*.pt"), key=lambda path: path.stat().st_mtime)
+    others = [path for path in others if path.name != damaged.name]
+    if not damaged.name.startswith("checkpoint"):
+        return ""
+    if others:
+        return f" A training goes on from another one by --restore-file {others[-1]}"
+    return " Name another one by --restore-file, or remove it to begin anew"
 
 
 def check_parameters(state, where) -> None:

@@ -18,7 +18,8 @@ from echostream_plugin.modules.streaming import StreamState, shapes
 
 @dataclass(frozen=True)
 class Reply:
-    """What one session answered to a push: its events, or the error that its input met."""
+    """What one session answered to a push: its events, or the error that it met. After an InputError or a SessionError
+    it goes on; any other error ends it."""
 
     events: list = field(default_factory=list)
     error: Exception | None = None
@@ -31,6 +32,8 @@ class BatchedSession:
     batch.join("ann"); batch.join("ben")
     replies = batch.push({"ann": samples, "ben": others}, sample_rate=16000)
 
+    It belongs to one thread at a time, with all its sessions; several may share a bundle.
+
     Steps of sessions whose pieces complete the same number of frames run as one, so equal pieces (320 ms for all) are
     the fast case; any others are right too.
     """
@@ -40,6 +43,7 @@ class BatchedSession:
         self.bundle = bundle
         self.options = options or bundle_options(bundle)
         self.sessions = {}
+        self._ended = {}  # what ended sessions that are still here, by key
         self.calls = self.batches = 0  # model calls asked for, and the batches that they took
 
     def join(self, key, options: SessionOptions | None = None) -> TranslationSession:
@@ -52,22 +56,36 @@ class BatchedSession:
     def leave(self, key) -> TranslationSession:
         """Take a session out, finished or not; it can go on alone."""
         self._check([key])
+        self._ended.pop(key, None)
         return self.sessions.pop(key)
 
     def push(self, pieces: dict, sample_rate) -> dict:
         """pieces: samples by key, as `TranslationSession.push` takes them; sample_rate: one for all, or a dict by key.
 
         Returns a `Reply` by key. What one session refuses (InputError, SessionError) is in its own reply and changes
-        nothing for it or for the others."""
+        nothing for it or for the others. Any other error, such as memory that does not suffice, ends the session that
+        met it and no other: it says SessionError from then on, until it leaves."""
         self._check(pieces)
         rates = sample_rate if isinstance(sample_rate, dict) else dict.fromkeys(pieces, sample_rate)
-        return self._work({key: self.sessions[key].pushing(piece, rates.get(key)) for key, piece in pieces.items()})
+        return self._work({key: self._pushing(key, piece, rates.get(key)) for key, piece in pieces.items()})
 
     def finish(self, keys=None) -> dict:
         """End the utterances of these sessions (None: of all); returns a `Reply` by key. They stay until `leave`."""
         keys = list(self.sessions) if keys is None else list(keys)
         self._check(keys)
-        return self._work({key: self.sessions[key].finishing() for key in keys})
+        return self._work({key: self._finishing(key) for key in keys})
+
+    def _pushing(self, key, piece, rate):
+        self._check_running(key)
+        return (yield from self.sessions[key].pushing(piece, rate))
+
+    def _finishing(self, key):
+        self._check_running(key)
+        return (yield from self.sessions[key].finishing())
+
+    def _check_running(self, key):
+        if key in self._ended:
+            raise SessionError(f"session {key!r} was ended by {self._ended[key]}: leave({key!r}) it")
 
     def _check(self, keys):
         unknown = [key for key in keys if key not in self.sessions]
@@ -87,25 +105,25 @@ class BatchedSession:
                 self._advance(key, waiting.pop(key)[0], answer, waiting, replies)
         return replies
 
-    @staticmethod
-    def _advance(key, work: Generator, answer, waiting: dict, replies: dict):
-        """Let a session go on until its next call or its end."""
+    def _advance(self, key, work: Generator, answer, waiting: dict, replies: dict):
+        """Let a session go on until its next call or its end. Whatever it raises is its own affair."""
         try:
-            if isinstance(answer, Exception):
-                waiting[key] = work, work.throw(answer)
-            else:
-                waiting[key] = work, work.send(answer)
+            call = work.throw(answer) if isinstance(answer, Exception) else work.send(answer)
+            waiting[key] = work, call, signature(call)
         except StopIteration as done:
             replies[key] = Reply(done.value)
-        except (InputError, SessionError, RuntimeError, ValueError) as error:
+        except (InputError, SessionError) as error:
+            replies[key] = Reply(error=error)
+        except Exception as error:
+            self._ended[key] = repr(error)  # the error itself would keep the stack and its tensors
             replies[key] = Reply(error=error)
 
     @staticmethod
     def _largest_group(waiting: dict) -> list:
         """Keys of calls that fit into one batch. The largest group first: the others may still catch up with it."""
         groups = {}
-        for key, (_, call) in waiting.items():
-            groups.setdefault(signature(call), []).append(key)
+        for key, (_, _, kind) in waiting.items():
+            groups.setdefault(kind, []).append(key)
         return max(groups.values(), key=len)
 
     def _answer(self, calls: list) -> list:
@@ -115,7 +133,7 @@ class BatchedSession:
             try:
                 self.batches += 1
                 return run_together(calls)
-            except RuntimeError:  # such as memory that does not suffice for all: one by one tells whose call it is
+            except Exception:  # such as memory that does not suffice for all: one by one tells whose call it is
                 self.batches -= 1
         self.batches += len(calls)
         return [_run(call) for call in calls]
@@ -124,7 +142,7 @@ class BatchedSession:
 def _run(call: Call):
     try:
         return call.run()
-    except RuntimeError as error:
+    except Exception as error:
         return error
 
 
@@ -142,6 +160,5 @@ def run_together(calls: list) -> list:
     if calls[0].inputs is None:
         return list(calls[0].function(state).split(1))
     outputs, state = calls[0].function(torch.cat([call.inputs for call in calls]), state)
-    # own memory: a stream that leaves must not keep that of the whole batch alive
-    states = [one.clone() for one in state.unstack()] if isinstance(state, StreamState) else [state] * len(calls)
+    states = state.unstack() if isinstance(state, StreamState) else [state] * len(calls)
     return list(zip(outputs.split(1), states, strict=True))

@@ -13,17 +13,19 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from echostream_plugin.config import ConfigError, ModelConfig
 from echostream_plugin.inference.dictionary import SPECIALS, Dictionary
 from echostream_plugin.inference.errors import BundleError
 from echostream_plugin.inference.features import FRONTENDS, SAMPLE_RATE
+from echostream_plugin.inference.options import named_options
 from echostream_plugin.model import S2STModel
+from echostream_plugin.modules.weights import build, some
 from echostream_plugin.vocoder import CodeHiFiGAN, load_vocoder, save_vocoder
 
 FORMAT, VERSION = "echostream-bundle", 1
@@ -145,7 +147,9 @@ def save_bundle(
 
 
 def load_bundle(folder, device="cpu") -> Bundle:
-    """Read a bundle; parameters become float32. Raises BundleError that names the file and what is wrong with it."""
+    """Read a bundle; parameters become float32. Raises BundleError that names the file and what is wrong with it.
+
+    Sessions only read what this returns, so threads may share it once it is ready (`to`, `inference.optimize`)."""
     folder = Path(folder)
     if not folder.is_dir():
         raise BundleError(f"{folder}: no such bundle folder; make one with scripts/make_bundle.py")
@@ -156,25 +160,27 @@ def load_bundle(folder, device="cpu") -> Bundle:
         raise BundleError(
             f"{folder / 'config.json'}: version {description.get('version')}; this program reads version {VERSION}"
         )
+    session = _checked_session(description, folder / "config.json")
     try:
         config = ModelConfig.from_dict(description.get("model", {}))
-        vocoder = load_vocoder(folder / "vocoder") if (folder / "vocoder").is_dir() else None
     except ConfigError as error:
-        raise BundleError(f"{folder}: {error}") from error
+        raise BundleError(f"{folder / 'config.json'}: model: {error}") from error
     wanted = FRONTENDS[config.encoder.features].DESCRIPTION
     if description.get("features") != wanted:
         raise BundleError(
             f"{folder / 'config.json'}: made with features {description.get('features')}; this program makes {wanted}"
         )
+    try:
+        vocoder = load_vocoder(folder / "vocoder") if (folder / "vocoder").is_dir() else None
+        model = build(lambda: S2STModel(config), folder / "model.safetensors")
+    except ConfigError as error:
+        raise BundleError(str(error)) from error
     mean, std = read_gcmvn(folder / "gcmvn.json")
     card = _read_json(folder / "card.json") if (folder / "card.json").is_file() else {}
     source, target = Dictionary.read(folder / "source.dict.txt"), Dictionary.read(folder / "target.dict.txt")
-    model = S2STModel(config)
-    _load_parameters(model, folder / "model.safetensors")
-    session = description.get("session", {})
     bundle = Bundle(model, config, source, target, mean, std, vocoder, card, session).to(device)
-    spm = folder / "target.spm.model"
-    bundle.target_spm = spm if spm.is_file() else None
+    pieces = {name: _checked_pieces(folder / f"{name}.spm.model") for name in ("source", "target")}
+    bundle.target_spm = pieces["target"]
     return bundle
 
 
@@ -185,6 +191,36 @@ def statistics(config: ModelConfig, gcmvn) -> tuple[np.ndarray, np.ndarray]:
     return read_gcmvn(gcmvn)
 
 
+def _checked_session(description: dict, path: Path) -> dict:
+    """The bundle's session options by name, after a look at what else config.json says of its audio."""
+    rate = description.get("sample_rate", SAMPLE_RATE)
+    if type(rate) is not int or rate != SAMPLE_RATE:
+        raise BundleError(
+            f"{path}: sample_rate {rate!r}: features are made at {SAMPLE_RATE} Hz, recordings may have any"
+        )
+    session = description.get("session", {})
+    if not isinstance(session, dict):
+        raise BundleError(f"{path}: session: expected a mapping of options, got {session!r}")
+    try:
+        named_options(session)
+    except ConfigError as error:
+        raise BundleError(f"{path}: session: {error}") from error
+    return session
+
+
+def _checked_pieces(path: Path) -> Path | None:
+    """A SentencePiece model of the bundle, None where there is none."""
+    if not path.is_file():
+        return None
+    import sentencepiece  # here, for bundles without one
+
+    try:
+        sentencepiece.SentencePieceProcessor().LoadFromSerializedProto(path.read_bytes())
+    except (OSError, RuntimeError, ValueError) as error:
+        raise BundleError(f"{path}: not a readable SentencePiece model ({error})") from error
+    return path
+
+
 def read_gcmvn(path) -> tuple[np.ndarray, np.ndarray]:
     """mean and std, [80] float32 each, from an npz or json file."""
     path = Path(path)
@@ -192,12 +228,20 @@ def read_gcmvn(path) -> tuple[np.ndarray, np.ndarray]:
         raise BundleError(f"{path}: no such file; it holds mean and std of the features (global CMVN)")
     try:
         values = json.loads(path.read_text()) if path.suffix == ".json" else dict(np.load(path, allow_pickle=False))
-        mean, std = (np.asarray(values[name], dtype=np.float32) for name in ("mean", "std"))
-    except (ValueError, KeyError, TypeError, OSError) as error:
+        mean, std = (_numbers(values[name]) for name in ("mean", "std"))
+    except (ValueError, KeyError, TypeError, OSError, EOFError, RecursionError, BadZipFile) as error:
         raise BundleError(f"{path}: expected arrays 'mean' and 'std' ({error!r})") from error
     if mean.ndim != 1 or mean.shape != std.shape:
         raise BundleError(f"{path}: mean {list(mean.shape)} and std {list(std.shape)} must be vectors of one length")
     return mean, std
+
+
+def _numbers(values) -> np.ndarray:
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"not real numbers but {array.dtype}")
+    with np.errstate(over="ignore"):  # infinite ones are told later
+        return array.astype(np.float32)
 
 
 def _half_precision(model: S2STModel, config: ModelConfig) -> dict:
@@ -205,7 +249,7 @@ def _half_precision(model: S2STModel, config: ModelConfig) -> dict:
     wanted, given = S2STModel(config).state_dict(), model.state_dict()
     missing = sorted(set(wanted) - set(given))
     if missing:
-        raise BundleError(f"the model lacks parameters of its config: {_some(missing)}")
+        raise BundleError(f"the model lacks parameters of its config: {some(missing)}")
     stored, seen = {}, {}
     for name in wanted:
         tensor = given[name].detach().cpu()
@@ -218,33 +262,9 @@ def _half_precision(model: S2STModel, config: ModelConfig) -> dict:
     return stored
 
 
-def _load_parameters(model: S2STModel, path: Path):
-    if not path.is_file():
-        raise BundleError(f"{path}: no such file; the bundle is incomplete")
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise BundleError(f"{path}: not a readable safetensors file ({error})") from error
-    wanted = model.state_dict()
-    unexpected = sorted(set(tensors) - set(wanted))
-    present = {_storage(tensor) for name, tensor in wanted.items() if name in tensors}
-    missing = [name for name, tensor in wanted.items() if name not in tensors and _storage(tensor) not in present]
-    reshaped = [name for name in tensors if name in wanted and tensors[name].shape != wanted[name].shape]
-    for problem, names in (("unknown", unexpected), ("missing", missing), ("of another shape", reshaped)):
-        if names:
-            raise BundleError(f"{path}: parameters {problem} for the config.json beside it: {_some(names)}")
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            wanted[name].copy_(tensor)
-
-
 def _storage(tensor: torch.Tensor):
     """Equal for tied parameters; an empty tensor is tied to none."""
     return (tensor.data_ptr(), tuple(tensor.shape)) if tensor.numel() else id(tensor)
-
-
-def _some(names: list) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def _copy(source: Path, target: Path):
@@ -263,7 +283,7 @@ def _read_json(path: Path) -> dict:
         raise BundleError(f"{path}: no such file; is this a bundle folder?")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise BundleError(f"{path}: not a json file ({error})") from error
     if not isinstance(value, dict):
         raise BundleError(f"{path}: expected a json object")

@@ -1,5 +1,6 @@
 """fairseq's text dictionaries, read without fairseq."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,13 +27,17 @@ class Dictionary:
         if not path.is_file():
             raise BundleError(f"{path}: no such dictionary")
         symbols = list(SPECIALS)
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BundleError(f"{path}: not a text file in UTF-8 ({error})") from error
+        for number, line in enumerate(lines, start=1):
             fields = line.rstrip().rsplit(" ", 1)
             if len(fields) != 2 or not fields[1].lstrip("-").isdigit():
-                raise BundleError(f"{path}:{number}: expected '<symbol> <count>', got {line!r}")
+                raise BundleError(f"{path}:{number}: expected '<symbol> <count>', got {line[:60]!r}")
             symbols.append(fields[0])
         if len(set(symbols)) < len(symbols):
-            twice = sorted({symbol for symbol in symbols if symbols.count(symbol) > 1})
+            twice = sorted(symbol for symbol, count in Counter(symbols).items() if count > 1)[:10]
             raise BundleError(
                 f"{path}: symbols that occur twice (the four special ones are implied): {', '.join(twice)}"
             )

@@ -1,18 +1,21 @@
 """What a session says. Texts only grow and speech only follows: nothing that was said is ever taken back."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 
 @dataclass(frozen=True)
 class SourceText:
-    """The source transcript grew by `added` and is now `text`; decided after `source_ms` of source."""
+    """The source transcript grew by `added` and is now `text`; decided after `source_ms` of source.
+
+    times_ms: where each word of `text` lies in the source, from its first token's start to its last one's."""
 
     text: str
     added: str
     source_ms: float
+    times_ms: tuple = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,14 @@ KINDS = {
     Sentence: "sentence",
     Finished: "finished",
 }
+
+
+REFUSED = "refused"
+
+
+def refusal(reason: str) -> dict:
+    """The record of a recording that is no audio, in place of everything else that could be said of it."""
+    return {"kind": REFUSED, "source_ms": 0.0, "reason": reason}
 
 
 def as_record(event: Event) -> dict:

@@ -3,18 +3,23 @@
 Nothing here changes what is computed, but for the rounding that a user asks for.
 """
 
+from math import lcm
+
 import torch
 from torch import nn
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.inference.bundle import Bundle
+from echostream_plugin.inference.features import SAMPLE_RATE, frame_count
+from echostream_plugin.inference.options import FRAME_MS, SessionOptions, bundle_options
 from echostream_plugin.modules.packed import can_pack, pack_linears
+from echostream_plugin.modules.recording import record_calls
 
 QUANTIZE = {
     "auto": "half on an x86 CPU where the weights came from half precision, as a bundle's, so that nothing is lost",
     "none": "weights as they are",
     "half": "weights of linear layers in half precision, float32 arithmetic (x86 CPU)",
-    "int8": "weights of linear layers in 8 bits, torch's dynamic quantisation (x86 CPU)",
+    "int8": "weights of linear layers in 8 bits, their inputs in 7 with a scale per row (x86 CPU)",
     "bf16": "weights and arithmetic in bfloat16",
 }
 VOCODER_BF16 = (
@@ -23,10 +28,22 @@ VOCODER_BF16 = (
 )
 
 
-def optimize(bundle: Bundle, quantize: str = "auto", vocoder_bf16: bool = False) -> Bundle:
-    """Prepare a bundle, in place, for the device it is on; do this last, and once. quantize: a key of `QUANTIZE`.
+PUSH_MS = 320  # what most streams are pushed in
+MOST_PUSHES = 100  # of a silent stream that is recorded
 
-    Raises ConfigError for an unknown value or one that the device cannot do."""
+
+def optimize(
+    bundle: Bundle,
+    quantize: str = "auto",
+    vocoder_bf16: bool = False,
+    options: SessionOptions | None = None,
+    push_ms: int = PUSH_MS,
+) -> Bundle:
+    """Prepare a bundle, in place, for the device it is on; do this last, and once, before any thread uses it. Then
+    threads may share the bundle, each with sessions of its own.
+
+    quantize: a key of `QUANTIZE`; options, push_ms: as for `prepare`, which it ends with. Raises ConfigError for an
+    unknown value or one that the device cannot do."""
     if quantize not in QUANTIZE:
         raise ConfigError(f"quantize '{quantize}': use one of {', '.join(QUANTIZE)}")
     model, on_cpu = bundle.model, bundle.device.type == "cpu"
@@ -40,10 +57,37 @@ def optimize(bundle: Bundle, quantize: str = "auto", vocoder_bf16: bool = False)
         pack_linears(model, quantize)
     if vocoder_bf16 and bundle.vocoder is not None:
         bundle.vocoder.stream_dtype = torch.bfloat16
+    bundle.quantize = quantize
     if hasattr(model.encoder, "record_steps"):
         model.encoder.record_steps()
-    bundle.quantize = quantize
+        prepare(bundle, options, push_ms)
     return bundle
+
+
+@torch.inference_mode()
+def prepare(bundle: Bundle, options: SessionOptions | None = None, push_ms: int = PUSH_MS, streams: int = 1) -> None:
+    """Record the encoder steps that sessions of an optimised bundle need, by streaming silence: the whole segment, and
+    the unfinished segments that pushes of `push_ms` end in. Nothing is recorded while sessions run: a step of another
+    shape, as after other pushes, runs unrecorded, which takes up to twice as long.
+
+    options: of the sessions, default `bundle_options(bundle)`; streams: how many are stacked in a `BatchedSession`. A
+    shape takes 0.2 s for the bundled model, 0.7 s for one of 16 layers. May be called while other threads use the
+    bundle, and again for other values; an encoder keeps `recording.MOST_RECORDINGS` shapes, those used most."""
+    encoder, segment_ms = bundle.model.encoder, (options or bundle_options(bundle)).chunk_ms
+    if not segment_ms:
+        return
+    like = next(encoder.parameters())
+    with record_calls():
+        for piece_ms in {push_ms, segment_ms}:
+            state, heard = encoder.initial_state(streams, segment_ms // FRAME_MS), 0
+            # after two rounds of pushes and segments the lengths come again
+            for push in range(1, min(MOST_PUSHES, 2 * lcm(piece_ms, segment_ms) // piece_ms) + 1):
+                features = frame_count(push * piece_ms * SAMPLE_RATE // 1000)
+                if features > heard:
+                    piece = like.new_zeros(streams, features - heard, bundle.config.encoder.input_dim)
+                    _, state = encoder.step(piece, state)
+                    encoder.finish(state)
+                    heard = features
 
 
 def came_from_half(model: nn.Module) -> bool:

@@ -1,11 +1,17 @@
 """What one may choose about a session. Flags, bundles and agents take the options from here."""
 
+import dataclasses
+import json
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from echostream_plugin.config import ConfigError, option
-from echostream_plugin.inference.bundle import Bundle
+from echostream_plugin.config import ConfigError, check_options, option
+
+if TYPE_CHECKING:
+    from echostream_plugin.inference.bundle import Bundle  # which imports this module
 
 FRAME_MS = 40  # of an encoder frame
+HOUR_MS = 3_600_000
 DECODINGS = ("incremental", "recompute")
 ENDPOINTERS = ("ctc", "energy", "both")
 
@@ -14,51 +20,77 @@ ENDPOINTERS = ("ctc", "energy", "both")
 class SessionOptions:
     """How a session reads, writes and speaks. Token counts are subwords of the target dictionary."""
 
-    chunk_ms: int = option(320, "encoder segment in ms, a multiple of 40; 0: decide nothing before the end (offline)")
-    lagging_k1: int = option(0, "k1: target tokens that the MT decoder stays behind the CTC translation")
+    chunk_ms: int = option(
+        320,
+        "encoder segment in ms, a multiple of 40; 0: decide nothing before the end (offline)",
+        minimum=0,
+        maximum=400_000,
+    )
+    lagging_k1: int = option(
+        0, "k1: target tokens that the MT decoder stays behind the CTC translation", minimum=0, maximum=10_000
+    )
     stride_n: int = option(1, "n: CTC tokens by which transcript and translation must both grow between two writes")
-    lagging_k2: int = option(0, "k2: further target tokens that the units of a token wait for")
+    lagging_k2: int = option(
+        0, "k2: further target tokens that the units of a token wait for", minimum=0, maximum=10_000
+    )
     stride_n2: int = option(1, "n2: target tokens whose units are decided together")
-    max_tokens: int = option(100, "most target tokens that the end of the source may still add")
+    max_tokens: int = option(100, "most target tokens that the end of the source may still add", maximum=10_000)
     whole_word: bool | None = option(None, "write complete words only; None: where chunk_ms is 640 or more")
     decoding: str = option(
         "incremental",
         "'incremental': each token keeps the source it was made from, as in training; 'recompute': every push computes "
         "all tokens' states and units again with all the source so far, as StreamSpeech's agent does",
+        choices=DECODINGS,
     )
     translate: bool = option(True, "False: transcribe the source only")
-    pause_ms: int = option(0, "long streams: a pause of so many ms ends a sentence; 0: it is all one utterance")
+    pause_ms: int = option(
+        0, "long streams: a pause of so many ms ends a sentence; 0: it is all one utterance", minimum=0, maximum=HOUR_MS
+    )
     endpointer: str = option(
         "energy",
         "what a pause is: 'ctc': no CTC head finds a token; 'energy': the audio is quiet, compared with the last ten "
         "seconds; 'both': both at once",
+        choices=ENDPOINTERS,
     )
-    longest_sentence_ms: int = option(20000, "with pause_ms: a sentence without a pause is ended after so many ms")
+    longest_sentence_ms: int = option(
+        20000, "with pause_ms: a sentence without a pause is ended after so many ms", maximum=HOUR_MS
+    )
     fresh_encoder: bool = option(
         False,
         "with pause_ms: encoder and CTC heads too begin anew, at the first sound of each sentence, which is then heard "
         "as a recording of its own: for models trained on single sentences",
     )
     context_tokens: int = option(
-        0, "with pause_ms: so many of the last target tokens stay in front of the MT decoder in the next sentence"
+        0,
+        "with pause_ms: so many of the last target tokens stay in front of the MT decoder in the next sentence",
+        minimum=0,
+        maximum=10_000,
     )
     speech: bool = option(True, "speak the translation (needs the bundle's vocoder)")
+    vad: bool = option(
+        False,
+        "voice activity detection: what sounds but is no speech (noise, hum, music) opens no utterance, ends a "
+        "sentence as a pause does, and is not translated; without effect on decoding='recompute'",
+    )
+    max_repeats: int = option(
+        0, "a run of up to 8 tokens is written at most so many times in a row; 0: any number", minimum=0, maximum=10_000
+    )
+    speech_factor: float = option(
+        0.0,
+        "speech lasts at most so many times the source of its sentence and two seconds; until the source has caught up "
+        "nothing is written, what is more at the end is not said; 0: any length",
+        maximum=1000.0,
+    )
 
     def __post_init__(self):
-        least_values = {"stride_n": 1, "stride_n2": 1, "lagging_k1": 0, "lagging_k2": 0, "max_tokens": 1}
-        least_values |= {"pause_ms": 0, "context_tokens": 0}
-        for name, least in least_values.items():
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if self.decoding not in DECODINGS:
-            raise ConfigError(f"decoding '{self.decoding}': use {' or '.join(DECODINGS)}")
-        if self.endpointer not in ENDPOINTERS:
-            raise ConfigError(f"endpointer '{self.endpointer}': use {' or '.join(ENDPOINTERS)}")
+        check_options(self)
         if self.fresh_encoder and self.endpointer == "ctc":
             raise ConfigError("fresh_encoder needs endpointer='energy' or 'both'")
+        if self.vad and self.pause_ms and self.endpointer == "ctc":
+            raise ConfigError("vad needs endpointer='energy' or 'both'")
         if self.context_tokens and self.decoding == "recompute":
             raise ConfigError("context_tokens needs decoding='incremental'")
-        if self.chunk_ms < 0 or self.chunk_ms % FRAME_MS:
+        if self.chunk_ms % FRAME_MS:
             raise ConfigError(f"chunk_ms must be a multiple of {FRAME_MS} (an encoder frame), got {self.chunk_ms}")
         if 0 < self.pause_ms < FRAME_MS:
             raise ConfigError(f"pause_ms must be 0 or at least {FRAME_MS} (an encoder frame), got {self.pause_ms}")
@@ -66,13 +98,37 @@ class SessionOptions:
             raise ConfigError("pause_ms needs chunk_ms above 0, and longest_sentence_ms not below pause_ms")
 
     @property
+    def detects_speech(self) -> bool:
+        return self.vad and self.decoding != "recompute"
+
+    @property
     def writes_whole_words(self) -> bool:
         return self.chunk_ms >= 640 if self.whole_word is None else self.whole_word
 
 
-def bundle_options(bundle: Bundle, **flags) -> SessionOptions:
+def bundle_options(bundle: "Bundle", **flags) -> SessionOptions:
     """The options that suit the bundle's model, except where a flag is given (not None)."""
-    try:
-        return SessionOptions(**{**bundle.session, **{name: v for name, v in flags.items() if v is not None}})
-    except TypeError as error:
-        raise ConfigError(f"session options of the bundle: {error}") from error
+    return named_options({**bundle.session, **{name: v for name, v in flags.items() if v is not None}})
+
+
+def named_options(values: dict) -> SessionOptions:
+    """Options by name. Raises ConfigError that names an unknown one, or one whose value cannot be."""
+    known = [f.name for f in dataclasses.fields(SessionOptions)]
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        raise ConfigError(f"unknown session option(s) {', '.join(unknown)}; known: {', '.join(known)}")
+    return SessionOptions(**values)
+
+
+def read_policy(text: str) -> dict:
+    """Options as scripts take them, `pause_ms=200,vad=true`, by name; values are json, or else plain text. Raises
+    ConfigError where a name has no value."""
+    policy = {}
+    for name, given, value in (pair.partition("=") for pair in text.split(",")):
+        if not given or not name:
+            raise ConfigError(f"policy '{text}': expected name=value,name=value with json values")
+        try:
+            policy[name] = json.loads(value)
+        except ValueError:
+            policy[name] = value
+    return policy

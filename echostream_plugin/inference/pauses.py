@@ -17,58 +17,87 @@ BELOW_PEAK_DB = 40.0  # so far below the loudest moment it is quiet, whatever th
 LEAST_DEPTH_DB = 8.0  # a pause is at least so far below the loudest moment: steady sound alone is none
 SILENCE_DB = 20.0  # under the noise of one bit of 16: digital silence, quiet in any company
 SPEECH_FEATURES = 10  # frames that are not quiet, to be speech rather than a click
+DOUBT_FEATURES = 32  # a sound that may yet turn out to be speech: the detector of speech needs up to 300 ms
 
 
 class PauseDetector:
     """How long it has been quiet at each encoder frame of a stream.
 
-    `push` takes features as they come, `advance` follows the encoder, which is behind by up to a segment."""
+    With a detector of speech (`vad.SpeechDetector`), what sounds but is no speech is quiet too; a sound has the benefit
+    of the doubt for `DOUBT_FEATURES`. `push` takes features as they come, `advance` follows the encoder, which is
+    behind by up to a segment."""
 
-    SAVED = ("quiet_frames", "loud_features", "_quiet", "_loud", "_features", "_lows", "_highs", "_ahead")
+    SAVED = ("quiet_frames", "loud_features", "_sounds", "_quiet_from", "_doubted", "_loud", "_sounding") + (
+        *("_features", "_lows", "_highs", "_ahead"),
+    )
 
     def __init__(self, mean: np.ndarray, std: np.ndarray, kind: str = "kaldi-fbank"):
         """mean, std: [bins] of the features' normalisation; kind: a key of `features.FRONTENDS`."""
         self._mean, self._std = mean, std
         self._loudness_db = FRONTENDS[kind].loudness_db
         self.quiet_frames = 0  # encoder frames for which it has been quiet, where `advance` is
-        self.loud_features = 0  # feature frames of the stream that were not quiet, up to there
-        self._quiet = self._loud = self._features = 0  # the same of the newest feature frame, and how many there were
+        self.loud_features = 0  # feature frames of the stream that were speech (or not quiet), up to there
+        self._sounds = 0  # those that were not quiet, speech or not, up to there
+        self._quiet_from = None  # the feature frame from which on nobody has spoken
+        self._doubted = 0  # newest feature frames that sounded, but were not found to be speech
+        self._loud = self._sounding = self._features = 0  # the same at the newest feature frame; how many there were
         self._lows, self._highs = [], []  # quietest and loudest moment of each block
-        self._ahead = []  # (quiet_frames, loud_features) of the encoder frames that `advance` has not reached
+        self._ahead = []  # (quiet_frames, loud_features, sounds) of the encoder frames that `advance` has not reached
 
-    def push(self, features: np.ndarray):
-        """features: [t, bins], normalised."""
+    def push(self, features: np.ndarray, speech: np.ndarray | None = None):
+        """features: [t, bins], normalised; speech: [t] bool, where a detector heard speech; None: there is none, all
+        that is not quiet is speech."""
         if len(features) == 0:
             return
-        for level in self._loudness_db(features * self._std + self._mean).tolist():
-            if self._is_quiet(level):
-                self._quiet += 1
-            else:
-                self._quiet, self._loud = 0, self._loud + 1
+        levels = self._loudness_db(features * self._std + self._mean).tolist()
+        for level, spoken in zip(levels, [True] * len(levels) if speech is None else speech.tolist(), strict=True):
+            quiet = self._quiet_features(self._is_quiet(level), spoken)
             if self._features % FEATURES_PER_FRAME == 0:  # an encoder frame ends with the first of its features
-                self._ahead.append((self._quiet // FEATURES_PER_FRAME, self._loud))
+                self._ahead.append((quiet // FEATURES_PER_FRAME, self._loud, self._sounding))
             self._features += 1
+
+    def _quiet_features(self, quiet: bool, spoken: bool) -> int:
+        """For how many feature frames it has been quiet; quiet, spoken: what is known of the newest one."""
+        if spoken and not quiet:
+            self._quiet_from, self._doubted = None, 0
+            self._loud, self._sounding = self._loud + 1, self._sounding + 1
+            return 0
+        if self._quiet_from is None:
+            self._quiet_from = self._features
+        self._doubted = 0 if quiet else self._doubted + 1
+        self._sounding += not quiet
+        return 0 if 0 < self._doubted <= DOUBT_FEATURES else self._features - self._quiet_from + 1
 
     def pauses(self, frames: int, pause_frames: int) -> list:
         """At which of the next `frames` encoder frames the quiet comes to last `pause_frames`: counts from 1 on."""
         before, found = self.quiet_frames, []
-        for count, (quiet, _) in enumerate(self._ahead[:frames], 1):
+        for count, (quiet, _, _) in enumerate(self._ahead[:frames], 1):
             if before < pause_frames <= quiet:
                 found.append(count)
             before = quiet
         return found
 
     def silence_ahead(self) -> tuple[int, bool]:
-        """For how many encoder frames from here on nothing sounds, and whether something does then."""
-        for count, (_, loud) in enumerate(self._ahead):
-            if loud > self.loud_features:
-                return count, True
-        return len(self._ahead), False
+        """For how many encoder frames from here on nothing sounds that is (or may be) speech, and whether there is
+        speech then. Speech begins with its first sound, up to `DOUBT_FEATURES` before it was found to be speech."""
+        ahead = self._ahead
+        spoken = next((i for i, (_, loud, _) in enumerate(ahead) if loud > self.loud_features), len(ahead))
+        before = self._sounds
+        for count, (_, _, sounds) in enumerate(ahead[: spoken + 1]):
+            if sounds > before and count >= spoken - DOUBT_FEATURES // FEATURES_PER_FRAME:
+                return count, spoken < len(ahead)
+            before = sounds
+        return len(ahead), False
+
+    @property
+    def newest_loud(self) -> int:
+        """`loud_features` at the newest feature frame."""
+        return self._loud
 
     def advance(self, frames: int):
         """The encoder went on by so many frames."""
         if frames:
-            self.quiet_frames, self.loud_features = self._ahead[frames - 1]
+            self.quiet_frames, self.loud_features, self._sounds = self._ahead[frames - 1]
             del self._ahead[:frames]
 
     def _is_quiet(self, level: float) -> bool:

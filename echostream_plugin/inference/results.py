@@ -7,22 +7,24 @@ that a run that was killed goes on as if it had not been.
 import json
 import os
 import struct
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
 from echostream_plugin.inference.errors import ResumeError
 from echostream_plugin.inference.events import Finished, Sentence, SourceText, Speech, TargetText, as_record
+from echostream_plugin.inference.subtitles import VTT_HEADER, cues, srt_cue, srt_time, vtt_cue
 
-TEXT_FILES = ("events.jsonl", "source.txt", "translation.txt", "source.srt", "translation.srt")
+TEXT_FILES = (
+    *("events.jsonl", "source.txt", "translation.txt", "source.srt", "translation.srt", "source.vtt"),
+    *("translation.vtt", "words.json"),
+)
+RESULT_FILES = (*TEXT_FILES, "speech.wav", "heard.wav")
 WAV_HEADER_BYTES = 44
 MAX_WAV_BYTES = 2**32 - 1  # what its header can say; beyond it players read to the end of the file
 
-
-def srt_time(milliseconds: float) -> str:
-    """A time of a SubRip file: hours:minutes:seconds,milliseconds."""
-    seconds, rest = divmod(round(milliseconds), 1000)
-    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d},{rest:03d}"
+__all__ = ["RESULT_FILES", "ResultWriter", "SpokenTrack", "WordList", "srt_time", "wav_header"]
 
 
 def wav_header(samples: int, sample_rate: int) -> bytes:
@@ -33,9 +35,12 @@ def wav_header(samples: int, sample_rate: int) -> bytes:
 
 
 def open_at(path: Path, size: int | None):
-    """Open a file of bytes to write on: anew (size None), or after its first `size` bytes, the rest cut off."""
+    """Open a file of bytes to write on: anew (size None), or after its first `size` bytes, the rest cut off.
+
+    A new file takes the place of an old one: what links to that, or it to, stays as it is."""
     if size is None:
-        return open(path, "wb")
+        path.unlink(missing_ok=True)
+        return open(path, "xb")
     if not path.is_file() or path.stat().st_size < size:
         raise ResumeError(f"{path}: shorter than when the unfinished run last noted it; begin anew with --restart")
     os.truncate(path, size)
@@ -72,39 +77,76 @@ class SpokenTrack:
         self._file.flush()
 
     def close(self):
-        self.sync()
-        self._file.close()
+        with self._file:
+            self.sync()
 
     def _put(self, samples: np.ndarray):
         self._file.write(np.rint(np.clip(samples, -1.0, 1.0) * 32767).astype("<i2").tobytes())
         self.samples += len(samples)
 
 
+class WordList:
+    """A json array of objects, one a line, that is complete whenever `flush` was called."""
+
+    def __init__(self, file):
+        """file: of bytes, where the next object is to stand; at 0 it is a new one."""
+        self._file = file
+        self._at = file.tell() or file.write(b"[")
+
+    def add(self, record: dict):
+        line = ("," if self._at > 1 else "") + "\n" + json.dumps(record, ensure_ascii=False)
+        self._file.seek(self._at)
+        self._at += self._file.write(line.encode("utf-8"))
+
+    def tell(self) -> int:
+        """Where the next object is to stand."""
+        return self._at
+
+    def flush(self):
+        self._file.seek(self._at)
+        self._file.write(b"\n]\n")
+        self._file.flush()
+
+    def close(self):
+        with self._file:
+            self.flush()
+
+
 class ResultWriter:
     """The files of a translated recording, complete up to the newest event.
 
-    events.jsonl; source.txt and translation.txt, a line for each sentence; source.srt and translation.srt, a cue for
-    each sentence at its place in the source; speech.wav, the translation; heard.wav, the same on the source's time
-    line. Use as a context manager."""
+    events.jsonl; source.txt and translation.txt, a line for each sentence; source.srt and translation.srt, subtitles of
+    each sentence at its place in the source, the same as .vtt; words.json: where each word of a complete sentence lies
+    in the source and after how much of the source it was written; speech.wav, the translation; heard.wav, the same on
+    the source's time line. Use as a context manager."""
 
     def __init__(self, folder, speech_rate: int, position: dict | None = None):
         """position: go on where an earlier writer in this folder was; what its files hold beyond that is dropped."""
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        told = position or {"bytes": {}, "source": "", "target": "", "first_ms": None, "cues": 0}
-        self._files = {name: open_at(self.folder / name, told["bytes"].get(name)) for name in TEXT_FILES}
-        self._speech = SpokenTrack(self.folder / "speech.wav", speech_rate, told.get("speech"))
-        self._heard = SpokenTrack(self.folder / "heard.wav", speech_rate, told.get("heard"))
-        self._texts = {SourceText: told["source"], TargetText: told["target"]}
-        self._first_ms = told["first_ms"]  # where the first text of the open sentence was decided
-        self._cues = told["cues"]
+        told = position or {"bytes": {}, "sentence": _begun()}
+        self._open = ExitStack()
+        with ExitStack() as opened:  # what is open is closed again where the next cannot be opened
+            self._files = {}
+            for name in TEXT_FILES:
+                file = opened.enter_context(open_at(self.folder / name, told["bytes"].get(name)))
+                self._files[name] = WordList(file) if name == "words.json" else file
+            self._speech = SpokenTrack(self.folder / "speech.wav", speech_rate, told.get("speech"))
+            opened.callback(self._speech.close)
+            self._heard = SpokenTrack(self.folder / "heard.wav", speech_rate, told.get("heard"))
+            opened.pop_all()
+        for file in (*self._files.values(), self._speech, self._heard):
+            self._open.callback(file.close)
+        self._sentence = json.loads(json.dumps(told["sentence"]))
+        if position is None:
+            self._put("source.vtt", VTT_HEADER)
+            self._put("translation.vtt", VTT_HEADER)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exception):
-        for file in (*self._files.values(), self._speech, self._heard):
-            file.close()
+        self._open.close()
 
     @property
     def position(self) -> dict:
@@ -113,10 +155,7 @@ class ResultWriter:
             "bytes": {name: file.tell() for name, file in self._files.items()},
             "speech": self._speech.samples,
             "heard": self._heard.samples,
-            "source": self._texts[SourceText],
-            "target": self._texts[TargetText],
-            "first_ms": self._first_ms,
-            "cues": self._cues,
+            "sentence": json.loads(json.dumps(self._sentence)),
         }
 
     def add(self, events: list):
@@ -124,31 +163,83 @@ class ResultWriter:
         for event in events:
             self._put("events.jsonl", json.dumps(as_record(event), ensure_ascii=False) + "\n")
             if isinstance(event, SourceText | TargetText):
-                self._texts[type(event)] = event.text
-                self._first_ms = event.source_ms if self._first_ms is None else self._first_ms
+                self._take_text(event)
             elif isinstance(event, Speech) and len(event.samples):
                 self._speech.add(event.samples)
                 self._heard.add(event.samples, event.source_ms)
             elif isinstance(event, Sentence):
                 self._end_sentence(event.start_ms, event.end_ms)
-            elif isinstance(event, Finished) and (self._cues == 0 or any(self._texts.values())):
-                self._end_sentence(self._first_ms or 0.0, event.source_ms)
+            elif isinstance(event, Finished):
+                self._finish(event)
         if events:
             for file in self._files.values():
                 file.flush()
             self._speech.sync()
             self._heard.sync()
 
+    def move_to(self, folder: Path):
+        """The files are complete and closed: they take the places of those of their names in another folder."""
+        for name in RESULT_FILES:
+            os.replace(self.folder / name, folder / name)
+        self.folder = folder
+
     def _put(self, name: str, text: str):
         self._files[name].write(text.encode("utf-8"))
 
+    def _take_text(self, event: SourceText | TargetText):
+        sentence, side = self._sentence, "source" if isinstance(event, SourceText) else "translation"
+        if sentence["first_ms"] is None:
+            sentence["first_ms"] = event.source_ms
+        written, words = sentence["written_ms"][side], event.text.split()
+        if not (sentence[side][-1:].isspace() or event.added[:1].isspace()):
+            del written[-1:]  # the last word was not yet all of it
+        written[len(words) :] = []
+        written += [event.source_ms] * (len(words) - len(written))
+        sentence[side] = event.text
+        if side == "source":
+            sentence["times_ms"] = [list(times) for times in event.times_ms]
+
+    def _finish(self, event: Finished):
+        """The last sentence, where no `Sentence` ended it; there is always one line."""
+        if self._sentence["count"] == 0 or self._sentence["source"] or self._sentence["translation"]:
+            self._end_sentence(self._sentence["first_ms"] or 0.0, event.source_ms)
+
     def _end_sentence(self, start_ms: float, end_ms: float):
-        self._cues += 1
-        for name, kind in (("source", SourceText), ("translation", TargetText)):
-            text = self._texts[kind]
-            self._put(f"{name}.txt", text + "\n")
-            if text:
-                times = f"{srt_time(start_ms)} --> {srt_time(end_ms)}"
-                self._put(f"{name}.srt", f"{self._cues}\n{times}\n{text}\n\n")
-        self._texts = {SourceText: "", TargetText: ""}
-        self._first_ms = None
+        sentence = self._sentence
+        for side in ("source", "translation"):
+            text = sentence[side]
+            self._put(f"{side}.txt", text + "\n")
+            for start, end, lines in cues(text, start_ms, end_ms, sentence["shown_ms"][side]):
+                sentence["cues"][side] += 1
+                sentence["shown_ms"][side] = end
+                self._put(f"{side}.srt", srt_cue(sentence["cues"][side], start, end, lines))
+                self._put(f"{side}.vtt", vtt_cue(sentence["cues"][side], start, end, lines))
+        self._list_words()
+        kept = {name: sentence[name] for name in ("cues", "shown_ms")}
+        self._sentence = {**_begun(), **kept, "count": sentence["count"] + 1}
+
+    def _list_words(self):
+        sentence = self._sentence
+        times = sentence["times_ms"] if len(sentence["times_ms"]) == len(sentence["source"].split()) else []
+        for side in ("source", "translation"):
+            written = sentence["written_ms"][side]
+            for number, (word, written_ms) in enumerate(zip(sentence[side].split(), written, strict=True)):
+                record = {"side": side, "sentence": sentence["count"], "word": word}
+                if side == "source" and times:
+                    record["start_ms"], record["end_ms"] = times[number]
+                self._files["words.json"].add({**record, "written_ms": written_ms})
+
+
+def _begun() -> dict:
+    """Of the sentence that is open: its texts, and for each word when it was written; count: sentences before it;
+    cues, shown_ms: of each side's subtitles, how many and until when."""
+    sides = ("source", "translation")
+    return {
+        **dict.fromkeys(sides, ""),
+        "count": 0,
+        "first_ms": None,  # where its first text was decided
+        "times_ms": [],
+        "written_ms": {side: [] for side in sides},
+        "cues": dict.fromkeys(sides, 0),
+        "shown_ms": dict.fromkeys(sides, 0.0),
+    }

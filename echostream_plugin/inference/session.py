@@ -6,7 +6,6 @@ share one model and know nothing of each other.
 
 import dataclasses
 from collections import deque
-from numbers import Real
 
 import numpy as np
 import torch
@@ -15,18 +14,21 @@ from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.dictionary import EOS
 from echostream_plugin.inference.errors import InputError, SessionError
 from echostream_plugin.inference.events import Finished, Sentence, SourceText, Speech, TargetText
-from echostream_plugin.inference.features import Frontend, to_mono
+from echostream_plugin.inference.features import Frontend, checked_audio
+from echostream_plugin.inference.guards import places_without_repeats, speech_room, until_repeat, within
 from echostream_plugin.inference.options import DECODINGS, FRAME_MS, SessionOptions, bundle_options
 from echostream_plugin.inference.pauses import SPEECH_FEATURES, PauseDetector
 from echostream_plugin.inference.policy import complete_words, sentence_ends, tokens_to_write
 from echostream_plugin.inference.recompute import PrefixTranslator, speak_last
 from echostream_plugin.inference.snapshot import give, take
 from echostream_plugin.inference.stages import Listener, Speaker, Writer, alone
+from echostream_plugin.inference.vad import SpeechDetector
+from echostream_plugin.inference.words import word_times
 from echostream_plugin.vocoder import StreamingVocoder
 
-LEAD_FRAMES = 2  # with fresh_encoder: the silence that is kept before the first sound of a sentence
+LEAD_FRAMES = 2  # where the encoder begins anew: the silence that is kept before the first sound of a sentence
 SLICE_SECONDS = 10  # a longer push is worked off in slices of this size, which bounds its memory
-MIN_RATE, MAX_RATE = 4000, 384000
+LONG_QUIET_FRAMES = 25  # with a detector of speech: after a second without any, nothing is decided
 
 __all__ = ["DECODINGS", "FRAME_MS", "SessionOptions", "TranslationSession", "bundle_options"]
 
@@ -42,13 +44,17 @@ class TranslationSession:
     sentence is finished as an utterance would be (a `Sentence` event), and texts, MT decoder and units begin anew,
     while encoder and CTC heads go on (not with `fresh_encoder`). Memory is then bounded by the longest sentence.
 
+    Threads may share the bundle; a session belongs to one thread at a time.
+
+    With `vad` the encoder begins at the first speech, and a sentence in which nobody spoke says nothing.
+
     `snapshot()` between two pushes is all that another session of this bundle and options needs to go on (`restore`).
     """
 
     SAVED = (
-        *("_listener", "_pauses", "_writer", "_translator", "_speaker", "_heard", "_context"),
+        *("_listener", "_detector", "_pauses", "_writer", "_translator", "_speaker", "_heard", "_context"),
         *("_opened_frame", "_opened_loud", "_last_asr", "_last_st", "_source_text", "_target_text"),
-        *("_decided_frames", "_pushed_samples", "_sentences", "_finished", "_asleep"),
+        *("_decided_frames", "_pushed_samples", "_sentences", "_finished", "_asleep", "_said_samples"),
     )
 
     def __init__(self, bundle: Bundle, options: SessionOptions | None = None, **changes):
@@ -69,9 +75,10 @@ class TranslationSession:
         model, options = self.bundle.model, self.options
         with torch.inference_mode():
             self._frontend = None
-            restartable = bool(options.pause_ms and options.fresh_encoder)
+            self._detector = SpeechDetector() if options.detects_speech else None
+            restartable = bool(options.pause_ms and options.fresh_encoder) or self._detector is not None
             self._listener = Listener(model, options.chunk_ms // FRAME_MS, restartable)
-            listens = options.pause_ms and options.endpointer != "ctc"
+            listens = options.pause_ms and options.endpointer != "ctc" or self._detector is not None
             self._pauses = PauseDetector(*self._features) if listens else None
             self._asleep = restartable  # nothing but silence since the sentence was opened
             self._context = []  # the last target tokens of the sentences before
@@ -108,6 +115,7 @@ class TranslationSession:
             self._speaker = Speaker(model, vocoder, options.lagging_k2, options.stride_n2)
         self._last_asr = self._last_st = 0  # CTC counts at the newest write
         self._source_text = self._target_text = ""
+        self._said_samples = 0
 
     @property
     def _features(self) -> tuple:
@@ -142,17 +150,17 @@ class TranslationSession:
     def push(self, samples, sample_rate: int, last: bool = False) -> list:
         """Take a piece of audio; returns the events it leads to.
 
-        samples: [n] or [n, channels] (averaged), any n, float in [-1, 1] or int16/int32; sample_rate: the same for the
-        whole utterance. Raises InputError, with nothing changed, for what is not audio (NaN, infinity, other shapes and
-        types) or for another rate; SessionError after `finish`. last: `finish` is next; where every look recomputes
-        everything, the last look is then left to it, as in StreamSpeech's agent."""
+        samples: [n] or [n, channels] (made one by `Downmix`), any n, float in [-1, 1] or int16/int32; sample_rate: the
+        same for the whole utterance. Raises InputError, with nothing changed, for what is not audio (NaN, infinity,
+        other shapes and types) or for another rate; SessionError after `finish`. last: `finish` is next; where every
+        look recomputes everything, the last look is then left to it, as in StreamSpeech's agent."""
         return alone(self.pushing(samples, sample_rate, last))
 
     def pushing(self, samples, sample_rate: int, last: bool = False):
         """`push` as a generator of model calls (`stages.Call`), for `inference.batch`."""
         if self._finished:
             raise SessionError("this utterance is finished: call reset() before the next push")
-        samples = to_mono(samples)
+        samples = checked_audio(samples)
         self._accept_rate(sample_rate)
         events = []
         slice_samples = SLICE_SECONDS * self._frontend.sample_rate
@@ -193,13 +201,11 @@ class TranslationSession:
                     "finish() or reset() it first"
                 )
             return
-        if not isinstance(sample_rate, Real) or sample_rate % 1 or not MIN_RATE <= sample_rate <= MAX_RATE:
-            raise InputError(f"sample rate {sample_rate!r}: expected a whole number from {MIN_RATE} to {MAX_RATE} Hz")
-        self._frontend = Frontend(int(sample_rate), *self._features)
+        self._frontend = Frontend(sample_rate, *self._features, listener=self._detector)
 
     def _hear(self, features: np.ndarray, events: list):
         if self._pauses is not None:
-            self._pauses.push(features)
+            self._pauses.push(features, None if self._detector is None else self._detector.judge(len(features)))
         if self._asleep:
             self._listener.hold(features)
             segments = deque((yield from self._wake()))
@@ -209,8 +215,9 @@ class TranslationSession:
             for frames in self._split_at_pauses(segments.popleft()):
                 yield from self._take_in(frames, events)
                 yield from self._decide(events)
-                if self._sentence_is_over():
-                    self._end_sentence(events)
+                if self._sentence_is_over() or (not self._spoken and self._pauses.quiet_frames):
+                    if self._detector is None or self._pauses.loud_features > self._opened_loud:
+                        self._end_sentence(events)
                     self._listener.forget()
                     self._begin_sentence()
                     if self.options.fresh_encoder:
@@ -249,9 +256,14 @@ class TranslationSession:
         if self._pauses is not None:
             self._pauses.advance(frames.size(1))
         self._translate_from(frames)
-        text = self.bundle.source_dictionary.text(self._listener.asr.tokens)
+        asr = self._listener.asr
+        kept = places_without_repeats(asr.tokens, self.options.max_repeats)
+        tokens = [asr.tokens[place] for place in kept]
+        text = self.bundle.source_dictionary.text(tokens) if self._spoken else ""
         if text != self._source_text:
-            events.append(SourceText(text, text[len(self._source_text) :], self.source_ms))
+            starts = [asr.starts[place] for place in kept]
+            times = word_times(self.bundle.source_dictionary, tokens, starts, FRAME_MS)
+            events.append(SourceText(text, text[len(self._source_text) :], self.source_ms, times))
             self._source_text = text
 
     def _translate_from(self, frames: torch.Tensor):
@@ -264,7 +276,7 @@ class TranslationSession:
     def _decide_provisionally(self, events: list):
         """Ask the policy about the unfinished segment, if it has frames that it was not asked about yet."""
         available = self._listener.available_frames
-        if not self.options.chunk_ms or self._asleep or available <= self._decided_frames:
+        if not self.options.chunk_ms or self._asleep or available <= self._decided_frames or self._reads_on:
             return
         frames = yield from self._listener.rest()
         for end in self._pause_ends(frames.size(1))[:1]:
@@ -277,7 +289,7 @@ class TranslationSession:
 
     def _decide(self, events: list, provisional: torch.Tensor | None = None):
         """Write as much as the policy allows; provisional: [1, p, C] frames of the unfinished segment."""
-        if self._writer is None:
+        if self._writer is None or self._reads_on:
             return
         listener, options = self._listener, self.options
         self._decided_frames = listener.frames + (0 if provisional is None else provisional.size(1))
@@ -296,6 +308,7 @@ class TranslationSession:
         drafts = self._writer.draft(count, provisional)
         if drafts and drafts[-1].token == EOS:
             drafts.pop()  # the sentence may seem complete, but its source goes on: read
+        drafts = drafts[: self._until_repeat(drafts)]
         if options.writes_whole_words:
             starts = [self.bundle.target_dictionary.starts_word(draft.token) for draft in drafts]
             drafts = drafts[: complete_words(starts)]
@@ -337,6 +350,29 @@ class TranslationSession:
             events.append(TargetText(text, text[len(self._target_text) :], self.source_ms))
             self._target_text = text
 
+    @property
+    def _spoken(self) -> bool:
+        """Did anybody speak since this sentence was opened? Without a detector of speech: yes."""
+        return self._detector is None or self._pauses.newest_loud > self._opened_loud
+
+    @property
+    def _reads_on(self) -> bool:
+        """Whatever the heads find, nothing is decided: nobody speaks, or the translated speech is far behind."""
+        if self._detector is not None and not (self._spoken and self._pauses.quiet_frames < LONG_QUIET_FRAMES):
+            return True
+        return self._speaks and speech_room(*self._spoken_so_far) == 0
+
+    @property
+    def _spoken_so_far(self) -> tuple:
+        """What `guards.within` asks about the sentence."""
+        source_ms = self.source_ms - self.sentence_start_ms
+        return self._said_samples, self.bundle.vocoder.config.sampling_rate, source_ms, self.options.speech_factor
+
+    def _until_repeat(self, drafts: list) -> int:
+        """How many of the drafts can be written before they say the same over and over."""
+        tokens = [draft.token for draft in drafts]
+        return until_repeat(self._writer.tokens, tokens, self.options.max_repeats)
+
     def _sentence_is_over(self) -> bool:
         listener, options = self._listener, self.options
         return sentence_ends(
@@ -358,7 +394,9 @@ class TranslationSession:
         return quiet if self.options.endpointer == "energy" else min(quiet, blank)
 
     def _end_sentence(self, events: list):
-        """Write and speak what is left; where neither head found a token there is nothing to say."""
+        """Write and speak what is left; where nobody spoke or neither head found a token there is nothing to say."""
+        if not self._spoken:
+            return
         if self._writer is not None and (self._listener.heard or self._writer.tokens):
             self._write_rest(events)
             if self.options.context_tokens:
@@ -373,7 +411,8 @@ class TranslationSession:
 
     def _write_rest(self, events: list):
         """Decode to `</s>` and speak everything, the state that predicts `</s>` included."""
-        drafts = self._writer.draft(self.options.max_tokens + 1)  # the last one is </s>, or stands for it
+        drafts = self._writer.draft(self.options.max_tokens + 1)
+        drafts = drafts[: self._until_repeat(drafts) + 1]  # the last one is </s>, or stands for it
         self._write(drafts[:-1], events)
         if self._speaker is not None:
             units, samples = self._speaker.speak(_hidden(drafts))
@@ -381,6 +420,8 @@ class TranslationSession:
             self._say(units + last_units, np.concatenate([samples, last_samples]), events)
 
     def _say(self, units: list, samples: np.ndarray, events: list):
+        samples = within(samples, *self._spoken_so_far)
+        self._said_samples += len(samples)
         if units or len(samples):
             rate = self.bundle.vocoder.config.sampling_rate
             events.append(Speech(samples.astype(np.float32), rate, tuple(units), self.source_ms))

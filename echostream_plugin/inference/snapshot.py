@@ -8,6 +8,7 @@ loaded, by name.
 import dataclasses
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from echostream_plugin.inference.errors import OutputError
 from echostream_plugin.modules.streaming import StreamState
 
 
@@ -42,14 +44,20 @@ def _taken(value):
 
 def save(path: Path, value: dict):
     """Write nested dicts of what json knows, tensors, arrays, states, lists and tuples; a kill leaves the old file or
-    the new one."""
+    the new one. Raises OutputError."""
     tensors = {}
     tree = json.dumps(_pack(value, tensors))
     unfinished = path.with_name(path.name + ".part")
-    save_file(tensors, unfinished, metadata={"tree": tree})
-    with open(unfinished, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+    try:
+        unfinished.unlink(missing_ok=True)
+        save_file(tensors, unfinished, metadata={"tree": tree})
+        with open(unfinished, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except (SafetensorError, OSError) as error:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written ({error})") from error
 
 
 def load(path: Path, device="cpu") -> dict:

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from echostream_plugin.config import ConfigError, option
+from echostream_plugin.config import check_options, option
 from echostream_plugin.decoders.ctc import collapse_step, greedy_collapse
 from echostream_plugin.decoders.text import TextDecoder, TextDecoderState
 from echostream_plugin.inference.bundle import Bundle
@@ -52,9 +52,13 @@ class SpeakOptions:
     """How text is spoken."""
 
     lead: float = option(
-        9.0, "log-odds that the MT decoder must give each word of the text; 0 leaves the decoder's states as they are"
+        9.0,
+        "log-odds that the MT decoder must give each word of the text; 0 leaves the decoder's states as they are",
+        maximum=1000.0,
     )
-    lagging_k2: int = option(0, "k2: further tokens that the units of a token wait for, as the model was trained")
+    lagging_k2: int = option(
+        0, "k2: further tokens that the units of a token wait for, as the model was trained", minimum=0, maximum=10_000
+    )
     stride_n2: int = option(1, "n2: tokens whose units are decided together, as the model was trained")
     longest_sentence: int = option(40, "pieces after which a sentence is cut; from half of that on, commas end it")
     lines: bool = option(False, "each line is a sentence; else only . ? ! or an empty line end one")
@@ -63,10 +67,7 @@ class SpeakOptions:
     )
 
     def __post_init__(self):
-        least_values = {"lead": 0, "lagging_k2": 0, "stride_n2": 1, "longest_sentence": 1}
-        for name, least in least_values.items():
-            if not getattr(self, name) >= least:
-                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        check_options(self)
 
 
 def speak_options(bundle: Bundle, **flags) -> SpeakOptions:

@@ -8,7 +8,7 @@ answers them at once, `inference.batch` answers those of many streams together.
 """
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -52,11 +52,12 @@ def alone(work: Generator):
 class CTCPrefix:
     """The greedy tokens of a CTC head over the encoder frames so far."""
 
-    SAVED = ("tokens", "first_frame", "newest_frame", "_head_state", "_collapse_state")
+    SAVED = ("tokens", "starts", "first_frame", "newest_frame", "_head_state", "_collapse_state")
 
     def __init__(self, head: CTCHead):
         self.head = head
         self.tokens = []
+        self.starts = []  # the frame at which each of them starts
         self.first_frame = self.newest_frame = None  # where the first and the newest of the tokens start
         self._head_state = head.initial_state()
         self._collapse_state = CollapseState.initial()
@@ -67,6 +68,7 @@ class CTCPrefix:
         tokens, starts, self._collapse_state = collapse_step(logits[0], self._collapse_state)
         if tokens:
             self.tokens += tokens
+            self.starts += starts
             self.newest_frame = starts[-1]
             if self.first_frame is None:
                 self.first_frame = starts[0]
@@ -80,7 +82,7 @@ class CTCPrefix:
 
     def forget(self):
         """A new sentence: no tokens yet, while the head goes on."""
-        self.tokens = []
+        self.tokens, self.starts = [], []
         self.first_frame = self.newest_frame = None
 
     def restart(self, frame: int):
@@ -232,7 +234,7 @@ class Writer:
         if drafts:
             self.tokens += [draft.token for draft in drafts]
             # source added since the draft is in the present state, the consumed tokens in the draft's
-            self._state = TextDecoderState(drafts[-1].state.targets, self._state.source)
+            self._state = replace(drafts[-1].state, source=self._state.source)
 
 
 class Speaker:

@@ -25,6 +25,21 @@ def ends_clause(word: str) -> bool:
     return word.rstrip(_CLOSING).endswith((",", ";", ":", "–", "—"))
 
 
+def word_times(dictionary: Dictionary, tokens: list[int], frames: list[int], frame_ms: int) -> tuple:
+    """Where the words of `dictionary.text(tokens)` lie: (start_ms, end_ms) of each, from the start of its first token
+    to the end of the frame in which its last one starts; frames: at which each token starts."""
+    times, open_word = [], False
+    for token, at in zip(tokens, frames, strict=True):
+        for character in dictionary.text([UNK, token]):  # the space before a word is silent only at the start
+            if character.isspace():
+                open_word = False
+                continue
+            start = times.pop()[0] if open_word else float(at * frame_ms)
+            times.append((start, float((at + 1) * frame_ms)))
+            open_word = True
+    return tuple(times)
+
+
 class WordReader:
     """Cuts growing text into words. A word is complete when white space follows it, so what comes out does not depend
     on how the text was cut into pushes."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .recording import keep
 from .rotary import rotary_table, rotate, rotate_whole, whole_table
 
 
@@ -135,7 +136,8 @@ class WindowShape:
             mask = mask.unsqueeze(1)
         own = past = None
         if head_dim:
-            own, past = _step_tables(frames, width, self.left_frames, self.memory_size, head_dim, dtype, device)
+            sizes = frames, width, self.left_frames, self.memory_size, head_dim
+            own, past = keep(_step_tables(*sizes, dtype, device))
         mean = torch.full((1, frames), 1 / frames, dtype=dtype, device=device)
         return StepWindow(frames, mean, mask, own, past, width)
 

@@ -38,4 +38,4 @@ class ChunkConv1d(nn.Conv1d):
         weight = self.weight.unsqueeze(2)
         out = F.conv2d(windows, weight, self.bias, stride=(1, self.stride[0]), groups=self.groups)
         outputs = (frames + self.stride[0] - 1) // self.stride[0]
-        return out.flatten(2)[:, :, :outputs], sequence[:, :, frames:]
+        return out.flatten(2)[:, :, :outputs], sequence[:, :, frames:].clone()

@@ -71,8 +71,8 @@ class ConformerLayer(nn.Module):
 
     def initial_state(self, batch_size: int) -> ConformerLayerState:
         """Nothing attended, silence before."""
-        weight, heads = self.self_attn.linear_k.weight, self.self_attn.heads
-        empty = weight.new_zeros(batch_size, heads, 0, weight.size(0) // heads)
+        like, heads = self.self_attn.linear_k.bias, self.self_attn.heads
+        empty = like.new_zeros(batch_size, heads, 0, like.size(0) // heads)
         return ConformerLayerState(empty, empty, self.conv_module.depthwise_conv.initial_past(batch_size))
 
     def forward(

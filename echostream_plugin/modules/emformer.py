@@ -114,7 +114,7 @@ class Emformer(nn.Module):
         self._recorder = None
 
     def record_steps(self) -> None:
-        """From now on streaming steps of shapes that come back are recorded, see `recording`; for inference."""
+        """From now on streaming steps can be recorded, within `recording.record_calls`; for inference."""
         self._recorder = Recorder(self, self._one_segment)
 
     def initial_state(self, batch_size: int = 1, segment_frames: int | None = None) -> EmformerState:

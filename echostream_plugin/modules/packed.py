@@ -2,42 +2,82 @@
 
 A streaming step multiplies a few rows by every weight of the model, so its time goes into reading weights. Packed in
 half precision they take half the bytes, in the order of use; products and sums are still float32. Weights that came
-from half precision (every bundle's) lose nothing. Packed in int8 they take a quarter, and inputs are rounded to 7 bits
-per call (torch's dynamic quantisation, one scale per output channel).
+from half precision (every bundle's) lose nothing. Packed in int8 they take a quarter, with one scale per output
+channel, and inputs are rounded to 7 bits, which no CPU overflows, with one scale per row: a stream gives the same
+whatever is stacked beside it.
 """
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 PACKINGS = ("none", "half", "int8")
+LARGEST_INPUT = 63  # of 7 bits with a sign; the operator stores them from 1 to 127
 
 
 class PackedLinear(nn.Linear):
-    """An `nn.Linear` that computes with packed weights. `weight` stays the one that was packed: it is saved, tied and
-    asked for its device as before, and must not be trained any more."""
+    """An `nn.Linear` that computes with packed weights and keeps no others.
+
+    `weight` and the state dict hold what is computed with: the weights that were packed, rounded as the packing does.
+    `load_state_dict` packs anew. Not for training: `weight` is a copy, no parameter."""
 
     def __init__(self, linear: nn.Linear, packing: str):
         nn.Module.__init__(self)
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.weight, self.bias = linear.weight, linear.bias
         self.packing = packing
-        weight, bias = (None if tensor is None else tensor.detach() for tensor in (self.weight, self.bias))
-        if packing == "half":
-            self._packed = torch.ops.quantized.linear_prepack_fp16(weight, bias)
+        self._pack(linear)
+
+    def _pack(self, linear: nn.Linear):
+        weight = linear.weight.detach()
+        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach(), requires_grad=False)
+        # the bias is left out: it would be an alias that copies of this layer share
+        if self.packing == "half":
+            self._packed = torch.ops.quantized.linear_prepack_fp16(weight, None)
         else:
             scales = (weight.abs().amax(1) / 127).clamp(min=1e-12)
             zeros = torch.zeros(len(scales), dtype=torch.long)
             quantized = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
-            self._packed = torch.ops.quantized.linear_prepack(quantized, bias)
+            self._packed = torch.ops.quantized.linear_prepack(quantized, None)
+
+    @property
+    def weight(self) -> Tensor:
+        """[out_features, in_features] float32, unpacked each time it is asked for."""
+        if self.packing == "half":
+            return torch.ops.quantized.linear_unpack_fp16(self._packed)[0]
+        return torch.ops.quantized.linear_unpack(self._packed)[0].dequantize()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the packed weights and the bias."""
+        size = self.in_features * self.out_features * {"half": 2, "int8": 1}[self.packing]
+        return size + (0 if self.bias is None else self.bias.nbytes)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [..., in_features] float32 to [..., out_features]; inference only."""
         if x.numel() == 0:
-            return F.linear(x, self.weight, self.bias)
+            return x.new_zeros(*x.shape[:-1], self.out_features)
         if self.packing == "half":
-            return torch.ops.quantized.linear_dynamic_fp16(x, self._packed)
-        return torch.ops.quantized.linear_dynamic(x, self._packed, True)  # 7 bits: no overflow on any CPU
+            out = torch.ops.quantized.linear_dynamic_fp16(x, self._packed)
+            return out if self.bias is None else out.add_(self.bias)
+        # rows of one size share the operator's one scale; products are sums of integers, so no row sees another
+        sizes = x.abs().amax(-1, keepdim=True).clamp_(min=1e-12)
+        multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+        out = multiply(x / sizes, 1 / LARGEST_INPUT, LARGEST_INPUT + 1, self._packed)
+        return out * sizes if self.bias is None else torch.addcmul(self.bias, out, sizes)
+
+    def _unpacked(self) -> nn.Linear:
+        """The layer that this one was, with the weights that it computes with."""
+        linear = nn.utils.skip_init(nn.Linear, self.in_features, self.out_features, bias=self.bias is not None)
+        linear.weight = nn.Parameter(self.weight, requires_grad=False)
+        linear.bias = self.bias
+        return linear
+
+    def _save_to_state_dict(self, *args):
+        self._unpacked()._save_to_state_dict(*args)
+
+    def _load_from_state_dict(self, *args):
+        linear = self._unpacked()
+        linear._load_from_state_dict(*args)
+        self._pack(linear)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, packing={self.packing}"
@@ -49,7 +89,8 @@ def can_pack() -> bool:
 
 
 def pack_linears(module: nn.Module, packing: str) -> nn.Module:
-    """Replace every `nn.Linear` below a module, which must lie on the CPU; the module itself is returned.
+    """Replace every `nn.Linear` below a module, which must lie on the CPU, but for those that their parent names in
+    `UNPACKED`; the module itself is returned.
 
     Raises ValueError for an unknown packing, RuntimeError where this CPU cannot do it."""
     if packing not in PACKINGS:
@@ -59,7 +100,7 @@ def pack_linears(module: nn.Module, packing: str) -> nn.Module:
     if not can_pack():
         raise RuntimeError(f"packing '{packing}' needs an x86 CPU and a torch with FBGEMM")
     for name, child in module.named_children():
-        if type(child) is nn.Linear:
+        if type(child) is nn.Linear and name not in getattr(module, "UNPACKED", ()):
             setattr(module, name, PackedLinear(child, packing))
         else:
             pack_linears(child, packing)

@@ -12,6 +12,8 @@ class RelativeAttention(nn.Module):
 
     score(i, j) = [(q_i + u) k_j + (q_i + v) W pe(i - j)] / sqrt(head_dim); `pe` are `relative_positions`."""
 
+    UNPACKED = ("linear_pos",)  # `_by_distance` takes its weight
+
     def __init__(self, dim: int, heads: int, dropout: float = 0.0):
         super().__init__()
         if dim % heads:

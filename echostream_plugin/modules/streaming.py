@@ -15,7 +15,8 @@ class StreamState:
     """Base of all streaming states.
 
     Fields are tensors whose first axis is the batch (streams), nested states, tuples of either, None, or plain
-    values (int, float, str, bool) that all streams of a batch must share.
+    values (int, float, str, bool) that all streams of a batch must share. What makes a state copies slices of longer
+    tensors that it keeps: a slice keeps the whole alive.
     """
 
     @property
@@ -27,8 +28,9 @@ class StreamState:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(self))
+        """Bytes of the memory that all tensors keep alive; what several share counts once."""
+        storages = [tensor.untyped_storage() for tensor in _tensors(self)]
+        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
     def clone(self):
         """A copy that shares no storage."""
@@ -48,8 +50,8 @@ class StreamState:
         return _stack(states, cls.__name__)
 
     def unstack(self) -> list:
-        """One state of batch size 1 per stream."""
-        return [_map(self, lambda tensor, i=i: tensor[i : i + 1]) for i in range(self.batch_size)]
+        """One state of batch size 1 per stream, each with memory of its own."""
+        return [_map(self, lambda tensor, i=i: tensor[i : i + 1].clone()) for i in range(self.batch_size)]
 
 
 def shapes(value) -> tuple:

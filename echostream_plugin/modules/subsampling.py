@@ -47,10 +47,10 @@ class CausalSubsampling(nn.Module):
 
     def initial_state(self, batch_size: int = 1) -> SubsamplingState:
         """The zeros that each convolution is padded with before its first input."""
-        weight = self.projection.weight
+        like = self.projection.bias
         return SubsamplingState(
-            features=weight.new_zeros(batch_size, KERNEL - 1, self.input_dim),
-            hidden=weight.new_zeros(batch_size, self.channels, KERNEL - 1, self.bands),
+            features=like.new_zeros(batch_size, KERNEL - 1, self.input_dim),
+            hidden=like.new_zeros(batch_size, self.channels, KERNEL - 1, self.bands),
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -65,7 +65,8 @@ class CausalSubsampling(nn.Module):
         second, hidden = self._convolve(1, hidden)
         batch_size, _, frames, _ = second.shape
         flat = second.transpose(1, 2).reshape(batch_size, frames, self.projection.in_features)
-        return self.norm(self.projection(flat)), SubsamplingState(rest.squeeze(1), hidden)
+        # copies: slices of a longer piece would keep it alive
+        return self.norm(self.projection(flat)), SubsamplingState(rest.squeeze(1).clone(), hidden.clone())
 
     def _convolve(self, index: int, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """inputs: [B, channels, t, bands]; returns the complete outputs and the inputs that the next output reads."""

@@ -14,15 +14,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from echostream_plugin.config import ConfigError, option
+from echostream_plugin.config import ConfigError, check_options, check_value, option
 
 LEAKY_SLOPE = 0.1
-WEIGHTS_FILE = "vocoder.safetensors"
-CONFIG_FILE = "vocoder.json"
 
 
 @dataclass(frozen=True)
@@ -38,17 +34,32 @@ class VocoderConfig:
     resblock_kernel_sizes: tuple = option((3, 7, 11), "residual blocks of each stage, averaged")
     resblock_dilation_sizes: tuple = option(((1, 3, 5),) * 3, "dilations of each residual block's three layers")
     dur_predictor_params: dict | None = field(
-        default_factory=lambda: duration_params(128), metadata={"help": "duration predictor; null: none"}
+        default_factory=lambda: duration_params(128),
+        metadata={"help": "duration predictor; null: none", "minimum": None},
     )
     multispkr: str | bool | None = option(None, "a speaker embedding is concatenated to every frame")
-    num_speakers: int = option(200, "speakers of a multi-speaker vocoder")
-    sampling_rate: int = option(16000, "samples a second")
+    num_speakers: int = option(200, "speakers of a multi-speaker vocoder", maximum=100_000)
+    sampling_rate: int = option(16000, "samples a second", minimum=1_000, maximum=384_000)
 
     def __post_init__(self):
         for name in ("upsample_rates", "upsample_kernel_sizes", "resblock_kernel_sizes", "resblock_dilation_sizes"):
             object.__setattr__(self, name, _tuple(getattr(self, name)))
+        check_options(self)
+        self._check_numbers()
         object.__setattr__(self, "multispkr", self.multispkr or None)
         self._check()
+
+    def _check_numbers(self):
+        """Those inside tuples and mappings."""
+        for name in ("upsample_rates", "upsample_kernel_sizes", "resblock_kernel_sizes", "resblock_dilation_sizes"):
+            for value in getattr(self, name):
+                _require(isinstance(value, tuple) == (name == "resblock_dilation_sizes"), f"{name}: nested too deeply")
+                for number in value if isinstance(value, tuple) else (value,):
+                    check_value(name, number, int, {"maximum": 1_000})
+        _require(len(self.upsample_rates) <= 16, f"upsample_rates: at most 16, got {len(self.upsample_rates)}")
+        for name, value in (self.dur_predictor_params or {}).items():
+            kind = float if name == "var_pred_dropout" else int
+            check_value(f"dur_predictor_params.{name}", value, kind, {"maximum": 1.0 if kind is float else None})
 
     def _check(self):
         pairs = list(zip(self.upsample_rates, self.upsample_kernel_sizes, strict=False))
@@ -80,6 +91,10 @@ class VocoderConfig:
         if self.dur_predictor_params is not None:
             missing = sorted(set(duration_params(1)) - set(self.dur_predictor_params))
             _require(not missing, f"dur_predictor_params lacks {', '.join(missing)}")
+            width = self.dur_predictor_params["encoder_embed_dim"]
+            _require(
+                width == self.embedding_dim, f"dur_predictor_params.encoder_embed_dim must be {self.embedding_dim}"
+            )
 
     @property
     def hop_samples(self) -> int:
@@ -216,6 +231,25 @@ class CodeHiFiGAN(nn.Module):
         self.check_units(units)
         return self.dur_predictor(self.dict(units), mask)
 
+    def unit_losses(self, units: Tensor, durations: Tensor, pitch: Tensor | None, mask: Tensor) -> dict:
+        """units, durations in frames: [B, U]; mask: [B, U] True where padded. The losses of what is said of units."""
+        if self.dur_predictor is None:
+            return {}
+        error = (self.log_durations(units, mask) - torch.log(durations + 1.0)) ** 2
+        return {"duration": error[~mask].mean()}
+
+    @property
+    def context_units(self) -> tuple[int, int]:
+        """Reduced units before and after one that its frames depend on."""
+        return (2, 2) if self.dur_predictor is not None else (0, 0)  # two convolutions of kernel 3
+
+    def timed_frames(self, units: Tensor, start: int, stop: int) -> Tensor:
+        """Frames [1, f] of the reduced units start..stop of [1, U]; without a predictor every unit is one frame."""
+        if self.dur_predictor is None or stop == start:
+            return units[:, start:stop]
+        durations = self.durations(units)[0, start:stop]
+        return torch.repeat_interleave(units[:, start:stop], durations, dim=1)
+
     def durations(self, units: Tensor) -> Tensor:
         """units: [B, U] reduced; returns whole frames of 20 ms [B, U], at least 1."""
         if units.size(1) == 0:
@@ -244,43 +278,10 @@ class CodeHiFiGAN(nn.Module):
         return self
 
 
-def save_vocoder(model: CodeHiFiGAN, folder) -> Path:
-    """Write vocoder.safetensors (half precision, weight norm folded) and vocoder.json; the model is unchanged."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    folded = CodeHiFiGAN(model.config)
-    if not hasattr(model.conv_pre, "weight_g"):
-        folded.remove_weight_norm()
-    folded.load_state_dict(model.state_dict())
-    folded.remove_weight_norm()
-    tensors = {name: tensor.detach().half().contiguous() for name, tensor in folded.state_dict().items()}
-    partial = folder / (WEIGHTS_FILE + ".partial")
-    save_file(tensors, partial)
-    partial.replace(folder / WEIGHTS_FILE)  # a reader never sees half a file
-    (folder / CONFIG_FILE).write_text(json.dumps(model.config.to_dict(), indent=2) + "\n")
-    return folder
-
-
-def load_vocoder(folder) -> CodeHiFiGAN:
-    """The vocoder that `save_vocoder` wrote, in float32 and evaluation mode."""
-    folder = Path(folder)
-    config = VocoderConfig.from_dict(_read_json(folder / CONFIG_FILE), str(folder / CONFIG_FILE))
-    weights = folder / WEIGHTS_FILE
-    if not weights.is_file():
-        raise ConfigError(f"{weights}: no such file; make a vocoder with scripts/train_vocoder.py")
-    try:
-        tensors = load_file(weights)
-    except SafetensorError as error:
-        raise ConfigError(f"{weights}: not a readable safetensors file ({error})") from error
-    model = CodeHiFiGAN(config).remove_weight_norm()
-    _load_into(model, {name: tensor.float() for name, tensor in tensors.items()}, weights)
-    return model.eval()
-
-
 def load_public_checkpoint(checkpoint, config_json) -> CodeHiFiGAN:
     """A published unit vocoder: a torch file with {"generator": state_dict} and fairseq's config.json."""
     checkpoint = Path(checkpoint)
-    config = VocoderConfig.from_dict(_read_json(Path(config_json)), str(config_json))
+    config = VocoderConfig.from_dict(read_json(Path(config_json)), str(config_json))
     if not checkpoint.is_file():
         raise ConfigError(f"{checkpoint}: no such file; it is the vocoder checkpoint with the key 'generator'")
     try:
@@ -293,11 +294,12 @@ def load_public_checkpoint(checkpoint, config_json) -> CodeHiFiGAN:
     model = CodeHiFiGAN(config)
     if "conv_pre.weight" in values["generator"]:
         model.remove_weight_norm()
-    _load_into(model, values["generator"], checkpoint)
+    load_into(model, values["generator"], checkpoint)
     return model.remove_weight_norm().eval()
 
 
-def _load_into(model: nn.Module, tensors: dict, where: Path):
+def load_into(model: nn.Module, tensors: dict, where: Path):
+    """Load a state dict; raise ConfigError that names what does not fit the model."""
     expected = model.state_dict()
     problems = [f"missing {name}" for name in expected if name not in tensors]
     problems += [f"unexpected {name}" for name in tensors if name not in expected]
@@ -312,12 +314,13 @@ def _load_into(model: nn.Module, tensors: dict, where: Path):
     model.load_state_dict(tensors)
 
 
-def _read_json(path: Path) -> dict:
+def read_json(path: Path) -> dict:
+    """A vocoder's configuration file; ConfigError names what is wrong with it."""
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; a vocoder needs its json config beside its weights")
     try:
-        return json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
         raise ConfigError(f"{path}: not a json file ({error})") from error
 
 

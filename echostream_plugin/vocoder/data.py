@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from echostream_plugin.config import ConfigError
+from echostream_plugin.vocoder.pitch import measure_pitch
 
 
 def parse_unit_line(line: str, where: str = "unit line") -> tuple[str | None, list[int]]:
@@ -67,21 +68,45 @@ def find_wav(folder, name: str) -> Path:
 
 @dataclass(frozen=True)
 class Utterance:
-    """units: [T] int64 at full rate; samples: [T * hop_samples] int16; reduced units and their durations [U]."""
+    """units: [T] int64 at full rate; samples: [T * hop_samples] int16; reduced units and their durations [U];
+    pitch: [T] in Hz, 0 unvoiced, where the corpus measures it."""
 
     name: str
     units: np.ndarray
     samples: np.ndarray
     reduced: np.ndarray
     durations: np.ndarray
+    pitch: np.ndarray | None = None
+
+    def frames(self) -> Tensor:
+        """What the generator gets: [T] units, or [T, 2] units and pitch."""
+        units = torch.from_numpy(self.units)
+        return units if self.pitch is None else torch.stack([units.float(), torch.from_numpy(self.pitch)], dim=1)
+
+    def unit_pitch(self) -> np.ndarray:
+        """Mean pitch of each reduced unit [U] in Hz, 0 where most of it is unvoiced."""
+        starts = np.cumsum(self.durations) - self.durations
+        voiced = np.add.reduceat((self.pitch > 0).astype(np.float32), starts)
+        mean = np.add.reduceat(self.pitch, starts) / np.maximum(voiced, 1)
+        return np.where(2 * voiced >= self.durations, mean, 0).astype(np.float32)
 
 
 class UnitCorpus:
     """Utterances in memory (16-bit samples: 115 MB an hour), and random crops of them."""
 
-    def __init__(self, unit_list, wav_folder, hop_samples: int, sample_rate: int, num_units: int, limit: int = 0):
+    def __init__(
+        self,
+        unit_list,
+        wav_folder,
+        hop_samples: int,
+        sample_rate: int,
+        num_units: int,
+        limit: int = 0,
+        pitch: bool = False,
+    ):
+        """pitch: measure the fundamental frequency too (3 ms for a second of speech)."""
         entries = read_units(unit_list)[: limit or None]
-        self.hop_samples = hop_samples
+        self.hop_samples, self.has_pitch = hop_samples, pitch
         self.utterances = []
         for name, units in tqdm(entries, desc=f"reading {Path(unit_list).name}", unit="wav", leave=False):
             self.utterances.append(self._read(find_wav(wav_folder, name), name, units, sample_rate))
@@ -104,30 +129,38 @@ class UnitCorpus:
             )
         units = np.asarray(units[:frames], dtype=np.int64)
         reduced, durations = reduce_units(units)
-        return Utterance(name, units, samples[: frames * self.hop_samples], np.asarray(reduced), np.asarray(durations))
+        samples = samples[: frames * self.hop_samples]
+        pitch = measure_pitch(samples / 32768.0, self.hop_samples, rate) if self.has_pitch else None
+        return Utterance(name, units, samples, np.asarray(reduced), np.asarray(durations), pitch)
 
     def crops(self, rng: np.random.Generator, batch: int, frames: int) -> tuple[Tensor, Tensor]:
-        """Random crops: units [B, frames] and samples [B, frames * hop]; a short utterance is repeated."""
+        """Random crops: units [B, frames], with pitch [B, frames, 2], and samples [B, frames * hop]; a short utterance
+        is repeated."""
         units, samples = [], []
         for index in rng.choice(len(self.utterances), size=batch, p=self.weights):
             utterance = self.utterances[index]
             repeats = -(-frames // len(utterance.units))
             start = int(rng.integers(0, len(utterance.units) * repeats - frames + 1))
             hop = self.hop_samples
-            units.append(np.tile(utterance.units, repeats)[start : start + frames])
+            given = utterance.frames()
+            units.append(torch.cat([given] * repeats)[start : start + frames])
             samples.append(np.tile(utterance.samples, repeats)[start * hop : (start + frames) * hop])
-        return torch.from_numpy(np.stack(units)), torch.from_numpy(np.stack(samples)).float() / 32768
+        return torch.stack(units), torch.from_numpy(np.stack(samples)).float() / 32768
 
-    def durations(self, rng: np.random.Generator, batch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Random utterances, reduced: units [B, U], durations in frames [B, U], mask [B, U] True where padded."""
+    def sequences(self, rng: np.random.Generator, batch: int) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+        """Random utterances, reduced: units, durations in frames, pitch in Hz (None where it was not measured), and
+        mask (True where padded), [B, U] each."""
         chosen = [self.utterances[i] for i in rng.integers(0, len(self.utterances), size=batch)]
         longest = max(len(u.reduced) for u in chosen)
         units = torch.zeros(batch, longest, dtype=torch.long)
         durations = torch.ones(batch, longest, dtype=torch.long)
+        pitch = torch.zeros(batch, longest) if self.has_pitch else None
         mask = torch.ones(batch, longest, dtype=torch.bool)
         for row, utterance in enumerate(chosen):
             n = len(utterance.reduced)
             units[row, :n] = torch.from_numpy(utterance.reduced)
             durations[row, :n] = torch.from_numpy(utterance.durations)
+            if pitch is not None:
+                pitch[row, :n] = torch.from_numpy(utterance.unit_pitch())
             mask[row, :n] = False
-        return units, durations, mask
+        return units, durations, pitch, mask

@@ -14,16 +14,17 @@ from torch import Tensor
 from echostream_plugin.modules.streaming import StreamState
 from echostream_plugin.vocoder.codehifigan import CodeHiFiGAN, VocoderConfig
 from echostream_plugin.vocoder.generator import GeneratorState, generator_of
+from echostream_plugin.vocoder.vocos import CodeVocos, VocosState, VocosStream
 
 
 @dataclass(frozen=True)
 class VocoderState(StreamState):
     """units: [1, u] newest reduced units, of which the first `timed` have a final duration and are kept as context.
-    generator: what the generator's layers keep of the frames they got."""
+    generator: what the layers that make samples keep of the frames they got."""
 
     units: Tensor
     timed: int
-    generator: GeneratorState
+    generator: GeneratorState | VocosState
 
 
 def receptive_field_frames(config: VocoderConfig) -> tuple[int, int]:
@@ -44,9 +45,9 @@ def receptive_field_frames(config: VocoderConfig) -> tuple[int, int]:
 
 
 class StreamingVocoder:
-    """Pushes units through a `CodeHiFiGAN` as they come; the state is a value, the model is shared."""
+    """Pushes units through a vocoder of either kind as they come; the state is a value, the model is shared."""
 
-    def __init__(self, model: CodeHiFiGAN, speaker: int = 0, dtype: torch.dtype | None = None):
+    def __init__(self, model: CodeHiFiGAN | CodeVocos, speaker: int = 0, dtype: torch.dtype | None = None):
         """dtype: of the generator's layers, default the model's `stream_dtype`. torch.bfloat16 is measured to take two
         thirds of the time where the processor has it, and to leave an error 47 dB under the speech."""
         if model.spkr is not None and not 0 <= speaker < model.config.num_speakers:
@@ -54,15 +55,15 @@ class StreamingVocoder:
                 f"speaker {speaker} is out of range: this vocoder has {model.config.num_speakers} speakers"
             )
         self.model, self.speaker = model.eval(), speaker
-        self.generator = generator_of(model, dtype or model.stream_dtype)
-        self.left_frames, self.right_frames = receptive_field_frames(model.config)
-        # two convolutions of kernel 3; without a predictor every pushed unit is one frame
-        self.duration_context_units = 2 if model.dur_predictor is not None else 0
+        dtype = dtype or model.stream_dtype
+        self.generator = VocosStream(model, dtype) if isinstance(model, CodeVocos) else generator_of(model, dtype)
+        self.right_frames = -(-self.generator.delay_samples // model.config.hop_samples)
+        self.past_units, self.future_units = model.context_units
 
     @property
     def lookahead_units(self) -> int:
         """At most so many of the newest units are withheld (the most when each lasts a single frame)."""
-        return self.duration_context_units + self.right_frames
+        return self.future_units + self.right_frames
 
     @property
     def lookahead_ms(self) -> float:
@@ -87,18 +88,11 @@ class StreamingVocoder:
 
     @torch.inference_mode()
     def _frames(self, units: list[int], state: VocoderState, last: bool) -> tuple[Tensor, Tensor, int]:
-        """The frames [1, f] of the units whose duration is now final; the units to keep, and how many of them are."""
+        """The frames [1, f, ...] of the units whose duration is now final; the units to keep, how many of them are."""
         new = torch.tensor(list(units), dtype=torch.long, device=state.units.device).unsqueeze(0)
         self.model.check_units(new)  # before anything is kept: a bad unit leaves the state as it was
         known = torch.cat([state.units, new], dim=1)
-        timed = max(state.timed, known.size(1) - (0 if last else self.duration_context_units))
-        frames = self._timed_frames(known, state.timed, timed)
-        drop = max(0, timed - self.duration_context_units)
+        timed = max(state.timed, known.size(1) - (0 if last else self.future_units))
+        frames = self.model.timed_frames(known, state.timed, timed)
+        drop = max(0, timed - self.past_units)
         return frames, known[:, drop:].clone(), timed - drop
-
-    def _timed_frames(self, units: Tensor, start: int, stop: int) -> Tensor:
-        """Units start..stop at full rate [1, f]; their neighbours in `units` [1, u] are the predictor's context."""
-        if self.model.dur_predictor is None or stop == start:
-            return units[:, start:stop]
-        durations = self.model.durations(units)[0, start:stop]
-        return torch.repeat_interleave(units[:, start:stop], durations, dim=1)

@@ -7,7 +7,6 @@ import dataclasses
 import json
 import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from echostream_plugin.config import ConfigError, option
-from echostream_plugin.vocoder.codehifigan import CodeHiFiGAN, VocoderConfig, duration_params, save_vocoder
+from echostream_plugin.config import ConfigError
 from echostream_plugin.vocoder.data import UnitCorpus
 from echostream_plugin.vocoder.discriminators import (
     Discriminators,
@@ -25,82 +23,12 @@ from echostream_plugin.vocoder.discriminators import (
     discriminator_loss,
     feature_loss,
 )
+from echostream_plugin.vocoder.files import config_from_dict, config_to_dict, make_vocoder, save_vocoder
 from echostream_plugin.vocoder.losses import SpectralLoss, mel_distance
+from echostream_plugin.vocoder.recipes import TrainingConfig, preset
 
+__all__ = ["TrainingConfig", "VocoderTrainer", "fast_bf16", "preset"]
 STATE_FILE = "state.pt"
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """Options of vocoder training; `scripts/train_vocoder.py` has a flag for each."""
-
-    batch_size: int = option(16, "crops in a batch")
-    crop_frames: int = option(32, "length of a crop in unit frames of 20 ms")
-    learning_rate: float = option(2e-4, "peak learning rate of the generator, with cosine decay to a twentieth")
-    discriminator_learning_rate: float = option(2e-4, "peak learning rate of the discriminators")
-    warmup_steps: int = option(100, "steps over which the learning rate rises")
-    max_steps: int = option(400000, "end of training in steps")
-    max_minutes: float = option(0.0, "end of training in minutes of work, over all resumptions; 0: no limit")
-    adversarial_start: float = option(0.1, "part of training (0..1) after which the discriminators join")
-    mel_weight: float = option(45.0, "weight of the log-mel loss")
-    stft_weight: float = option(5.0, "weight of the STFT loss")
-    adversarial_weight: float = option(1.0, "weight of the adversarial loss")
-    feature_weight: float = option(10.0, "weight of the (normalised) feature matching loss")
-    duration_weight: float = option(1.0, "weight of the duration predictor's squared error of log(frames + 1)")
-    duration_batch: int = option(16, "whole utterances in a step of the duration predictor")
-    ema_decay: float = option(0.999, "decay of the averaged weights, which are the ones saved")
-    precision: str = option("fp32", "fp32, bf16 for the convolutions, or auto: bf16 where the device is faster at it")
-    periods: tuple = option((2, 3, 5, 7, 11), "periods of the multi-period discriminator")
-    period_channels: tuple = option((32, 128, 512, 1024), "channels of a period discriminator's layers")
-    stft_sizes: tuple = option((512, 1024, 2048), "windows of the STFT discriminators in samples")
-    stft_channels: int = option(32, "channels of an STFT discriminator")
-    validate_every: int = option(2000, "steps between validations, each of which saves a checkpoint")
-    dev_utterances: int = option(16, "dev utterances whose mel distance is measured")
-    seed: int = option(1, "seed of initialisation and of all draws")
-
-    def __post_init__(self):
-        if self.precision not in ("fp32", "bf16", "auto"):
-            raise ConfigError(f"precision '{self.precision}': use fp32, bf16 or auto")
-        if not 0 <= self.adversarial_start <= 1:
-            raise ConfigError(f"adversarial_start {self.adversarial_start}: a part of training, from 0 to 1")
-
-
-def preset(name: str, num_units: int) -> tuple[VocoderConfig, TrainingConfig]:
-    """`full`: the published size, for a GPU; `small`: two million parameters, for an hour or two of one CPU core."""
-    if name == "full":
-        return VocoderConfig(num_embeddings=num_units), TrainingConfig()
-    if name != "small":
-        raise ConfigError(f"preset '{name}': use full or small")
-    vocoder = VocoderConfig(
-        num_embeddings=num_units,
-        embedding_dim=96,
-        model_in_dim=96,
-        # the last stage, at 16 kHz, costs a CPU the same with 8 channels as with 16, which one stage less leaves it
-        upsample_rates=(5, 4, 4, 4),
-        upsample_kernel_sizes=(11, 8, 8, 8),
-        upsample_initial_channel=256,
-        resblock_kernel_sizes=(3, 7),
-        resblock_dilation_sizes=((1, 3, 5),) * 2,
-        dur_predictor_params=duration_params(96, 128, 0.2),
-    )
-    training = TrainingConfig(
-        batch_size=4,
-        duration_batch=6,
-        precision="auto",
-        learning_rate=1e-3,
-        discriminator_learning_rate=5e-4,
-        max_minutes=64.0,
-        adversarial_start=0.3,
-        adversarial_weight=4.0,
-        feature_weight=20.0,
-        period_channels=(16, 32, 64, 96),
-        periods=(2, 5, 11),
-        stft_sizes=(512,),
-        stft_channels=12,
-        validate_every=500,
-        ema_decay=0.998,
-    )
-    return vocoder, training
 
 
 def fast_bf16(device: torch.device) -> bool:
@@ -114,11 +42,12 @@ def fast_bf16(device: torch.device) -> bool:
 class VocoderTrainer:
     """Owns generator, discriminators, optimisers and EMA; `fit` runs to the end or the limit."""
 
-    def __init__(self, vocoder: VocoderConfig, training: TrainingConfig, folder, device: str = "cpu"):
+    def __init__(self, vocoder, training: TrainingConfig, folder, device: str = "cpu"):
+        """vocoder: a VocoderConfig or a VocosConfig."""
         torch.manual_seed(training.seed)
         self.vocoder_config, self.config = vocoder, training
         self.folder, self.device = Path(folder), torch.device(device)
-        self.generator = CodeHiFiGAN(vocoder).to(self.device)
+        self.generator = make_vocoder(vocoder).to(self.device)
         self.bf16 = training.precision == "bf16" or (training.precision == "auto" and fast_bf16(self.device))
         self.discriminators = Discriminators(
             training.periods, training.period_channels, training.stft_sizes, training.stft_channels
@@ -165,9 +94,9 @@ class VocoderTrainer:
         adversarial = self.progress >= config.adversarial_start
         self._set_learning_rates()
         self.generator.train()
-        units, real = (x.to(self.device) for x in corpus.crops(rng, config.batch_size, config.crop_frames))
+        frames, real = (x.to(self.device) for x in corpus.crops(rng, config.batch_size, config.crop_frames))
         with self._autocast():
-            fake = self.generator.generate(units).float()
+            fake = self.generator.generate(frames).float()
         losses, real_maps = {}, None
         if adversarial:
             losses["discriminator"], real_maps = self._discriminator_step(fake.detach(), real)
@@ -182,9 +111,10 @@ class VocoderTrainer:
             losses.update(adversarial=adversarial_loss(judged), features=feature_loss(real_maps, judged))
             total = total + config.adversarial_weight * losses["adversarial"]
             total = total + config.feature_weight * losses["features"]
-        if self.generator.dur_predictor is not None:
-            losses["duration"] = self._duration_loss(corpus, rng)
-            total = total + config.duration_weight * losses["duration"]
+        batch = corpus.sequences(rng, config.duration_batch)
+        of_units = self.generator.unit_losses(*(None if x is None else x.to(self.device) for x in batch))
+        losses.update(of_units)
+        total = total + config.duration_weight * sum(of_units.values())
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         torch.nn.utils.clip_grad_norm_(self.generator.parameters(), 200.0)
@@ -205,11 +135,6 @@ class VocoderTrainer:
         # the generator's step compares with these maps too: computing the real ones anew would cost a third more
         return loss.detach(), [(scores.detach(), [m.detach() for m in maps]) for scores, maps in real_maps]
 
-    def _duration_loss(self, corpus: UnitCorpus, rng) -> Tensor:
-        units, durations, mask = (x.to(self.device) for x in corpus.durations(rng, self.config.duration_batch))
-        error = (self.generator.log_durations(units, mask) - torch.log(durations + 1.0)) ** 2
-        return error[~mask].mean()
-
     def _autocast(self):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
@@ -226,20 +151,20 @@ class VocoderTrainer:
         values = self.generator.state_dict()
         torch._foreach_lerp_(list(self.ema.values()), [values[name] for name in self.ema], 1 - decay)
 
-    def averaged(self) -> CodeHiFiGAN:
+    def averaged(self) -> torch.nn.Module:
         """A generator with the EMA weights, folded, in evaluation mode."""
-        model = CodeHiFiGAN(self.vocoder_config).to(self.device)
+        model = make_vocoder(self.vocoder_config).to(self.device)
         model.load_state_dict(self.ema)
         return model.remove_weight_norm().eval()
 
     @torch.no_grad()
     def validate(self, dev: UnitCorpus) -> dict:
-        """Mel distance at the true durations, and the duration predictor's error, over the first dev utterances."""
+        """Mel distance at the true durations and pitch, and the predictor's errors, over the first dev utterances."""
         model, distances, errors, ratios = self.averaged(), [], [], []
         for utterance in dev.utterances[: self.config.dev_utterances]:
-            units = torch.from_numpy(utterance.units).to(self.device).unsqueeze(0)
+            frames = utterance.frames().to(self.device).unsqueeze(0)
             real = torch.from_numpy(utterance.samples).to(self.device).float() / 32768
-            distances.append(mel_distance(model.generate(units)[0], real, self.vocoder_config.sampling_rate))
+            distances.append(mel_distance(model.generate(frames)[0], real, self.vocoder_config.sampling_rate))
             if model.dur_predictor is not None:
                 predicted = model.durations(torch.from_numpy(utterance.reduced).to(self.device).unsqueeze(0))[0].cpu()
                 true = torch.from_numpy(utterance.durations)
@@ -272,7 +197,7 @@ class VocoderTrainer:
             "ema": self.ema,
             "step": self.step,
             "seconds": self.seconds,
-            "vocoder_config": json.dumps(self.vocoder_config.to_dict()),
+            "vocoder_config": json.dumps(config_to_dict(self.vocoder_config)),
             "training_config": json.dumps(dataclasses.asdict(self.config)),
         }
         partial = self.folder / (STATE_FILE + ".partial")
@@ -285,7 +210,7 @@ class VocoderTrainer:
         if not path.is_file():
             return False
         state = torch.load(path, map_location=self.device, weights_only=True)
-        saved = VocoderConfig.from_dict(json.loads(state["vocoder_config"]))
+        saved = config_from_dict(json.loads(state["vocoder_config"]))
         if saved != self.vocoder_config:
             raise ConfigError(f"{path}: made with another vocoder config; give another --out, or delete the folder")
         for name in ("generator", "discriminators", "optimizer", "d_optimizer"):

@@ -9,94 +9,34 @@ import argparse
 import json
 import os
 import sys
-import zlib
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: one thread per worker, and sums in one order
 
 import numpy as np  # noqa: E402
-from manifests import train_pieces, write_configs  # noqa: E402
-from speech import (  # noqa: E402
-    HELD_OUT_VOICE,
-    PITCH,
-    TRAINING_VOICES,
-    WORDS_PER_MINUTE,
-    EnglishVoice,
-    Speaker,
-    read_wav,
-    speak_spanish,
-    write_wav,
-)
+import soundfile  # noqa: E402
+from corpus_text import SPLITS, plan_copies, prepare_prompts, write_corpus_text  # noqa: E402
+from human import HumanError  # noqa: E402
+from manifests import write_lists, write_splits  # noqa: E402
+from source_audio import build_source  # noqa: E402
+from speakers import engines_in_use  # noqa: E402
+from speech import EnglishVoice, read_wav, write_wav  # noqa: E402
 from tqdm import tqdm  # noqa: E402
-from units import UNIT_SETS, UnitModel, fit_units, make_features  # noqa: E402
 
-from echostream_plugin.data.feature_zip import FeatureZip, Moments, index_path, read_index, read_member  # noqa: E402
+from echostream_plugin.data.feature_zip import Moments  # noqa: E402
 from echostream_plugin.data.parallel import Workers  # noqa: E402
-from echostream_plugin.data.pieces import write_task_table  # noqa: E402
-from echostream_plugin.data.tables import (  # noqa: E402
-    MANIFEST_COLUMNS,
-    normalise,
-    read_table,
-    write_lines,
-    write_table,
-    write_text,
-)
-from echostream_plugin.data.units import UnitsLog, read_units, reduce_units  # noqa: E402
+from echostream_plugin.data.tables import read_table, write_text  # noqa: E402
+from echostream_plugin.data.unit_models import UNIT_SETS, UnitModel, fit_units, make_features  # noqa: E402
+from echostream_plugin.data.units import UnitsLog, read_units  # noqa: E402
 from echostream_plugin.inference.features import StreamingFbank  # noqa: E402
 
-SPLITS = ("train", "dev", "test")
-PIECES = "spm_unigram_es"  # after StreamSpeech, named for the source language on both sides
+CMVN_UTTERANCES = 3000  # that mean and deviation of the features are taken from
+STEPS = ("source", "target", "units", "manifests")
 _worker = {}  # what a worker process keeps between utterances
 
 
-# ------------------------------------------------------------------------------------------------------------ text
-
-
-def write_corpus_text(out, sizes, seed):
-    """text/<split>.tsv: id, source, target, voice, words_per_minute, pitch, level. Returns them by split."""
-    tables = {split: out / "text" / f"{split}.tsv" for split in SPLITS}
-    if not all(path.exists() for path in tables.values()):
-        import grammar
-
-        text = grammar.build_text(sizes["train"], sizes["dev"], sizes["test"], seed)
-        for split, path in tables.items():
-            rows = []
-            for number, utterance in enumerate(text[split]):
-                speaker = choose_speaker(split, number, utterance.id, seed)
-                rows.append(
-                    {
-                        "id": utterance.id,
-                        "source": utterance.source,
-                        "target": utterance.target,
-                        "voice": speaker.voice,
-                        "words_per_minute": speaker.words_per_minute,
-                        "pitch": speaker.pitch,
-                        "level": speaker.level,
-                    }
-                )
-            write_table(path, list(rows[0]), rows)
-    return {split: read_table(path) for split, path in tables.items()}
-
-
-def choose_speaker(split, number, name, seed):
-    """Training draws from the training voices; every other utterance of dev and test is the held-out voice's."""
-    draw = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    voice = str(draw.choice(TRAINING_VOICES))
-    if split != "train" and number % 2 == 0:
-        voice = HELD_OUT_VOICE
-    words_per_minute = int(draw.integers(WORDS_PER_MINUTE[0], WORDS_PER_MINUTE[1] + 1))
-    pitch = int(draw.integers(PITCH[0], PITCH[1] + 1))
-    return Speaker(voice, words_per_minute, pitch, round(float(draw.uniform(0.3, 0.9)), 3))
-
-
-# ---------------------------------------------------------------------------------------------------------- speech
-
-
-def speak_source(job):
-    path, row = job
-    speaker = Speaker(row["voice"], int(row["words_per_minute"]), int(row["pitch"]), float(row["level"]))
-    write_wav(path, speak_spanish(row["source"], speaker))
+# --------------------------------------------------------------------------------------------------- target speech
 
 
 def start_english():
@@ -108,15 +48,14 @@ def speak_target(job):
     write_wav(path, _worker["english"].speak(row["target"]))
 
 
-def speak_all(out, side, text, jobs):
-    """<side>_wav/<id>.wav for every utterance that has none yet."""
-    function, initializer = (speak_source, None) if side == "src" else (speak_target, start_english)
-    folder = out / f"{side}_wav"
+def speak_targets(out, text, jobs):
+    """tgt_wav/<id>.wav for every utterance that has none yet."""
+    folder = out / "tgt_wav"
     folder.mkdir(parents=True, exist_ok=True)
     there = {entry.name for entry in os.scandir(folder)}
-    rows = [row for split in SPLITS for row in text[split]]
+    rows = [row for rows in text.values() for row in rows]
     work = [(folder / f"{row['id']}.wav", row) for row in rows if f"{row['id']}.wav" not in there]
-    for _ in Workers(jobs).ordered(function, work, f"{side} speech", initializer):
+    for _ in Workers(jobs).ordered(speak_target, work, "target speech", start_english):
         pass
 
 
@@ -158,90 +97,70 @@ def write_unit_set(out, name, text, model_path, jobs):
         log.close()
 
 
-# --------------------------------------------------------------------------------------------- features, manifests
+# ------------------------------------------------------------------------------------------------------- manifests
 
 
 def features_of(path):
-    """Log-mel features [T, 80] of a 16 kHz wav, no CMVN."""
+    """Log-mel features [T, 80] of a 16 kHz recording, no CMVN."""
     return StreamingFbank().push(read_wav(path))
 
 
-def write_features(out, text, jobs):
-    """src_fbank80.zip with its index, and gcmvn.npz; returns {id: {offset, size, frames}}."""
-    path = out / "src_fbank80.zip"
-    if not (path.exists() and index_path(path).exists()):
-        store = FeatureZip(path)
-        names = [row["id"] for rows in text.values() for row in rows if row["id"] not in store]
-        wavs = [out / "src_wav" / f"{name}.wav" for name in names]
-        for name, features in zip(names, Workers(jobs).ordered(features_of, wavs, "features"), strict=True):
-            store.add(name, features)
-        store.close()
-    index = read_index(path)
-    if not (out / "gcmvn.npz").exists():
-        moments = Moments()
-        for row in text["train"]:
-            moments.add(read_member(path, index[row["id"]]))
-        moments.save(out / "gcmvn.npz")
-    return index
+def write_cmvn(out, wavs, jobs):
+    """gcmvn.npz from at most CMVN_UTTERANCES of the training recordings, spread over them."""
+    if (out / "gcmvn.npz").exists():
+        return
+    moments = Moments()
+    picked = [out / wav for wav in wavs[:: max(1, len(wavs) // CMVN_UTTERANCES)]]
+    for features in Workers(jobs).ordered(features_of, picked, "mean and deviation"):
+        moments.add(features)
+    moments.save(out / "gcmvn.npz")
 
 
-def write_manifests(out, text, index, unit_set, source_pieces, target_pieces):
-    """Everything fairseq and SimulEval read besides the features; cheap, so made anew by every run."""
-    sides = {}
-    for side, column, size in (("src", "source", source_pieces), ("tgt", "target", target_pieces)):
-        sentences = [normalise(row[column]) for row in text["train"]]
-        sides[side] = column, train_pieces(out / f"{side}_unigram", PIECES, sentences, size)
-    for split, rows in text.items():
-        for side, (column, pieces) in sides.items():
-            write_task_table(out / f"{side}_unigram" / f"{split}.tsv", rows, column, pieces)
-        units = read_units(out / "units" / unit_set / f"{split}.txt")
-        manifest = [_manifest_row(row, index[row["id"]], reduce_units(units[row["id"]])) for row in rows]
-        data = out / "fbank2unit"
-        write_table(data / f"{split}.tsv", MANIFEST_COLUMNS, manifest)
-        for kind, column in (("unit", "tgt_audio"), ("src", "src_text"), ("txt", "tgt_text")):
-            write_lines(data / f"{split}.{kind}", (row[column] for row in manifest))
-        if split != "train":
-            wavs = [str((out / "src_wav" / f"{row['id']}.wav").resolve()) for row in rows]
-            lists = {"wav_list": wavs, "target": [row["tgt_text"] for row in manifest]}
-            lists["src"] = [row["src_text"] for row in manifest]
-            for name, lines in lists.items():
-                write_lines(out / "simuleval" / split / f"{name}.txt", lines)
-    write_configs(out / "fbank2unit", out / "src_unigram", out / "tgt_unigram", PIECES)
-
-
-def _manifest_row(row, feature, units):
-    return {
-        "id": row["id"],
-        "src_audio": f"../src_fbank80.zip:{feature['offset']}:{feature['size']}",
-        "src_n_frames": feature["frames"],
-        "src_text": row["source"],
-        "tgt_text": normalise(row["target"]),
-        "tgt_audio": " ".join(map(str, units)),
-        "tgt_n_frames": len(units),
-    }
+def write_data_folder(out, text, planned, args):
+    """Everything fairseq and SimulEval read besides the audio; cheap, so made anew by every run."""
+    write_cmvn(out, [row["wav"] for row in (*text["train"], *planned)], args.jobs)
+    units = {}
+    for split in text:
+        units |= read_units(out / "units" / args.units / f"{split}.txt")
+    spoken = {**text, "train": [*text["train"], *planned]}
+    for name in args.leave_out:
+        spoken[f"train_without_{name}"] = [row for row in spoken["train"] if row["engine"] != name]
+    sizes = {"src": args.source_pieces, "tgt": args.target_pieces}
+    write_splits(out, spoken, text["train"], units, sizes)
+    write_lists(out, {split: rows for split, rows in text.items() if split != "train"})
 
 
 # --------------------------------------------------------------------------------------------------------- summary
 
 
-def summarise(out, unit_set):
-    """Sizes, and units per target token, which the unit decoder's upsampling must cover (repeats need a blank)."""
+def hours(paths):
+    return sum(soundfile.info(path).duration for path in paths) / 3600
+
+
+def summarise(out, text, planned, unit_set):
+    """Hours per engine, disk use, and units per target token, which the unit decoder's upsampling must cover."""
     lines = []
-    for split in SPLITS:
+    for split, rows in text.items():
+        for engine in dict.fromkeys(row["engine"] for row in rows):
+            said = [row for row in rows if row["engine"] == engine]
+            changed = [row for row in planned if row["engine"] == engine] if split == "train" else []
+            spoken_h = hours(out / row["wav"] for row in said)
+            lines.append(
+                f"{split:5s} {engine:6s} {len(said):6d} utterances, {spoken_h:6.2f} h; "
+                f"{len(changed):6d} augmented copies, {hours(out / row['wav'] for row in changed):6.2f} h"
+            )
+    for split in text:
         rows = read_table(out / "fbank2unit" / f"{split}.tsv")
         tokens = {row["id"]: len(row["tgt_text"].split()) for row in read_table(out / "tgt_unigram" / f"{split}.tsv")}
-        source_h = sum(int(row["src_n_frames"]) for row in rows) / 360000
-        full = read_units(out / "units" / unit_set / f"{split}.txt")
-        target_h = sum(len(units) for units in full.values()) / 50 / 3600
-        ratio = np.array([int(row["tgt_n_frames"]) / (tokens[row["id"]] + 1) for row in rows])
+        ratio = np.array([int(row["tgt_n_frames"]) / (tokens[row["id"]] + 1) for row in rows] or [0.0])
         lines.append(
-            f"{split:5s} {len(rows):5d} utterances, {source_h:5.2f} h source, {target_h:5.2f} h target, "
-            f"{sum(tokens.values()) / len(rows):4.1f} target tokens; reduced {unit_set} units per (token + 1): "
-            f"mean {ratio.mean():.2f}, p99 {np.percentile(ratio, 99):.2f}, max {ratio.max():.2f}"
+            f"{split:5s} {sum(tokens.values()) / max(1, len(rows)):4.1f} target tokens; reduced {unit_set} units per "
+            f"(token + 1): mean {ratio.mean():.2f}, p99 {np.percentile(ratio, 99):.2f}, max {ratio.max():.2f}"
         )
-    text = "\n".join(lines) + "\n"
-    write_text(out / "summary.txt", text)
-    return text
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    summary = "\n".join([*lines, f"{size / 2**30:.2f} GiB on disk"]) + "\n"
+    write_text(out / "summary.txt", summary)
+    return summary
 
 
 def check_settings(out, settings):
@@ -259,18 +178,39 @@ def check_settings(out, settings):
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the corpus")
-    parser.add_argument("--train", type=int, default=6500, help="training utterances (default %(default)s)")
-    parser.add_argument("--dev", type=int, default=200, help="dev utterances (default %(default)s)")
-    parser.add_argument("--test", type=int, default=240, help="test utterances (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of text, speakers and k-means (default %(default)s)")
+    parser.add_argument("--train", type=int, default=20500, help="training utterances (default %(default)s)")
+    parser.add_argument("--dev", type=int, default=300, help="dev utterances (default %(default)s)")
+    parser.add_argument("--test", type=int, default=400, help="test utterances (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of text, speakers, k-means (default %(default)s)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
+    _add_source_flags(parser.add_argument_group("source speech"))
     parser.add_argument("--units", choices=UNIT_SETS, default="whisper", help="what the target units are made of")
     parser.add_argument("--all-units", action="store_true", help="make the other unit set too, for comparison")
     parser.add_argument("--clusters", type=int, default=250, help="number of units K (default %(default)s)")
     parser.add_argument("--fit-utterances", type=int, default=500, help="wavs for k-means (default %(default)s)")
     parser.add_argument("--source-pieces", type=int, default=400, help="Spanish pieces (default %(default)s)")
     parser.add_argument("--target-pieces", type=int, default=400, help="English pieces (default %(default)s)")
+    parser.add_argument(
+        "--steps", nargs="+", choices=STEPS, default=STEPS, metavar="STEP",
+        help=f"only some of {' '.join(STEPS)}; each needs those before it once (default: all)",
+    )  # fmt: skip
     return parser.parse_args(argv)
+
+
+def _add_source_flags(group):
+    group.add_argument("--engines", nargs="+", metavar="NAME", help="speech synthesizers (default: all installed)")
+    group.add_argument("--without-engine", nargs="+", default=[], metavar="NAME", help="do not use these")
+    group.add_argument(
+        "--leave-out", nargs="+", default=[], metavar="NAME",
+        help="write train_without_NAME.tsv too: the training split without one synthesizer's utterances",
+    )  # fmt: skip
+    group.add_argument("--copies", type=int, default=2, help="augmented copies an utterance (default %(default)s)")
+    group.add_argument("--human-share", type=float, default=0.12, help="of the training speech (default %(default)s)")
+    group.add_argument(
+        "--human-debs", metavar="FOLDER",
+        help="the asterisk-core-sounds packages, as .deb files or unpacked; 'none' for no human recordings (default: "
+        "apt downloads them)",
+    )  # fmt: skip
 
 
 def main(argv=None):
@@ -278,19 +218,33 @@ def main(argv=None):
     out = args.out
     out.mkdir(parents=True, exist_ok=True)
     sizes = {split: getattr(args, split) for split in SPLITS}
-    if min(sizes.values()) < 1:
-        raise SystemExit("--train, --dev and --test must each be at least 1")
-    kept = {name: getattr(args, name) for name in ("seed", "clusters", "fit_utterances", "units")}
-    check_settings(out, {**sizes, **kept})
-    text = write_corpus_text(out, sizes, args.seed)
-    speak_all(out, "tgt", text, args.jobs)
-    for name in UNIT_SETS if args.all_units else (args.units,):
+    if min(sizes.values()) < 1 or args.copies < 0 or not 0 <= args.human_share < 1:
+        raise SystemExit("--train, --dev, --test must be at least 1, --copies 0 or more, --human-share from 0 to 1")
+    try:
+        engines, notes = engines_in_use(args.engines, args.without_engine)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    for note in notes:
+        print(f"note: {note}")
+    names = ("seed", "copies", "human_share", "clusters", "fit_utterances", "units")
+    check_settings(out, {**sizes, **{name: getattr(args, name) for name in names}, "engines": list(engines)})
+    try:
+        prepare_prompts(out, args.human_debs)
+    except HumanError as error:
+        raise SystemExit(str(error)) from error
+    text = write_corpus_text(out, sizes, args.seed, engines)
+    planned = plan_copies(text["train"], args.copies, args.human_share)
+    if "source" in args.steps:
+        build_source(out, text, planned, engines, args.seed, args.jobs)
+    if "target" in args.steps:
+        speak_targets(out, text, args.jobs)
+    for name in (UNIT_SETS if args.all_units else (args.units,)) if "units" in args.steps else ():
         model_path = fit_unit_set(out, name, text["train"], args.clusters, args.fit_utterances, args.seed)
         write_unit_set(out, name, text, model_path, args.jobs)
-    speak_all(out, "src", text, args.jobs)
-    index = write_features(out, text, args.jobs)
-    write_manifests(out, text, index, args.units, args.source_pieces, args.target_pieces)
-    print(f"{out}: the corpus is complete, with {args.units} units\n{summarise(out, args.units)}", end="")
+    if "manifests" in args.steps:
+        write_data_folder(out, text, planned, args)
+        summary = summarise(out, text, planned, args.units)
+        print(f"{out}: the corpus is complete, with {args.units} units\n{summary}", end="")
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np  # noqa: E402
 from speech import EnglishVoice, read_wav  # noqa: E402
 from tqdm import tqdm  # noqa: E402
-from units import UNIT_SETS, LogMelFeatures, fit_units, make_features  # noqa: E402
 
 from echostream_plugin.data.tables import read_table  # noqa: E402
+from echostream_plugin.data.unit_models import UNIT_SETS, LogMelFeatures, fit_units, make_features  # noqa: E402
 from echostream_plugin.data.units import reduce_units  # noqa: E402
 
 

@@ -1,297 +1,30 @@
-"""The text of the quickstart corpus: a synchronous Spanish-English grammar of a traveller's day.
+"""The text of the quickstart corpus: a synchronous Spanish-English grammar of a traveller's and a caller's day.
 
-Every source sentence has exactly one translation, so that the task can be learnt; the vocabulary is a few hundred
-words, the sentences are hundreds of thousands. ``sentences.txt`` holds the sentence patterns, ``lexicon.py`` the
-words, ``synchronous.py`` the machinery; this file makes the utterances of the three splits, and recognises sentences
-of the domain.
+Every source sentence has exactly one translation, so that the task can be learnt. ``text/`` holds the words and the
+sentence patterns (``text/README.md``), ``notation.py`` reads them with the help of ``conjugation.py``, ``lexicon.py``
+and ``numerals.py``, ``utterances.py`` draws the three splits, ``understanding.py`` recognises sentences of the domain.
 
     python examples/quickstart/grammar.py --show 40 --stats
     python examples/quickstart/grammar.py --translate "¿Dónde está la estación?"
+    python examples/quickstart/grammar.py --coverage core-sounds-es.txt.gz
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
-import hashlib
 import random
-import re
 import sys
-import unicodedata
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # run by path, so its siblings are top-level modules
 
-import lexicon  # noqa: E402
-import synchronous  # noqa: E402
-from synchronous import WORD  # noqa: E402
-
-PATTERNS = Path(__file__).resolve().parent / "sentences.txt"
-SET_PHRASES = ("S.hello", "S.thanks")
-MAX_WORDS = 25  # an utterance, either side
-MIN_HELD_OUT_WORDS = 3  # shorter sentences serve training only: they are set phrases, not compositions
-SPLIT_PERCENT = {"dev": 10, "test": 10}  # of the sentences of the grammar; the rest is for training
-SEVERAL_SENTENCES_SHARE = 0.12
-CANDIDATES = 16  # drawn for each utterance; the one with the rarest word so far is kept
-
-SentencePair = tuple[str, str]
-
-
-class _Drawn(NamedTuple):
-    """A drawn sentence: the tokens of both sides, and its words, marked by side (0 source, 1 target)."""
-
-    source: tuple[str, ...]
-    target: tuple[str, ...]
-    words: tuple[tuple[int, str], ...]
-
-    def pair(self) -> SentencePair:
-        return spanish_surface(self.source), english_surface(self.target)
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """One corpus entry: ``sentences`` are the (source, target) pairs that ``source`` and ``target`` join."""
-
-    id: str
-    source: str
-    target: str
-    sentences: tuple[SentencePair, ...]
-
-
-@functools.lru_cache(maxsize=1)
-def grammar() -> synchronous.Rules:
-    """The compiled grammar: nonterminal -> productions. Sentences are the nonterminals ``S.<topic>``."""
-    rules: synchronous.Rules = {}
-    for name, entries in lexicon.productions().items():
-        rules[name] = [synchronous.production(f"{source} = {target}") for source, target in entries]
-    synchronous.read_patterns(PATTERNS.read_text(encoding="utf-8"), rules)
-    return synchronous.prune(rules)
-
-
-@functools.lru_cache(maxsize=1)
-def sentence_symbols() -> tuple[str, ...]:
-    """The nonterminals that are whole sentences, one per topic and kind of set phrase."""
-    return tuple(name for name in grammar() if name.startswith("S."))
-
-
-def sentence_count() -> int:
-    """The number of sentences of the grammar (derivations, each a sentence of its own)."""
-    memo: dict[str, int] = {}
-    return sum(synchronous.count_derivations(grammar(), symbol, memo) for symbol in sentence_symbols())
-
-
-# --- written form -------------------------------------------------------------------------------------------
-
-
-@functools.lru_cache(maxsize=1)
-def _names() -> frozenset[str]:
-    return frozenset(p.source[0] for kind in ("name", "city") for p in grammar()[kind])
-
-
-def _surface(text: str) -> str:
-    text = re.sub(r" ([.,?!])", r"\1", text)
-    text = re.sub(r"([¿¡]) ", r"\1", text)
-    first = WORD.search(text)
-    return text[: first.start()] + text[first.start()].upper() + text[first.start() + 1 :]
-
-
-def spanish_surface(tokens: Sequence[str]) -> str:
-    """Tokens as written Spanish: del and al, punctuation, capital letters."""
-    text = " ".join(word.capitalize() if word in _names() else word for word in tokens)
-    return _surface(re.sub(r"\ba el\b", "al", re.sub(r"\bde el\b", "del", text)))
-
-
-def english_surface(tokens: Sequence[str]) -> str:
-    """Tokens as written English: a or an ("a one way ticket"), punctuation, capital letters."""
-    return _surface(re.sub(r"\ba (?=[aei]|o(?!ne))", "an ", " ".join(tokens)))
-
-
-def _words(text: str) -> list[str]:
-    return WORD.findall(text.lower())
-
-
-# --- understanding ------------------------------------------------------------------------------------------
-
-
-def source_words(text: str) -> list[str]:
-    """Lower-case words without punctuation, del and al undone: what the parser reads."""
-    parts = {"del": ["de", "el"], "al": ["a", "el"]}
-    return [part for word in _words(unicodedata.normalize("NFC", text)) for part in parts.get(word, [word])]
-
-
-def translations(sentence: str) -> list[str]:
-    """Every English reading of one Spanish sentence; there is never a second, which the tests check."""
-    words = source_words(sentence)
-    parser = synchronous.Parser(grammar(), words)
-    found: dict[str, None] = {}
-    for symbol in sentence_symbols():
-        for end, english in parser.parse(symbol, 0):
-            if end == len(words):
-                found[english_surface(english)] = None
-    return list(found)
-
-
-def translate(source_sentence: str) -> str | None:
-    """The English translation of one to three Spanish sentences of the domain, or None if they are not of it.
-
-    Case and punctuation do not matter: where a sentence ends is found from the words.
-    """
-    words = source_words(source_sentence)
-    if not words or len(words) > 3 * MAX_WORDS:
-        return None
-    parser = synchronous.Parser(grammar(), words)
-
-    def sentences_from(start: int, most: int) -> list[str] | None:
-        if start == len(words):
-            return []
-        for symbol in sentence_symbols() if most else ():
-            for end, english in parser.parse(symbol, start):
-                following = sentences_from(end, most - 1)
-                if following is not None:
-                    return [english_surface(english), *following]
-        return None
-
-    for most in (1, 2, 3):  # the reading with the fewest sentences
-        english = sentences_from(0, most)
-        if english is not None:
-            return " ".join(english)
-    return None
-
-
-def _folded_words(text: str) -> set[str]:
-    """The words without their accents, which people leave out when they type."""
-    decomposed = unicodedata.normalize("NFD", " ".join(source_words(text)))
-    return set("".join(c for c in decomposed if not unicodedata.combining(c)).split())
-
-
-@functools.lru_cache(maxsize=1)
-def _examples() -> list[tuple[str, set[str]]]:
-    sampler = synchronous.Sampler(grammar(), random.Random(1))
-    drawn = dict.fromkeys(spanish_surface(sampler.draw(s)[0]) for _ in range(400) for s in sentence_symbols())
-    return [(sentence, _folded_words(sentence)) for sentence in drawn]
-
-
-def nearest(source_sentence: str, n: int = 3) -> list[str]:
-    """``n`` example sentences of the domain that share the most words with a text, rare words counting more."""
-    wanted = _folded_words(source_sentence)
-    frequency = Counter(word for _, words in _examples() for word in words)
-
-    def likeness(example: tuple[str, set[str]]) -> float:
-        shared = sorted(wanted & example[1])  # sums of floats depend on their order
-        return sum(frequency[word] ** -0.5 for word in shared) / (3 + len(example[1])) ** 0.5
-
-    return [sentence for sentence, _ in sorted(_examples(), key=likeness, reverse=True)[:n]]
-
-
-# --- the corpus ---------------------------------------------------------------------------------------------
-
-
-def split_of(source: list[str], target: list[str]) -> str:
-    """The one split a sentence belongs to, for ever, from the words of its two sides as the grammar has them.
-
-    It hangs on the English words: two Spanish sentences with one translation share a split, so that neither side of a
-    held-out sentence is seen in training.
-    """
-    if min(len(source), len(target)) < MIN_HELD_OUT_WORDS:
-        return "train"
-    bucket = int.from_bytes(hashlib.sha256(" ".join(target).encode()).digest()[:8], "big") % 100
-    for split, percent in SPLIT_PERCENT.items():
-        if bucket < percent:
-            return split
-        bucket -= percent
-    return "train"
-
-
-class _SplitSampler:
-    """Draws the utterances of one split: none twice, and rare words as often as can be."""
-
-    def __init__(self, split: str, seed: int):
-        self.split = split
-        self.rng = random.Random(f"{split} {seed}")
-        self.sampler = synchronous.Sampler(grammar(), self.rng)
-        self.topics = [symbol for symbol in sentence_symbols() if symbol not in SET_PHRASES]
-        self.counts: Counter[tuple[int, str]] = Counter()
-        self.seen: set[tuple[tuple[str, ...], ...]] = set()
-
-    def _sentence(self, symbol: str) -> _Drawn:
-        while True:
-            sides = self.sampler.draw(symbol)
-            words = [[token for token in side if token[0].isalpha()] for side in sides]
-            if max(map(len, words)) <= MAX_WORDS and split_of(*words) == self.split:
-                marked = tuple((side, word) for side in (0, 1) for word in words[side])
-                return _Drawn(tuple(sides[0]), tuple(sides[1]), marked)
-
-    def _candidate(self, several: bool) -> list[_Drawn] | None:
-        """The sentences of one possible utterance, all of one topic; None if they are too long or repeat."""
-        topic = self.rng.choice(self.topics)
-        phrases = self.split == "train"  # greetings and thanks are too short to be held out
-        if not several:
-            if phrases and self.rng.random() < 0.01:
-                topic = self.rng.choice(SET_PHRASES)
-            return [self._sentence(topic)]
-        drawn = [self._sentence(topic) for _ in range(2 if self.rng.random() < 0.6 else 3)]
-        if phrases and self.rng.random() < 0.4:
-            drawn[0] = self._sentence("S.hello")
-        if phrases and self.rng.random() < 0.2:
-            drawn[-1] = self._sentence("S.thanks")
-        lengths = Counter(side for sentence in drawn for side, _ in sentence.words)
-        fits = max(lengths.values()) <= MAX_WORDS and len({sentence.source for sentence in drawn}) == len(drawn)
-        return drawn if fits else None
-
-    def utterance(self, number: int) -> Utterance:
-        """The next utterance: of some candidates the one that holds the rarest word so far."""
-        several = self.rng.random() < SEVERAL_SENTENCES_SHARE
-        candidates: list[list[_Drawn]] = []
-        while len(candidates) < CANDIDATES:
-            drawn = self._candidate(several)
-            if drawn and tuple(sentence.source for sentence in drawn) not in self.seen:
-                candidates.append(drawn)
-        chosen = min(candidates, key=lambda c: min(self.counts[word] for sentence in c for word in sentence.words))
-        self.counts.update(word for sentence in chosen for word in sentence.words)
-        self.seen.add(tuple(sentence.source for sentence in chosen))
-        pairs = tuple(sentence.pair() for sentence in chosen)
-        source, target = (" ".join(pair[side] for pair in pairs) for side in (0, 1))
-        return Utterance(f"{self.split}_{number:05d}", source, target, pairs)
-
-
-def build_text(train: int, dev: int, test: int, seed: int) -> dict[str, list[Utterance]]:
-    """The three splits, reproducible from ``seed``; no sentence of dev or test occurs in train, on either side."""
-    corpus = {}
-    for split, size in {"train": train, "dev": dev, "test": test}.items():
-        sampler = _SplitSampler(split, seed)
-        corpus[split] = [sampler.utterance(number) for number in range(1, size + 1)]
-    return corpus
-
-
-def word_frequencies(utterances: list[Utterance]) -> tuple[Counter[str], Counter[str]]:
-    """Occurrences of every word form: (Spanish, English)."""
-    return (
-        Counter(word for u in utterances for word in _words(u.source)),
-        Counter(word for u in utterances for word in _words(u.target)),
-    )
-
-
-# --- command line -------------------------------------------------------------------------------------------
-
-
-def _print_stats(corpus: dict[str, list[Utterance]]) -> None:
-    print(f"the grammar has {sentence_count():,} sentences")
-    for split, utterances in corpus.items():
-        several = sum(len(u.sentences) > 1 for u in utterances) / max(1, len(utterances))
-        print(f"{split}: {len(utterances)} utterances, {several:.1%} of them of two or three sentences")
-    train = corpus["train"]
-    sides = (("Spanish", "source"), ("English", "target"))
-    for (language, field), counts in zip(sides, word_frequencies(train), strict=True):
-        lengths = Counter(len(_words(getattr(u, field))) for u in train)
-        mean = sum(n * count for n, count in lengths.items()) / len(train)
-        print(f"{language}: {len(counts)} word forms, {mean:.1f} words an utterance")
-        print("  utterances of each length:", " ".join(f"{n}:{lengths[n]}" for n in sorted(lengths)))
-        rarest = sorted(counts.items(), key=lambda item: (item[1], item[0]))[:30]
-        print("  rarest words:", ", ".join(f"{word} {count}" for word, count in rarest))
+import text_report  # noqa: E402
+from domain import english_surface, spanish_surface, vocabulary, words_in  # noqa: E402, F401
+from text_report import sentence_count, word_frequencies  # noqa: E402, F401
+from understanding import nearest, translate, translations  # noqa: E402, F401
+from utterances import Utterance, build_text, split_of  # noqa: E402, F401
+
+STATS_SIZES = (20000, 400, 400)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -299,18 +32,22 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--show", type=int, default=40, metavar="N", help="print N training pairs (default 40)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the corpus (default 1)")
-    parser.add_argument("--stats", action="store_true", help="vocabulary, lengths, rarest words of 6500/300/300")
-    parser.add_argument("--translate", metavar="TEXT", help="translate one to three sentences, or show near ones")
+    parser.add_argument("--stats", action="store_true", help="vocabulary, lengths, rarest words of 20000/400/400")
+    parser.add_argument("--translate", metavar="TEXT", help="translate one to four sentences, or show near ones")
+    parser.add_argument("--coverage", type=Path, metavar="FILE", help="lines 'name: text': the share it covers")
     args = parser.parse_args(argv)
     if args.translate is not None:
         english = translate(args.translate)
         print(english if english is not None else "Not of the domain. Near: " + " ".join(nearest(args.translate)))
         return
-    corpus = build_text(*((6500, 300, 300) if args.stats else (args.show, 0, 0)), args.seed)
+    if args.coverage is not None:
+        text_report.print_coverage(args.coverage)
+        return
+    corpus = build_text(*(STATS_SIZES if args.stats else (args.show, 0, 0)), args.seed)
     for utterance in random.Random(args.seed).sample(corpus["train"], min(args.show, len(corpus["train"]))):
         print(f"{utterance.source}\n    {utterance.target}")
     if args.stats:
-        _print_stats(corpus)
+        text_report.print_stats(corpus)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,17 @@
-"""What this recipe's text side has of its own: words given to SentencePiece once more, and milder yamls."""
+"""What fairseq and SimulEval read of this corpus: pieces, manifests, yamls, lists of recordings."""
+
+import soundfile
+from augment import VARIANTS
+from source_audio import variant_wav
+from speakers import HEARD, HELD_OUT
 
 from echostream_plugin.data import pieces
+from echostream_plugin.data.pieces import write_task_table
+from echostream_plugin.data.tables import MANIFEST_COLUMNS, normalise, write_lines, write_table
+from echostream_plugin.data.units import reduce_units
+
+PIECES = "spm_unigram_es"  # after StreamSpeech, named for the source language on both sides
+WINDOW_SAMPLES, HOP_SAMPLES = 400, 160  # of a feature frame
 
 SPECAUGMENT = {  # mild: the voices are few and clean
     "freq_mask_F": 15, "freq_mask_N": 1, "time_mask_N": 1, "time_mask_T": 20, "time_mask_p": 0.3, "time_wrap_W": 0,
@@ -22,3 +33,59 @@ def write_configs(data_folder, source_folder, target_folder, name):
     """The two yamls of the data folder; their paths are relative to it."""
     dictionaries = (folder / f"{name}.txt" for folder in (source_folder, target_folder))
     pieces.write_configs(data_folder, *dictionaries, specaugment=SPECAUGMENT, decoder=DECODER)
+
+
+# --------------------------------------------------------------------------------------------------------- manifests
+
+
+def write_splits(out, spoken, train, units, sizes):
+    """fbank2unit/ and the piece tables beside it.
+
+    spoken: {split: rows}, rows with `of` where they are copies; train: the rows that the pieces are made of; units:
+    {id: units at 50 Hz}; sizes: number of pieces of "src" and "tgt".
+    """
+    sides = {}
+    for side, column in (("src", "source"), ("tgt", "target")):
+        sentences = [normalise(row[column]) for row in train]
+        sides[side] = column, train_pieces(out / f"{side}_unigram", PIECES, sentences, sizes[side])
+    for split, rows in spoken.items():
+        for side, (column, model) in sides.items():
+            write_task_table(out / f"{side}_unigram" / f"{split}.tsv", rows, column, model)
+        data = out / "fbank2unit"
+        manifest = [_manifest_row(out, row, reduce_units(units[row.get("of", row["id"])])) for row in rows]
+        write_table(data / f"{split}.tsv", MANIFEST_COLUMNS, manifest)
+        for kind, column in (("unit", "tgt_audio"), ("src", "src_text"), ("txt", "tgt_text")):
+            write_lines(data / f"{split}.{kind}", (row[column] for row in manifest))
+    write_configs(out / "fbank2unit", out / "src_unigram", out / "tgt_unigram", PIECES)
+
+
+def _manifest_row(out, row, units):
+    samples = soundfile.info(out / row["wav"]).frames
+    return {
+        "id": row["id"],
+        "src_audio": f"../{row['wav']}",  # features are computed when it is read: stored ones are nine times as large
+        "src_n_frames": 1 + (samples - WINDOW_SAMPLES) // HOP_SAMPLES,
+        "src_text": row["source"],
+        "tgt_text": normalise(row["target"]),
+        "tgt_audio": " ".join(map(str, units)),
+        "tgt_n_frames": len(units),
+    }
+
+
+def write_lists(out, splits):
+    """simuleval/<name>/{wav_list,target,src}.txt of every split, its variants, its voices heard or not, its engines."""
+    for split, rows in splits.items():
+        lists = {split: [(row, row["wav"]) for row in rows]}
+        if split != "dev":
+            for name in VARIANTS:
+                lists[f"{split}-{name}"] = [(row, variant_wav(row, name)) for row in rows]
+        if split == "test":
+            for name, heard in (("heard", HEARD), ("held-out", HELD_OUT)):
+                lists[f"{split}-{name}"] = [(row, row["wav"]) for row in rows if row["heard"] == heard]
+            for engine in sorted({row["engine"] for row in rows}):
+                lists[f"{split}-{engine}"] = [(row, row["wav"]) for row in rows if row["engine"] == engine]
+        for name, listed in lists.items():
+            folder = out / "simuleval" / name
+            write_lines(folder / "wav_list.txt", (str((out / wav).resolve()) for _, wav in listed))
+            write_lines(folder / "target.txt", (normalise(row["target"]) for row, _ in listed))
+            write_lines(folder / "src.txt", (row["source"] for row, _ in listed))

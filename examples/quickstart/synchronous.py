@@ -1,22 +1,20 @@
-"""Synchronous grammars: read the pattern notation of ``sentences.txt``, sample pairs, parse the source side.
-
-A production rewrites a nonterminal on both sides at once, so a derivation is a sentence and its translation. Agreement
-is compiled away when the text is read: a line over gender, number and person becomes one production for each.
+"""Synchronous grammars: a production rewrites a nonterminal on both sides at once, so a derivation is a sentence and
+its translation. ``Sampler`` draws derivations, ``Parser`` finds those of a given source side.
 """
 
 from __future__ import annotations
 
 import bisect
+import functools
 import itertools
 import random
 import re
+from collections import Counter
 from dataclasses import dataclass
 
-GENDER_NUMBER = ("ms", "fs", "mp", "fp")
-PERSONS = ("1s", "1p", "3s", "3p")
-
 WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
-TOKEN = re.compile(rf"<[^>]+>|{WORD.pattern}|[¿¡.,?!]")
+CHOICES = 3  # draws for a nonterminal, of which the one with the rarest word is taken
+TRIES = 30  # draws of siblings before a production is given up
 
 Pair = tuple[list[str], list[str]]
 
@@ -29,88 +27,10 @@ class Production:
     source: tuple[str, ...]
     target: tuple[str, ...]
     children: tuple[tuple[str, str], ...]
+    words: tuple[str, ...]  # its own, those of the target side after a "="
 
 
 Rules = dict[str, list[Production]]
-
-
-def _pick(text: str, brackets: str, index: int) -> str | None:
-    """Resolve every ``{a|b|c|d}`` (or ``[..]``) to the choice of one feature value; None if that choice is "-"."""
-    opening, closing = (re.escape(b) for b in brackets)
-    missing = False
-
-    def choose(match: re.Match) -> str:
-        nonlocal missing
-        options = match.group(1).split("|")
-        if len(options) == 4:
-            choice = options[index]
-        elif len(options) == 2 and brackets == "{}":
-            choice = options[index >= 2]  # singular | plural
-        elif len(options) == 2:
-            choice = options[PERSONS[index] == "3s"]  # other persons | third person singular
-        else:
-            raise ValueError(f"sentences.txt: {match.group(0)!r} in {text!r}: give 2 or 4 choices")
-        missing = missing or choice == "-"
-        return choice
-
-    resolved = re.sub(f"{opening}([^{closing}]*){closing}", choose, text)
-    return None if missing else resolved
-
-
-def _readings(text: str):
-    """All readings of one line over its features: gender and number ($, {}) and person (@, [])."""
-    gender_numbers = range(4) if "$" in text or "{" in text else (None,)
-    persons = range(4) if "@" in text or "[" in text else (None,)
-    for gender_number, person in itertools.product(gender_numbers, persons):
-        reading: str | None = text
-        if gender_number is not None:
-            reading = _pick(reading.replace("$", GENDER_NUMBER[gender_number]), "{}", gender_number)
-        if reading is not None and person is not None:
-            reading = _pick(reading.replace("@", PERSONS[person]), "[]", person)
-        if reading is not None:
-            yield reading
-
-
-def production(text: str, weight: float = 1.0) -> Production:
-    """One production from ``source = target``; the sides must have the same nonterminals."""
-    source, _, target = text.partition("=")
-    sides = [tuple(TOKEN.findall(side)) for side in (source, target)]
-    labels = [sorted(token[1:-1] for token in side if token[0] == "<") for side in sides]
-    if labels[0] != labels[1] or len(set(labels[0])) < len(labels[0]):
-        raise ValueError(f"sentences.txt: {text!r}: each nonterminal must stand once on each side, as <x:1> <x:2>")
-    return Production(weight, sides[0], sides[1], tuple((label, label.split(":")[0]) for label in labels[0]))
-
-
-def read_patterns(text: str, rules: Rules) -> None:
-    """Add the productions of the pattern notation (described at the head of ``sentences.txt``) to ``rules``."""
-    name = ""
-    for line in text.splitlines():
-        if not line.strip() or line.startswith("#"):
-            continue
-        if not line.startswith(" "):
-            name = line.strip().rstrip(":")
-            continue
-        match = re.match(r"\s*(?:(\d+)\*\s)?(.*)", line)
-        readings = list(dict.fromkeys(_readings(f"{name} ::: {match.group(2)}")))
-        for reading in readings:
-            head, _, body = reading.partition(" ::: ")
-            share = float(match.group(1) or 1) / len(readings)
-            rules.setdefault(head, []).append(production(body, share))
-
-
-def prune(rules: Rules) -> Rules:
-    """Drop productions that use a feature combination without words, until none does; a misspelt name is an error."""
-    families = {name.split(".")[0] for name in rules}
-    for item in itertools.chain.from_iterable(rules.values()):
-        for _, child in item.children:
-            if child.split(".")[0] not in families:
-                raise ValueError(f"sentences.txt: unknown nonterminal <{child}>")
-    while True:
-        kept = {name: [p for p in ps if all(c in rules for _, c in p.children)] for name, ps in rules.items()}
-        kept = {name: ps for name, ps in kept.items() if ps}
-        if kept == rules:
-            return kept
-        rules = kept
 
 
 def count_derivations(rules: Rules, name: str, memo: dict[str, int] | None = None) -> int:
@@ -127,37 +47,128 @@ def count_derivations(rules: Rules, name: str, memo: dict[str, int] | None = Non
     return memo[name]
 
 
-class Sampler:
-    """Draws derivations by weight; siblings never end in the same word (no "the bank is next to the bank")."""
+# --- drawing ------------------------------------------------------------------------------------------------
 
-    def __init__(self, rules: Rules, rng: random.Random):
+
+class WordIndex:
+    """Which words a nonterminal's derivations can hold; those of the target side begin with "="."""
+
+    def __init__(self, rules: Rules):
         self.rules = rules
-        self.rng = rng
-        self.cumulative = {n: list(itertools.accumulate(p.weight for p in ps)) for n, ps in rules.items()}
+        self.inside: dict[int, frozenset[str]] = {}
+        self.holding: dict[tuple[str, str | None], tuple[list[Production], list[float]]] = {}
+        self.words_of = functools.lru_cache(maxsize=None)(self._words_of)
 
-    def draw(self, name: str) -> Pair:
-        """One (source tokens, target tokens)."""
+    def _words_of(self, name: str) -> frozenset[str]:
+        return frozenset().union(*(self._words_in(item) for item in self.rules[name]))
+
+    def _words_in(self, item: Production) -> frozenset[str]:
+        if id(item) not in self.inside:
+            self.inside[id(item)] = frozenset(item.words).union(*(self.words_of(child) for _, child in item.children))
+        return self.inside[id(item)]
+
+    def productions(self, name: str, word: str | None) -> tuple[list[Production], list[float]]:
+        """The productions of ``name`` that can hold ``word`` (None: all), and their cumulated weights."""
+        if (name, word) not in self.holding:
+            items = [item for item in self.rules[name] if word is None or word in self._words_in(item)]
+            self.holding[name, word] = items, list(itertools.accumulate(item.weight for item in items))
+        return self.holding[name, word]
+
+
+class Sampler:
+    """Draws derivations by weight, rare words first, or such as hold a given word.
+
+    ``counts`` are the occurrences of words so far: of a few draws for a nonterminal the one with the rarest word is
+    taken. Numbered siblings never end in the same word (no "the bank is next to the bank").
+    """
+
+    def __init__(self, index: WordIndex, rng: random.Random, counts: Counter[str] | None = None):
+        self.index = index
+        self.rng = rng
+        self.counts = counts
+
+    def draw(self, name: str, word: str | None = None) -> Pair:
+        """One (source tokens, target tokens); with ``word`` somewhere in it, if one is given."""
         while True:
-            weights = self.cumulative[name]
-            item = self.rules[name][bisect.bisect(weights, self.rng.random() * weights[-1])]
-            if not item.children:
-                return list(item.source), list(item.target)
-            parts = {f"<{label}>": self.draw(child) for label, child in item.children}
-            last = [pair[0][-1] for pair in parts.values() if pair[0]]
-            if len(set(last)) < len(last):
-                continue
-            sides: Pair = ([], [])
-            for side, tokens in enumerate((item.source, item.target)):
-                for token in tokens:
-                    sides[side].extend(parts[token][side] if token[0] == "<" else (token,))
-            return sides
+            item = self._choose(*self.index.productions(name, word))
+            for _ in range(TRIES):
+                parts = self._parts(item, word)
+                last = [pair[0][-1] for label, pair in parts.items() if pair[0] and ":" in label]
+                if len(set(last)) == len(last):
+                    return self._join(item, parts)
+
+    def _choose(self, items: list[Production], weights: list[float]) -> Production:
+        draws = 1 if self.counts is None or len(items) == 1 else CHOICES
+        drawn = [items[bisect.bisect(weights, self.rng.random() * weights[-1])] for _ in range(draws)]
+        if draws == 1 or not all(item.words for item in drawn):
+            return drawn[0]
+        return min(drawn, key=lambda item: min(self.counts[word] for word in item.words))
+
+    def _parts(self, item: Production, word: str | None) -> dict[str, Pair]:
+        chosen = None
+        if word is not None and word not in item.words:
+            chosen = self.rng.choice([label for label, child in item.children if word in self.index.words_of(child)])
+        return {f"<{label}>": self.draw(child, word if label == chosen else None) for label, child in item.children}
+
+    @staticmethod
+    def _join(item: Production, parts: dict[str, Pair]) -> Pair:
+        sides: Pair = ([], [])
+        for side, tokens in enumerate((item.source, item.target)):
+            for token in tokens:
+                sides[side].extend(parts[token][side] if token[0] == "<" else (token,))
+        return sides
+
+
+# --- understanding ------------------------------------------------------------------------------------------
+
+
+class FirstWords:
+    """For each nonterminal the productions that can begin with a word, so that the parser tries few."""
+
+    def __init__(self, rules: Rules):
+        self.rules = rules
+        self.first = functools.lru_cache(maxsize=None)(self._first)
+        self.tables: dict[str, tuple[dict[str, list[Production]], list[Production]]] = {}
+
+    def _first(self, name: str) -> tuple[frozenset[str], bool]:
+        """The words that ``name`` can begin with, and whether it can be empty."""
+        found = [self._begin(item) for item in self.rules[name]]
+        return frozenset().union(*(words for words, _ in found)), any(empty for _, empty in found)
+
+    def _begin(self, item: Production) -> tuple[set[str], bool]:
+        words: set[str] = set()
+        for token in item.source:
+            if token[0] == "<":
+                child, empty = self.first(token[1:-1].split(":")[0])
+                words |= child
+                if not empty:
+                    return words, False
+            elif WORD.fullmatch(token):
+                return words | {token}, False
+        return words, True
+
+    def candidates(self, name: str, word: str | None) -> list[Production]:
+        """The productions of ``name`` for a text that goes on with ``word`` (None: its end)."""
+        if name not in self.tables:
+            by_word: dict[str, list[Production]] = {}
+            empties = []
+            for item in self.rules[name]:
+                words, empty = self._begin(item)
+                if empty:
+                    empties.append(item)
+                for first in words:
+                    by_word.setdefault(first, []).append(item)
+            self.tables[name] = by_word, empties
+        by_word, empties = self.tables[name]
+        found = by_word.get(word, [])
+        return found + [item for item in empties if item not in found]
 
 
 class Parser:
     """Memoised top-down recognition of one word sequence; the grammar must have no left recursion."""
 
-    def __init__(self, rules: Rules, words: list[str]):
-        self.rules = rules
+    def __init__(self, first: FirstWords, words: list[str]):
+        self.first = first
         self.words = words
         self.memo: dict[tuple[str, int], list[tuple[int, tuple[str, ...]]]] = {}
 
@@ -166,7 +177,8 @@ class Parser:
         key = (name, start)
         if key not in self.memo:
             found: dict[tuple[int, tuple[str, ...]], None] = {}
-            for item in self.rules[name]:
+            word = self.words[start] if start < len(self.words) else None
+            for item in self.first.candidates(name, word):
                 for end, parts in self._match(item.source, 0, start):
                     target = itertools.chain.from_iterable(parts.get(token, (token,)) for token in item.target)
                     found[end, tuple(target)] = None

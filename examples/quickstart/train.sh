@@ -51,7 +51,7 @@ fi
 if step bundle; then
   "$PYTHON" scripts/make_bundle.py --checkpoint "$SAVE/checkpoint_best.pt" --data "$CORPUS/fbank2unit" \
     --vocoder "$WORK/vocoder" --samples "$CORPUS/simuleval/test" --sample-lines 0,1,2,3,4,9,13,14 \
-    --session '{"chunk_ms": 960, "lagging_k1": 3, "whole_word": false, "fresh_encoder": true}' --out "$WORK/bundle"
+    --session '{"chunk_ms": 960, "lagging_k1": 3, "whole_word": false, "fresh_encoder": true, "vad": true, "max_repeats": 4, "speech_factor": 3.0}' --out "$WORK/bundle"
 fi
 
 if step evaluation; then

@@ -24,7 +24,7 @@ from tests.tiny_bundle import save_tiny_bundle, speechlike  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "agent"))
-from echostream_common import WordStream, chunk_ms_of, device_name, truth  # noqa: E402
+from echostream_common import EventLog, WordStream, chunk_ms_of, device_name, truth  # noqa: E402
 
 MAX_TOKENS = 6
 BAD_FILES = {
@@ -87,6 +87,39 @@ def evaluate(build):
         return [json.loads(line) for line in (Path(args.output) / "instances.log").read_text().splitlines()]
 
     return evaluate
+
+
+REFUSED = ("nan", "loud")
+
+
+@pytest.mark.parametrize("agent", ["echostream_agent", "echostream_s2tt_agent", "echostream_asr_agent"])
+def test_a_refused_recording_has_no_translation(data, evaluate, tmp_path, agent, capsys):
+    """Neither its bad segment nor what follows is taken for silence, and the run's end says which it was."""
+    names = ("loud", "stereo", "nan")
+    write_list(tmp_path / "mixed", [data / f"{name}.wav" for name in names])
+    flags = command(data, agent, tmp_path / "out")
+    flags[flags.index("--source") + 1] = str(tmp_path / "mixed.wavs")
+    flags[flags.index("--target") + 1] = str(tmp_path / "mixed.refs")
+    instances = evaluate([*flags, "--extra-output-dir", str(tmp_path / "extra")])
+    records = [json.loads(line) for line in (tmp_path / "extra" / "events.jsonl").read_text().splitlines()]
+    for index, name in enumerate(names):
+        own = [record for record in records if record["index"] == index]
+        after = [r["kind"] for r in own[[r["kind"] for r in own].index("refused") :]] if name in REFUSED else None
+        assert after == (["refused", "finished"] if name in REFUSED else None)
+    assert not instances[0]["delays"] and instances[1]["delays"]
+    texts = (tmp_path / "extra" / "asr.txt").read_text().splitlines()
+    assert len(texts) == 3 and texts[0] == "" != texts[1]
+    assert capsys.readouterr().err.count("is not translated") == 2
+
+
+def test_the_end_of_a_run_names_what_was_refused(tmp_path, capsys):
+    log = EventLog(argparse.Namespace(extra_output_dir=None, output_asr_translation=False, start_index=4))
+    log.summarise()
+    assert capsys.readouterr().err == ""
+    log.refuse("not a finite number")
+    log.summarise()
+    assert "1 recording(s) were refused and have no translation: 4" in capsys.readouterr().err
+    log.refused.clear()
 
 
 def session_result(data, wav, segment_ms=320, **options):

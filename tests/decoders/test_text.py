@@ -69,6 +69,34 @@ def test_streams_stack_and_unstack(decoder):
     assert [part.position for part in state.unstack()] == [1, 1]
 
 
+@pytest.mark.parametrize("window, sizes", [(1, [1] * 9), (3, [1] * 9), (3, [4, 1, 4]), (20, [2, 7])])
+def test_streaming_equals_forward_in_a_window_and_grows_no_further(window, sizes):
+    torch.manual_seed(0)
+    decoder = TextDecoder(TextDecoderConfig(**SIZE, window_tokens=window)).eval()
+    tokens, source = torch.randint(4, 13, (2, sum(sizes))), torch.randn(2, 7, 6)
+    state, hidden, kept = decoder.add_source(source, decoder.initial_state(2)), [], []
+    with torch.no_grad():
+        for piece in tokens.split(sizes, dim=1):
+            state = decoder.add_source(source[:, :0], state)
+            out, state = decoder.step(piece, state)
+            hidden.append(out)
+            kept.append(state.targets[0].length)
+        torch.testing.assert_close(torch.cat(hidden, 1), decoder(tokens, source), atol=1e-5, rtol=0)
+    assert state.position == sum(sizes) and max(kept) == min(sum(sizes), max(window - 1, 0))
+
+
+def test_a_token_sees_its_window_of_tokens():
+    torch.manual_seed(0)
+    decoder = TextDecoder(TextDecoderConfig(**SIZE | {"layers": 1}, window_tokens=3)).eval()
+    tokens, source = torch.randint(4, 13, (1, 7)), torch.randn(1, 5, 6)
+    hidden = decoder(tokens, source)
+    for place in range(7):
+        changed = tokens.clone()
+        changed[0, place] = 4 + (tokens[0, place] - 3) % 9
+        moved = (decoder(changed, source) - hidden).abs().sum(2)[0].gt(1e-6)
+        assert moved.nonzero()[:, 0].tolist() == list(range(place, min(7, place + 3)))
+
+
 def test_a_step_without_source_says_what_to_do(decoder):
     with pytest.raises(ValueError, match="call add_source before step"):
         decoder.step(torch.tensor([[2]]), decoder.initial_state())

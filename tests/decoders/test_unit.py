@@ -30,6 +30,81 @@ def pieces(x, cuts):
 cuttings = st.lists(st.integers(0, 9), max_size=6).map(sorted)
 
 
+def windowed(part, window):
+    """The fixtures' weights, with a window of so many tokens."""
+    torch.manual_seed(0)
+    return part(UnitDecoderConfig(**SIZE, window_tokens=window)).eval()
+
+
+@pytest.mark.parametrize("window", [1, 2, 5])
+@settings(max_examples=8, deadline=None)
+@given(cuts=cuttings)
+def test_streaming_equals_forward_in_a_window(window, cuts):
+    encoder, decoder, x = windowed(T2UEncoder, window), windowed(UnitDecoder, window), torch.randn(2, 9, 8)
+    with torch.no_grad():
+        for k2, n2 in WAITS:
+            t2u_state, state, states, logits = encoder.initial_state(2), decoder.initial_state(2, k2, n2), [], []
+            for piece in pieces(x, cuts):
+                t2u, t2u_state = encoder.step(piece, t2u_state)
+                states.append(t2u)
+                units, state = decoder.step(t2u, state)
+                logits.append(units)
+            logits.append(decoder.finish(state))
+            t2u = encoder(x)
+            torch.testing.assert_close(torch.cat(states, 1), t2u, atol=1e-5, rtol=0)
+            torch.testing.assert_close(torch.cat(logits, 1), decoder(t2u, None, k2, n2), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("k2, n2", [(0, 1), (1, 2), (0, None)])
+def test_a_frame_sees_its_window_of_states_and_frames(k2, n2):
+    """One layer each, since every further one sees as far again."""
+    torch.manual_seed(0)
+    one_layer = SIZE | {"layers": 1, "encoder_layers": 1}
+    decoder = UnitDecoder(UnitDecoderConfig(**one_layer, window_tokens=3)).eval()
+    x = torch.randn(1, 8, 8, requires_grad=True)
+    logits = decoder(x, None, k2, n2)
+    for token in range(8):
+        grad = torch.autograd.grad(logits[0, token * UPSAMPLE : (token + 1) * UPSAMPLE].sum(), x, retain_graph=True)[0]
+        stop = 8 if n2 is None else min(8, (token // n2 + 1) * n2 + k2)
+        assert grad[0].abs().sum(1).nonzero()[:, 0].tolist() == list(range(max(0, token - 2), stop))
+    states = T2UEncoder(UnitDecoderConfig(**one_layer, window_tokens=3)).eval()(x)
+    for token in range(8):
+        grad = torch.autograd.grad(states[0, token, 0], x, retain_graph=True)[0]
+        assert grad[0].abs().sum(1).nonzero()[:, 0].tolist() == list(range(max(0, token - 2), token + 1))
+
+
+@pytest.mark.parametrize("k2, n2", WAITS[:-1])
+def test_within_the_window_nothing_changes(k2, n2):
+    x = torch.randn(1, 5, 8)
+    for part in (T2UEncoder, UnitDecoder):
+        arguments = () if part is T2UEncoder else (None, k2, n2)
+        assert torch.equal(windowed(part, 5)(x, *arguments), windowed(part, 0)(x, *arguments))
+
+
+def test_work_and_memory_of_a_token_do_not_grow_when_no_sentence_ends(monkeypatch):
+    attend, keys, sizes = torch.nn.functional.scaled_dot_product_attention, [], []
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "scaled_dot_product_attention",
+        lambda query, key, *args, **kwargs: keys.append(key.size(2)) or attend(query, key, *args, **kwargs),
+    )
+    window, k2, n2 = 4, 1, 2
+    encoder, decoder = windowed(T2UEncoder, window), windowed(UnitDecoder, window)
+    t2u_state, state = encoder.initial_state(), decoder.initial_state(1, k2, n2)
+    with torch.no_grad():
+        for _ in range(40):
+            t2u, t2u_state = encoder.step(torch.randn(1, 1, 8), t2u_state)
+            logits, state = decoder.step(t2u, state)
+            sizes.append(t2u_state.nbytes + state.nbytes)
+    assert max(keys) == (window - 1 + n2) * UPSAMPLE
+    assert max(sizes[20:]) == max(sizes[:10]) and state.available == 40 and decoder.finish(state).size(1)
+    unbounded = windowed(UnitDecoder, 0).initial_state(1, k2, n2)
+    with torch.no_grad():
+        for _ in range(40):
+            unbounded = windowed(UnitDecoder, 0).step(torch.randn(1, 1, 8), unbounded)[1]
+    assert unbounded.nbytes > 5 * max(sizes)
+
+
 @settings(max_examples=15, deadline=None)
 @given(cuts=cuttings)
 def test_t2u_streaming_equals_forward_for_any_cutting(encoder, cuts):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from echostream_plugin.config import ChunkConformerConfig, ConfigError, ModelConfig
 from echostream_plugin.encoders.chunk_conformer import ChunkConformerEncoder, ChunkConformerState
+from echostream_plugin.modules.packed import can_pack, pack_linears
 
 SEGMENTS = (4, 8, 12, 16, 24, 32, 5, 0)
 SMALL = {"input_dim": 12, "dim": 16, "layers": 2, "heads": 2, "ffn_dim": 32, "conv_channels": 16}
@@ -26,6 +27,26 @@ ENCODER = make_encoder()
 
 def make_features(frames, batch_size=1, seed=0):
     return torch.randn(batch_size, frames, 12, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("segment_frames", [5, 7, 9, 15])
+def test_training_refuses_chunks_that_would_lose_audio(segment_frames):
+    encoder, features = make_encoder().train(), make_features(64)
+    with pytest.raises(ConfigError, match="would lose audio: use an even number"):
+        for _ in range(20):  # whatever convolution chunk is drawn
+            encoder(features, torch.tensor([64]), segment_frames)
+
+
+@pytest.mark.parametrize("segment_frames", [2, 4, 6, 8, 10, 12, 16, 17, 31, 32, 0])
+def test_every_piece_of_audio_reaches_the_frames_in_training(segment_frames):
+    encoder, features = make_encoder().train(), make_features(128).requires_grad_()
+    for dropout in (module for module in encoder.modules() if isinstance(module, torch.nn.Dropout)):
+        dropout.eval()
+    for seed in range(4):
+        torch.manual_seed(seed)
+        with torch.enable_grad():
+            (reached,) = torch.autograd.grad(encoder(features, torch.tensor([128]), segment_frames)[0].sum(), features)
+        assert reached.abs().sum(2).gt(0).all()
 
 
 def whole(features, segment_frames):
@@ -54,6 +75,14 @@ def test_final_frames_and_rest_are_the_whole_recomputation_at_every_push(segment
         outputs.append(out)
         heard += size
         close(torch.cat([*outputs, ENCODER.finish(state)], dim=1), whole(features[:, :heard], segment_frames))
+
+
+@pytest.mark.skipif(not can_pack(), reason="needs FBGEMM (x86)")
+def test_packed_layers_stream_the_same():
+    features, packed = make_features(70), pack_linears(make_encoder(), "half")
+    out, state = packed.step(features, packed.initial_state(1, 8))
+    actual, wanted = torch.cat([out, packed.finish(state)], dim=1), whole(features, 8)
+    torch.testing.assert_close(actual, wanted, atol=2e-2, rtol=0)  # these weights are rounded to half precision
 
 
 @pytest.mark.parametrize("frames", [0, 1, 15, 16, 17, 63])

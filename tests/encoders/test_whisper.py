@@ -121,7 +121,7 @@ def test_halving_later_gives_as_many_frames():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"halve_after": 0}, "halve_after 0: use 1 to layers 3"),
+        ({"halve_after": 0}, "halve_after must be at least 1, got 0"),
         ({"halve_after": 4}, "halve_after 4: use 1 to layers 3"),
         ({"position": "table"}, "position 'table': use cyclic or rotary"),
         ({"heads": 3}, "must be divisible by heads 3"),

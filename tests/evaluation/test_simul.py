@@ -75,3 +75,30 @@ def test_the_tail_of_a_log_is_read_once(tmp_path):
         file.write('{"kind": "target_text", "source_ms": 2, "added": "new"}\n{"other": 1}\n')
     assert [event["added"] for event in tail.new()] == ["new"]
     assert tail.new() == [] and EventTail(None).new() == []
+
+
+def test_a_run_goes_on_with_other_jobs_and_does_nothing_twice(wavs, tmp_path):
+    with pytest.raises(SimulError, match="asked to fail"):
+        translate(wavs, tmp_path / "out", "--fail-at", "1", jobs=2)
+    done = [u.index for u in read_run(tmp_path / "out")]
+    assert 0 < len(done) < 3
+    note = tmp_path / "out" / "run.json"
+    settings = json.loads(note.read_text())
+    note.write_text(json.dumps(settings | {"agent": settings["agent"][:1]}))
+    assert [u.index for u in translate(wavs, tmp_path / "out", jobs=3)] == [0, 1, 2]
+    logs = [json.loads(line) for log in (tmp_path / "out").glob("part*/instances.log") for line in open(log)]
+    assert sorted(entry["index"] for entry in logs) == [0, 1, 2]
+
+
+def test_a_run_of_other_recordings_or_another_model_is_refused(wavs, tmp_path):
+    (tmp_path / "model.pt").write_bytes(b"old")
+    model = ["--fail-at", "-1", "--extra-output-dir", str(tmp_path / "model.pt")]
+    with pytest.raises(SimulError, match="SimulEval ended"):  # the toy agent takes no such file
+        translate(wavs, tmp_path / "out", *model)
+    (tmp_path / "model.pt").write_bytes(b"new")
+    with pytest.raises(SimulError, match="the content of .*model.pt"):
+        translate(wavs, tmp_path / "out", *model)
+    (tmp_path / "model.pt").write_bytes(b"old")
+    soundfile.write(wavs[0], np.full(16000, 0.2, np.float32), 16000)
+    with pytest.raises(SimulError, match="the content of .*0.wav"):
+        translate(wavs, tmp_path / "out", *model)

@@ -16,6 +16,8 @@ SOURCE = ["▁uno", "▁dos", "▁tres", "▁cua", "tro"]
 TARGET = ["▁one", "▁two", "▁three", "▁four"]
 WORDS = [("▁uno", "▁one"), ("▁dos", "▁two"), ("▁tres", "▁three"), ("▁cua tro", "▁four")]
 UNITS = 10
+# of the features: far from 0 and 1, so that a normalisation that is left out or done twice is seen
+MEAN, STD = np.linspace(-6, 9, 80, dtype=np.float32), np.linspace(0.4, 3, 80, dtype=np.float32)
 TINY = (
     "--arch echostream_tiny --encoder-layers 2 --encoder-embed-dim 32 --encoder-ffn-embed-dim 64 "
     "--encoder-attention-heads 2 --subsampling-channels 4 --left-context-frames 8 --memory-size 2 "
@@ -33,14 +35,14 @@ def write_corpus(root: Path) -> Path:
     (root / "src_unigram" / "dict.txt").write_text("".join(f"{piece} 1\n" for piece in SOURCE), encoding="utf-8")
     (root / "tgt_unigram" / "dict.txt").write_text("".join(f"{piece} 1\n" for piece in TARGET), encoding="utf-8")
     generator = np.random.default_rng(0)
-    np.savez(root / "gcmvn.npz", mean=np.zeros(80, np.float32), std=np.ones(80, np.float32))
+    np.savez(root / "gcmvn.npz", mean=MEAN, std=STD)
     for split, count in (("train", 12), ("dev", 4)):
         manifest = ["id\tsrc_audio\tsrc_n_frames\tsrc_text\ttgt_text\ttgt_audio\ttgt_n_frames"]
         texts = {"src_unigram": ["id\ttgt_text"], "tgt_unigram": ["id\ttgt_text"]}
         for i in range(count):
             words = generator.integers(0, 4, 2 + i % 3)
             features = np.concatenate([_spoken(word, generator) for word in words])
-            np.save(root / "features" / f"{split}_{i}.npy", features)
+            np.save(root / "features" / f"{split}_{i}.npy", features * STD + MEAN)
             units = " ".join(str(unit) for word in words for unit in (2 * word, 2 * word + 1))
             source, target = (" ".join(WORDS[word][side] for word in words) for side in (0, 1))
             audio = f"../features/{split}_{i}.npy\t{len(features)}"

@@ -5,17 +5,19 @@ import shutil
 import pytest
 import torch
 import yaml
-from miniature import run_cli, task_arguments, train
+from miniature import CRITERION, run_cli, task_arguments, train
 
 from echostream_plugin.config import ConfigError
 
 
 def test_resumed_training_equals_uninterrupted(corpus, tmp_path):
     draws = ("--multichunk", "--n2", "-1")
-    whole = train(corpus, tmp_path / "whole", *draws, updates=6)
-    train(corpus, tmp_path / "halves", *draws, updates=3)
-    resumed = train(corpus, tmp_path / "halves", *draws, updates=6)
-    assert whole["optimizer_history"][-1]["num_updates"] == resumed["optimizer_history"][-1]["num_updates"] == 6
+    whole = train(corpus, tmp_path / "whole", *draws, updates=8)
+    train(corpus, tmp_path / "halves", *draws, updates=5)
+    resumed = train(corpus, tmp_path / "halves", *draws, updates=8)
+    assert whole["optimizer_history"][-1]["num_updates"] == resumed["optimizer_history"][-1]["num_updates"] == 8
+    # 3 of an epoch's batches, whose epochs draw other masks: it stops within the second epoch and ends in the third
+    assert whole["extra_state"]["train_iterator"]["epoch"] >= 3
     for name, weights in whole["model"].items():
         assert torch.equal(weights, resumed["model"][name]), name
 
@@ -205,6 +207,18 @@ def test_every_draw_is_under_the_seed(corpus):
     assert first == draws(2)
     assert len({segment for _, segment in first}) > 2 and len({waits.n2 for waits, _ in first}) > 2
     assert not criterion.eval().draw(9)[1]  # validation draws nothing
+
+
+def test_segments_that_lose_audio_are_refused_with_their_flag(corpus, tmp_path):
+    flags = (
+        "--arch streamspeech --encoder-layers 1 --encoder-embed-dim 16 --encoder-ffn-embed-dim 32 "
+        "--encoder-attention-heads 2 --translation-decoder-layers 1 --decoder-layers 1 --decoder-embed-dim 16 "
+        "--decoder-attention-heads 2 --decoder-ffn-embed-dim 32 --ctc-upsample-rate 6 --uni-encoder --multichunk "
+        "--multichunk-sizes 8,5 --optimizer adam --lr 0.001 --max-tokens 600 --cpu --num-workers 0 --max-update 1 "
+        "--train-subset train --disable-validation"
+    ).split()
+    with pytest.raises(ConfigError, match="--multichunk-sizes 8,5: a segment of 5: .* use an even number"):
+        run_cli("fairseq_cli.train", [*task_arguments(corpus), *CRITERION, *flags, "--save-dir", str(tmp_path)])
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])

@@ -7,6 +7,7 @@ import weakref
 import numpy as np
 import pytest
 
+from echostream_plugin.inference import batch as batching
 from echostream_plugin.inference.batch import BatchedSession
 from echostream_plugin.inference.errors import InputError, SessionError
 from echostream_plugin.inference.events import Finished, SourceText, Speech, TargetText
@@ -121,6 +122,68 @@ def test_a_failing_call_fails_its_own_session_only(bundle, monkeypatch):
     assert "out of memory" in str(replies["bad"].error)
     events = replies["good"].events + batch.finish(["good"])["good"].events
     assert_same(events, alone(bundle, samples, len(samples)))
+
+
+def failing(session, where, error, turns=1):
+    """From the turn on that is given, a part of this session raises."""
+    part = getattr(session, where)
+    calls = []
+
+    def fail(*args):
+        calls.append(where)
+        if len(calls) > turns:
+            raise error
+        return part(*args)
+
+    setattr(session, where, fail)
+
+
+@pytest.mark.parametrize("where", ["_accept_rate", "_take_in", "_decide", "_sentence_is_over"])
+@pytest.mark.parametrize("error", [MemoryError("no room"), KeyError("a bug")])
+def test_whatever_one_session_raises_ends_it_and_no_other(bundle, where, error):
+    utterances = {key: speechlike(1.6, seed=30 + key) for key in range(3)}
+    batch, said, errors = BatchedSession(bundle, OPTIONS), {key: [] for key in utterances}, []
+    for key in utterances:
+        batch.join(key)
+    failing(batch.sessions[1], where, error)
+    for start in range(0, len(utterances[0]), CHUNK):
+        replies = batch.push({key: samples[start : start + CHUNK] for key, samples in utterances.items()}, 16000)
+        errors.append(replies[1].error)
+        for key in (0, 2):
+            assert replies[key].error is None
+            said[key] += replies[key].events
+    first = next(index for index, found in enumerate(errors) if found)
+    assert errors[first] is error
+    for found in errors[first + 1 :] + [batch.finish([1])[1].error]:
+        assert isinstance(found, SessionError) and "ended by" in str(found) and "leave(1)" in str(found)
+    for key in (0, 2):
+        assert_same(said[key] + batch.finish([key])[key].events, alone(bundle, utterances[key]))
+    batch.leave(1)
+    batch.join(1)
+    assert batch.push({1: utterances[0][:CHUNK]}, 16000)[1].error is None
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), ValueError("odd")])
+def test_a_batch_that_fails_is_asked_one_by_one(bundle, monkeypatch, error):
+    utterances = {key: speechlike(0.96, seed=50 + key) for key in range(3)}
+    run, culprit = batching.run_together, []
+
+    def fragile(calls):
+        if any(call.state is culprit[0].sessions[1]._listener._state for call in calls):
+            raise error
+        return run(calls)
+
+    monkeypatch.setattr(batching, "run_together", fragile)
+    batch, said = BatchedSession(bundle, OPTIONS), {key: [] for key in utterances}
+    culprit.append(batch)
+    for key in utterances:
+        batch.join(key)
+    for start in range(0, len(utterances[0]), CHUNK):
+        replies = batch.push({key: samples[start : start + CHUNK] for key, samples in utterances.items()}, 16000)
+        for key, events in events_of(replies).items():
+            said[key] += events
+    for key, events in events_of(batch.finish()).items():
+        assert_same(said[key] + events, alone(bundle, utterances[key]))
 
 
 def test_sessions_take_the_options_of_the_bundle(bundle):

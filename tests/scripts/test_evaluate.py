@@ -1,10 +1,15 @@
 """The evaluation command: offline and simultaneous rows, the README's block, resumption, the collapse status."""
 
 import json
+import shutil
 
 import pytest
 import soundfile
+import torch
 
+from echostream_plugin.config import ConfigError
+from echostream_plugin.evaluation import claim
+from echostream_plugin.evaluation.resynthesis import open_vocoder, write_wavs
 from tests.scripts.conftest import load_script
 from tests.tiny_bundle import speechlike
 
@@ -67,3 +72,57 @@ def test_lists_that_do_not_fit_are_named(bundle_folder, data, tmp_path, capsys, 
 def test_a_missing_bundle_is_named(data, tmp_path, capsys):
     assert evaluate.main(["--bundle", "nowhere", "--data", str(data), "--output", str(tmp_path / "eval")]) == 1
     assert "nowhere: no such bundle folder" in capsys.readouterr().err
+
+
+def test_a_replaced_bundle_is_evaluated_anew_and_its_digest_named(bundle_folder, data, tmp_path, monkeypatch):
+    bundle, output = tmp_path / "bundle", tmp_path / "eval"
+    shutil.copytree(bundle_folder, bundle)
+    arguments = ["--bundle", str(bundle), "--data", str(data), "--output", str(output), "--no-judge"]
+    arguments += ["--segments-ms", "640"]
+
+    def results():
+        assert evaluate.main(arguments) == 0
+        return json.loads((output / "results.json").read_text())
+
+    first = results()
+    (bundle / "card.json").write_text('{"name": "the same model"}')
+    monkeypatch.setattr(claim, "commit", lambda folder=None: "another")
+    assert results() == first  # neither another date nor another commit: nothing was translated
+    config = json.loads((bundle / "config.json").read_text())
+    config["session"] = {"k1": 5} if "k1" in config["session"] else {"lagging_k1": 5}
+    (bundle / "config.json").write_text(json.dumps(config))
+    second = results()
+    assert second["bundle"] != first["bundle"] and second["commit"] == "another"
+    assert second["rows"][1]["AL"] > first["rows"][1]["AL"]
+    text = (output / "results.md").read_text()
+    assert f"commit another, bundle {second['bundle'][:12]}" in text
+    kept = output / f"bundle-{first['bundle'][:12]}" / "results.json"
+    assert json.loads(kept.read_text()) == first
+
+
+def test_a_replaced_recording_is_refused_and_jobs_are_no_setting(bundle_folder, data, tmp_path, capsys):
+    arguments = ["--bundle", str(bundle_folder), "--data", str(data), "--output", str(tmp_path / "eval"), "--no-judge"]
+    arguments += ["--segments-ms", "640"]
+    assert evaluate.main([*arguments, "--jobs", "2"]) == 0
+    assert evaluate.main(arguments) == 0
+    soundfile.write(data / "1.wav", speechlike(1.0, seed=9), 16000)
+    assert evaluate.main(arguments) == 1
+    assert f"the content of {data / '1.wav'}" in capsys.readouterr().err
+
+
+def test_reference_units_are_those_of_the_units_and_the_vocoder(bundle_folder, tmp_path):
+    vocoder = open_vocoder(bundle_folder)
+    first = write_wavs(vocoder, {"a": [1, 2, 3], "b": [4]}, tmp_path, None)["a"].read_bytes()
+    before = (tmp_path / "b.wav").stat().st_mtime_ns
+    other_units = write_wavs(vocoder, {"a": [5, 6, 7], "b": [4]}, tmp_path, None)["a"].read_bytes()
+    assert first[44:] != other_units[44:] and (tmp_path / "b.wav").stat().st_mtime_ns == before
+    with torch.no_grad():
+        next(vocoder.parameters()).mul_(2)
+    assert write_wavs(vocoder, {"a": [5, 6, 7]}, tmp_path, None)["a"].read_bytes() != other_units
+    with open(tmp_path / "made.jsonl", "a") as notes:
+        notes.write('{"wav": "a", "dig')
+    assert write_wavs(vocoder, {"a": [], "c": [1]}, tmp_path, None)["a"] is None and not (tmp_path / "a.wav").exists()
+    (tmp_path / "mine.wav").write_bytes(b"somebody's own")
+    with pytest.raises(ConfigError, match="mine.wav: not made from units here"):
+        write_wavs(vocoder, {"mine": [1]}, tmp_path, None)
+    assert (tmp_path / "mine.wav").read_bytes() == b"somebody's own"

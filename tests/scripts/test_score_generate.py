@@ -78,3 +78,26 @@ def test_a_manifest_of_another_split_is_noticed(files, capsys):
     arguments = ["--log", str(files / "screen.txt"), "--manifest", str(files / "short.tsv"), "--output", str(files)]
     assert score_generate.main(arguments) == 1
     assert "row 1, but the manifest only 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "screen, results, message",
+    [
+        (SCREEN, RESULTS + "D-3\t-0.25\t3 4", r"generate-test.txt:8: torn line 'D-3\t-0.25\t3 4'"),
+        (SCREEN, RESULTS + "D-1\t-0.25\n", r"generate-test.txt:8: torn line 'D-1"),
+        (SCREEN + "A-2\tsa", RESULTS, r"screen.txt:9: torn line 'A-2"),
+        (SCREEN, RESULTS + "P-2\t-0.", r"generate-test.txt:8: torn line 'P-2"),
+        (SCREEN, RESULTS.split("D-1")[0], "row 1 has a transcript but no more of it"),
+        (SCREEN + "A-2\tsa\nD-2\tlong\nA-3\tsa\n", RESULTS, "row 3 has a transcript"),
+    ],
+)
+def test_a_torn_log_is_refused_with_its_line(tmp_path, screen, results, message, capsys):
+    (tmp_path / "screen.txt").write_text(screen.replace("D-0\tH-looking line is text\n", ""))
+    (tmp_path / "generate-test.txt").write_text(results)
+    (tmp_path / "test.tsv").write_text(MANIFEST)
+    logs = [str(tmp_path / "screen.txt"), str(tmp_path / "generate-test.txt")]
+    with pytest.raises(GenerateLogError, match=message):
+        read_generate_logs(logs)
+    arguments = ["--log", *logs, "--manifest", str(tmp_path / "test.tsv"), "--output", str(tmp_path / "out")]
+    assert score_generate.main(arguments) == 1 and "error: " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -7,13 +7,14 @@ Two feature sets. `whisper`: the encoder output of whisper-base, which knows wha
 import dataclasses
 
 import numpy as np
-from speech import SAMPLE_RATE, UNIT_SAMPLES
 
 from echostream_plugin.data.feature_zip import save_npz
+from echostream_plugin.data.units import SAMPLE_RATE, UNIT_SAMPLES
 from echostream_plugin.data.whisper_base import whisper_folder
 
 UNIT_SETS = ("whisper", "logmel")
 _POSITIONS = 1500  # whisper's 30 s of 20 ms frames
+LEAD_IN, LEAD_OUT = 25, 10  # units of silence around a wave: whisper hardly hears how its input begins
 
 
 # -------------------------------------------------------------------------------------------------------- features
@@ -41,9 +42,14 @@ class LogMelFeatures:
 
 
 class WhisperFeatures:
-    """wave [n], n a multiple of 320 -> float32 [n / 320, 512]: whisper-base's encoder, run on no more than the wave."""
+    """wave [n], n a multiple of 320 -> float32 [n / 320, 512]: whisper-base's encoder, run on no more than the wave.
+
+    Silence leads in and out, and what the encoder makes of it is dropped. A longer wave is read in windows of `window`
+    units, each with what lies around it in the wave instead of silence.
+    """
 
     name = "whisper"
+    window = _POSITIONS - LEAD_IN - LEAD_OUT
 
     def __init__(self, threads=1):
         from faster_whisper import WhisperModel
@@ -51,12 +57,19 @@ class WhisperFeatures:
         self._model = WhisperModel(str(whisper_folder()), device="cpu", compute_type="int8", cpu_threads=threads)
 
     def __call__(self, wave):
+        frames = whole_units(wave)
+        padded = np.pad(wave, (LEAD_IN * UNIT_SAMPLES, LEAD_OUT * UNIT_SAMPLES))
+        windows = []
+        for start in range(0, frames, self.window):
+            stop = min(start + self.window, frames) + LEAD_IN + LEAD_OUT
+            windows.append(self._encode(padded[start * UNIT_SAMPLES : stop * UNIT_SAMPLES])[LEAD_IN:-LEAD_OUT])
+        return np.concatenate(windows)
+
+    def _encode(self, wave):
+        """wave [n] of at most 30 s -> [n / 320, 512]"""
         import ctranslate2
 
-        frames = whole_units(wave)
-        if frames > _POSITIONS:
-            step = _POSITIONS * UNIT_SAMPLES
-            return np.concatenate([self(wave[i : i + step]) for i in range(0, wave.size, step)])
+        frames = wave.size // UNIT_SAMPLES
         mel = self._model.feature_extractor(np.asarray(wave, np.float32), padding=SAMPLE_RATE // 10)[:, : 2 * frames]
         view = ctranslate2.StorageView.from_array(np.ascontiguousarray(mel[None], np.float32))
         return np.array(self._model.model.encode(view, to_cpu=True))[0].astype(np.float32)
@@ -92,7 +105,7 @@ class UnitModel:
     Without the smoothing (weights 1/4, 1/2, 1/4) units flicker between neighbours: with 250 whisper units there were
     22.9 instead of 18.8 a second, and 14 % instead of 8 % differed when a sentence was spoken 8 % slower.
 
-    offset: [P, F], what the features' mean is at each position (P = 1 where position does not matter);
+    offset: [P, F], what the features' mean is at each of a window's positions (P = 1 where position does not matter);
     projection: [F, d] of standardised PCA; centroids: [K, d].
     """
 
@@ -102,9 +115,13 @@ class UnitModel:
 
     def __call__(self, features):
         """features: [T, F]; returns int [T] in 0..K-1."""
-        x = _centre(features, self.offset) @ self.projection
+        x = self.project(features)
         distance = np.square(self.centroids).sum(1) - 2 * x @ self.centroids.T
         return distance.argmin(1)
+
+    def project(self, features):
+        """features: [T, F]; returns [T, d], of which the centroids are centres."""
+        return _centre(features, self.offset) @ self.projection
 
     def save(self, path):
         save_npz(path, offset=self.offset, projection=self.projection, centroids=self.centroids)
@@ -113,6 +130,18 @@ class UnitModel:
     def load(cls, path):
         with np.load(path) as file:
             return cls(file["offset"], file["projection"], file["centroids"])
+
+
+class ProjectedFeatures:
+    """wave -> [T, d] of a unit model's projection, so that its units are the nearest centroids.
+
+    make: what makes the features of a wave, called here, in the process that uses them; path: of the unit model."""
+
+    def __init__(self, make, path):
+        self._features, self._model = make(), UnitModel.load(path)
+
+    def __call__(self, wave):
+        return self._model.project(self._features(wave))
 
 
 def fit_units(features, waves, clusters, seed, dims=128, progress=iter):
@@ -143,21 +172,18 @@ def fit_units(features, waves, clusters, seed, dims=128, progress=iter):
 
 def _centre(features, offset):
     """features: [T, F]; offset: [P, F]; the difference, smoothed over three frames."""
-    rows = np.minimum(np.arange(len(features)), len(offset) - 1)
+    rows = np.arange(len(features)) % len(offset)
     around = np.pad(features - offset[rows], ((1, 1), (0, 0)), mode="edge")
     return 0.25 * around[:-2] + 0.5 * around[1:-1] + 0.25 * around[2:]
 
 
 def _position_offset(features, waves, progress):
-    """Mean of whisper's features at each of its 1500 positions, over 30 s streams of the waves laid end to end."""
+    """Mean of whisper's features at each position of a window, over streams of the waves laid end to end."""
     speech = np.concatenate(waves)
-    length = _POSITIONS * UNIT_SAMPLES
+    length = features.window * UNIT_SAMPLES
     count = max(1, speech.size // length)
     streams = [np.resize(speech[i * length : (i + 1) * length], length) for i in range(count)]
-    total = np.zeros((_POSITIONS, 512))
-    for stream in progress(streams):
-        total += features(stream)
-    mean = total / count
+    mean = sum(features(stream).astype(np.float64) for stream in progress(streams)) / count
     # neighbours share most of their position; a moving average of 0.5 s takes out what little speech is left
     kernel = np.ones(25) / 25
     padded = np.pad(mean, ((12, 12), (0, 0)), mode="edge")

@@ -1,0 +1,98 @@
+"""Parameters of a model from a safetensors file of anybody's: checked before anything of their size is made."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from echostream_plugin.config import ConfigError
+
+NAMED = 4  # so many of the wrong names are told
+
+
+def build(make, path) -> nn.Module:
+    """A model with the parameters of a safetensors file, in float32.
+
+    make() returns the model; its shapes are compared with the file's before it is made in earnest, so that sizes that
+    do not belong to the file cost no memory. Raises ConfigError that names the file and the parameters: missing,
+    unknown, of another shape or type, not finite."""
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+            compare(plan(make, path), shapes, path)
+            tensors = {name: file.get_tensor(name) for name in shapes}
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{path}: not a readable safetensors file ({error})") from error
+    model = make()
+    fill(model, tensors, path)
+    return model
+
+
+def plan(make, path) -> dict:
+    """The model's parameters and buffers by name, tied ones the same object, without their memory."""
+    try:
+        with torch.device("meta"), Uninitialised():
+            return make().state_dict(keep_vars=True)
+    except (RuntimeError, ValueError, OverflowError, MemoryError) as error:
+        raise ConfigError(f"{path}: the config beside it describes no model that can be made ({error})") from error
+
+
+class Uninitialised(TorchFunctionMode):
+    """Inside, no random numbers are drawn and no weights normalised: on the meta device that loads torch's compiler."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function in (Tensor.normal_, Tensor.uniform_) or getattr(function, "__module__", "") == nn.init.__name__:
+            return args[0] if args else kwargs["tensor"]
+        if function is torch._weight_norm:
+            return args[0]
+        if function is torch.norm_except_dim:
+            weight, dim = args[0], args[2]
+            return weight.new_empty([size if axis == dim else 1 for axis, size in enumerate(weight.shape)])
+        return function(*args, **kwargs)
+
+
+def compare(wanted: dict, shapes: dict, path):
+    """Raise ConfigError where the shapes by name are not those of the wanted parameters; of tied ones one is enough."""
+    there = {id(tensor) for name, tensor in wanted.items() if name in shapes}
+    problems = {
+        "unknown": [name for name in sorted(shapes) if name not in wanted],
+        "missing": [name for name, tensor in wanted.items() if name not in shapes and id(tensor) not in there],
+        "of another shape": [
+            f"{name} has shape {shapes[name]}, the config says {tuple(tensor.shape)}"
+            for name, tensor in wanted.items()
+            if name in shapes and shapes[name] != tuple(tensor.shape)
+        ],
+    }
+    for problem, names in problems.items():
+        if names:
+            raise ConfigError(f"{path}: parameters {problem} for the config beside it: {some(names)}")
+
+
+def fill(model: nn.Module, tensors: dict, path):
+    """Copy the tensors into the model; those that are no floating-point numbers, or not finite, are named."""
+    wanted = model.state_dict()
+    for name, tensor in tensors.items():
+        if wanted[name].is_floating_point() != tensor.is_floating_point() or tensor.is_complex():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise ConfigError(f"{path}: {name} holds {kind} where the model has {_kind(wanted[name])}")
+        with torch.no_grad():
+            wanted[name].copy_(tensor)
+        if not torch.isfinite(wanted[name]).all():
+            raise ConfigError(f"{path}: {name} holds numbers that are not finite (NaN or infinity)")
+
+
+def _kind(tensor: Tensor) -> str:
+    return "floating-point numbers" if tensor.is_floating_point() else str(tensor.dtype).removeprefix("torch.")
+
+
+def some(names: list) -> str:
+    """The first of the names, and how many more there are."""
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")

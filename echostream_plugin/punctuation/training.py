@@ -1,0 +1,136 @@
+"""Training of the punctuator: random windows of texts, simulated recognition errors, drawn delays."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .model import MARKS, Punctuator, word_rows
+
+UNKNOWN = -100  # label that no loss is taken of
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a punctuator is trained. delays: drawn per batch, None is the longest; windows: words; mid_share: of the
+    windows begin in the middle of a sentence; clean_share: have no simulated errors, the others up to most_errors."""
+
+    steps: int = 2500
+    batch: int = 48
+    window: int = 96
+    rate: float = 2e-3
+    warmup: int = 200
+    delays: tuple = (0, 1, 2, 4, 9, None)
+    mid_share: float = 0.2
+    clean_share: float = 0.4
+    most_errors: float = 0.15
+    most_sentences: int = 8
+    case_weight: float = 0.5
+    seed: int = 1
+
+
+class Windows:
+    """Random windows of texts; one language is as likely as another, and so is each of its texts.
+
+    texts: language -> list of (Text, consecutive): lines of a text that is not consecutive are joined at random.
+    noise: `with_errors`."""
+
+    def __init__(self, texts: dict, languages: tuple, recipe: Recipe, noise):
+        self.recipe, self.noise, self.languages = recipe, noise, languages
+        self.sources = [(languages.index(name), text, order) for name, found in texts.items() for text, order in found]
+        weights = np.array([1 / len(texts[name]) for name, found in texts.items() for _ in found])
+        self.weights = weights / weights.sum()
+        self.starts = [np.concatenate([[0], np.flatnonzero(text.ends)[:-1] + 1]) for _, text, _ in self.sources]
+        self.ends = [np.flatnonzero(text.ends) + 1 for _, text, _ in self.sources]
+
+    def draw(self, rng: np.random.Generator):
+        """(language, words, marks, cases, ends): one window; `ends` says whether its text ends there."""
+        recipe = self.recipe
+        number = int(rng.choice(len(self.sources), p=self.weights))
+        language, text, consecutive = self.sources[number]
+        places = self._lines(number, consecutive, rng)
+        window = type(text)(
+            [text.words[place] for place in places], text.marks[places], text.cases[places], text.ends[places]
+        )
+        if rng.random() >= recipe.clean_share:
+            window = self.noise(window, float(rng.uniform(0, recipe.most_errors)), rng)
+        begin = 0
+        if rng.random() < recipe.mid_share and len(window) > 4:
+            begin = int(rng.integers(1, len(window) // 2))
+        stop = min(len(window), begin + recipe.window)
+        ends = stop == len(window)
+        return language, window.words[begin:stop], window.marks[begin:stop], window.cases[begin:stop], ends
+
+    def _lines(self, number: int, consecutive: bool, rng: np.random.Generator) -> np.ndarray:
+        starts, ends = self.starts[number], self.ends[number]
+        count = int(rng.integers(1, self.recipe.most_sentences + 1))
+        if consecutive:
+            first = int(rng.integers(0, max(1, len(starts) - count)))
+            chosen = range(first, min(len(starts), first + count))
+        else:
+            chosen = rng.integers(0, len(starts), size=count)
+        return np.concatenate([np.arange(starts[i], ends[i]) for i in chosen])
+
+    def batch(self, rng: np.random.Generator, size: int, delay: int, buckets: int):
+        """Tensors of `size` windows: rows [B, T, G], languages [B], lengths [B], marks and cases [B, T]. Labels whose
+        `delay` following words were cut off are UNKNOWN."""
+        drawn = [window for window in (self.draw(rng) for _ in range(size)) if window[1]]
+        longest = max(len(window[1]) for window in drawn)
+        rows = torch.zeros(len(drawn), longest, word_rows(["a"], buckets).size(1), dtype=torch.long)
+        marks, cases = torch.full((2, len(drawn), longest), UNKNOWN).unbind(0)
+        for i, (_, words, mark, case, ends) in enumerate(drawn):
+            n = len(words)
+            rows[i, :n] = word_rows(words, buckets)
+            known = n if ends else max(0, n - delay)
+            marks[i, :known], cases[i, :known] = torch.from_numpy(mark[:known]), torch.from_numpy(case[:known])
+        languages = torch.tensor([window[0] for window in drawn])
+        return rows, languages, torch.tensor([len(window[1]) for window in drawn]), marks, cases
+
+
+def loss_of(model: Punctuator, batch, delay: int, case_weight: float) -> tuple[Tensor, Tensor]:
+    """Cross entropy of the marks, and of marks and cases together as it is minimised."""
+    rows, languages, lengths, marks, cases = batch
+    mark_logits, case_logits = model(rows, languages, lengths, delay)
+    of_marks = F.cross_entropy(mark_logits.flatten(0, 1), marks.flatten(), ignore_index=UNKNOWN)
+    of_cases = F.cross_entropy(case_logits.flatten(0, 1), cases.flatten(), ignore_index=UNKNOWN)
+    return of_marks, of_marks + case_weight * of_cases
+
+
+def train(model: Punctuator, windows: Windows, recipe: Recipe, show=lambda step, loss: None) -> Punctuator:
+    """Train in place, deterministic by seed; show(step, loss of the marks) is called after each step."""
+    torch.manual_seed(recipe.seed)
+    rng = np.random.default_rng(recipe.seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.01)
+    model.train()
+    for step in range(1, recipe.steps + 1):
+        remaining = 1 - step / (recipe.steps + 1)
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.rate * min(step / recipe.warmup, remaining**0.5 if remaining > 0 else 0.0)
+        drawn, longest = recipe.delays[int(rng.integers(len(recipe.delays)))], model.config.right_words
+        delay = longest if drawn is None else min(drawn, longest)
+        batch = windows.batch(rng, recipe.batch, delay, model.config.buckets)
+        of_marks, loss = loss_of(model, batch, delay, recipe.case_weight)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        show(step, float(of_marks.detach()))
+    return model.eval()
+
+
+def scores(given: np.ndarray, found: np.ndarray) -> dict:
+    """Precision, recall and F1 of each mark in percent, and false sentence ends per 100 words.
+
+    given, found: [n] numbers of MARKS."""
+    result = {}
+    for number, mark in enumerate(MARKS[1:], 1):
+        hit = int(((given == number) & (found == number)).sum())
+        precision = hit / max(1, int((found == number).sum()))
+        recall = hit / max(1, int((given == number).sum()))
+        harmonic = 2 * precision * recall / max(1e-9, precision + recall)
+        result[mark] = (100 * precision, 100 * recall, 100 * harmonic)
+    ends = np.isin(found, (2, 3)) & ~np.isin(given, (2, 3))
+    result["false ends"] = 100 * int(ends.sum()) / max(1, len(given))
+    return result

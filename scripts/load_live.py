@@ -1,0 +1,248 @@
+#!/usr/bin/env python3
+"""How many speakers a live server holds, what it adds to a session, and what hostile clients do to a good one.
+
+    python scripts/load_live.py --sessions 1 5 10 20 40 --seconds 60
+
+Starts `echostream serve` on this machine (loopback only), speaks to it at the speed of speech with the bundle's
+recordings in a row, and prints a table: lag from a piece of audio to the server's word that it was worked off, at the
+median and the 99th percentile, audio lost, real-time factor and memory. --latency compares the server with a session in
+this process; --hostile lets 200 broken clients come one after the other and 20 at once while one speaker is translated.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+import soundfile
+
+from echostream_plugin.cli_options import DEFAULT_BUNDLE
+
+RATE, PIECE_S = 16000, 0.1
+
+
+class ServerProcess:
+    """`echostream serve` in a process of its own, at a free port."""
+
+    def __init__(self, bundle: Path, flags=()):
+        command = [
+            sys.executable,
+            "-m",
+            "echostream_plugin.cli",
+            "serve",
+            "--port",
+            "0",
+            "--bundle",
+            str(bundle),
+            *flags,
+        ]
+        self.log = []
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        while True:
+            line = self.process.stdout.readline()
+            if not line:
+                raise SystemExit(f"the server did not start: {''.join(self.log)}")
+            self.log.append(line)
+            if found := re.search(r"http://[\d.]+:(\d+)", line):
+                self.port = int(found[1])
+                break
+
+    @property
+    def ws(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/ws"
+
+    @property
+    def memory_mb(self) -> float:
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    def stop(self) -> str:
+        """End it as Ctrl-C does; returns what it had logged."""
+        self.process.terminate()
+        rest, _ = self.process.communicate(timeout=60)
+        return "".join(self.log) + rest
+
+
+def speech_of(bundle: Path, seconds: float, seed: int) -> np.ndarray:
+    """The bundle's recordings in a drawn order, half a second apart, int16."""
+    names = sorted((bundle / "samples").glob("*.wav"))
+    draw, pieces, length = random.Random(seed), [], 0
+    while length < seconds * RATE:
+        samples, rate = soundfile.read(draw.choice(names), dtype="int16")
+        if rate != RATE:
+            raise SystemExit(f"the recordings of {bundle} are not at {RATE} Hz")
+        pieces += [samples, np.zeros(RATE // 2, np.int16)]
+        length += len(samples) + RATE // 2
+    return np.concatenate(pieces)[: int(seconds * RATE)]
+
+
+async def speak(url: str, samples: np.ndarray, lags: list, audio_out=True) -> dict:
+    """One speaker at the speed of speech. Appends a lag in seconds for every `heard`; returns what became of it."""
+    found = {"heard": 0.0, "events": 0, "text": "", "refused": "", "first_audio": None}
+    size, began = int(PIECE_S * RATE), time.monotonic()
+    async with aiohttp.ClientSession() as client, client.ws_connect(url, max_msg_size=0) as socket:
+        await socket.send_json({"protocol": "events", "audio_out": audio_out})
+
+        async def send():
+            for number, start in enumerate(range(0, len(samples), size)):
+                await asyncio.sleep(max(0.0, began + number * PIECE_S - time.monotonic()))
+                await socket.send_bytes(samples[start : start + size].tobytes())
+            await socket.send_json({"end_of_stream": True})
+
+        sending = asyncio.create_task(send())
+        async for message in socket:
+            if message.type != aiohttp.WSMsgType.TEXT:
+                continue
+            event = json.loads(message.data)
+            found["events"] += 1
+            if event["kind"] == "heard" and event["seconds"] > found["heard"]:
+                found["heard"] = event["seconds"]
+                lags.append(time.monotonic() - began - event["seconds"] + PIECE_S)
+            elif event["kind"] == "error":
+                found["refused"] = event["error"]
+            elif event["kind"] == "target_text":
+                found["text"] = event["text"]
+        sending.cancel()
+    return found
+
+
+def percentile(values, percent) -> float:
+    return float(np.percentile(values, percent)) if values else float("nan")
+
+
+async def load(server: ServerProcess, bundle: Path, count: int, seconds: float) -> str:
+    """A row of the table: so many speakers at once."""
+    lags, before = [], server.memory_mb
+    everybody = [speech_of(bundle, seconds, seed) for seed in range(count)]
+    url = server.ws
+    jobs = [asyncio.create_task(speak(url, samples, lags)) for samples in everybody]
+    await asyncio.sleep(seconds * 0.8)
+    async with (
+        aiohttp.ClientSession() as client,
+        client.get(url.replace("ws:", "http:").removesuffix("ws") + "metrics") as r,
+    ):
+        metrics = await r.text()
+    memory = server.memory_mb
+    found = await asyncio.gather(*jobs)
+    held = [one for one in found if not one["refused"]]
+    lost = sum(seconds - one["heard"] for one in held)
+    factor = re.search(r"^echostream_real_time_factor (\S+)", metrics, re.MULTILINE)[1]
+    load = re.search(r"^echostream_load (\S+)", metrics, re.MULTILINE)[1]
+    cells = [count, len(held), *(f"{1000 * percentile(lags, p):.0f}" for p in (50, 99)), f"{lost:.1f}"]
+    cells += [f"{float(factor):.3f}", f"{100 * float(load):.0f}", f"{(memory - before) / max(1, len(held)):.1f}"]
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+async def added_latency(server: ServerProcess, bundle: Path, push_ms: int, seconds: float) -> str:
+    """The server's lag beside the time that the same pushes take in a session in this process."""
+    from echostream_plugin.inference.bundle import load_bundle
+    from echostream_plugin.inference.optimize import optimize
+    from echostream_plugin.inference.session import TranslationSession
+
+    samples, lags = speech_of(bundle, seconds, 1), []
+    await speak(server.ws, samples, lags)
+    session, bare = TranslationSession(optimize(load_bundle(bundle)), pause_ms=400), []
+    size = int(PIECE_S * RATE) * -(-push_ms // int(1000 * PIECE_S))
+    for start in range(0, len(samples), size):
+        began = time.monotonic()
+        session.push(samples[start : start + size], RATE)
+        bare.append(time.monotonic() - began)
+    waiting = size / RATE - PIECE_S
+    added = 1000 * (percentile(lags, 50) - percentile(bare, 50))
+    return (
+        f"bare session: a push takes {1000 * percentile(bare, 50):.0f} ms at the median; server: {added:.0f} ms more "
+        f"(audio is collected for up to {1000 * waiting:.0f} ms of it)"
+    )
+
+
+NANS = np.full(4000, np.nan, "<f4").tobytes()
+HOSTILE = (
+    [b"x"],
+    ["{"],
+    ["[" * 9999],
+    ['{"sample_rate": -1}'],
+    [b"\x00" * (2 << 20)],
+    ['{"protocol": "events"}', b"\xff" * 999],
+    ['{"protocol": "events", "format": "float32"}', NANS],
+    ['{"resume": "x"}'],
+    ['{"end_of_stream": true}'],
+    [b"\x00\x01" * 1600] * 40,
+    ['{"protocol": "events"}'],
+    [],
+)
+
+
+async def hostile_client(url: str, seed: int):
+    """One of the broken clients; it vanishes in some state."""
+    draw = random.Random(seed)
+    try:
+        async with aiohttp.ClientSession() as client, client.ws_connect(url, max_msg_size=0) as socket:
+            for message in draw.choice(HOSTILE):
+                await (socket.send_bytes if isinstance(message, bytes) else socket.send_str)(message)
+            if draw.random() < 0.5:
+                await socket.receive(timeout=0.3)
+            if draw.random() < 0.5:
+                socket._response.connection.transport.abort()
+    except (aiohttp.ClientError, TimeoutError, ConnectionError, AttributeError):
+        pass
+
+
+async def hostile(server: ServerProcess, bundle: Path, seconds: float) -> str:
+    """One good speaker alone, then among broken clients: the same words?"""
+    samples = speech_of(bundle, seconds, 2)
+    alone = await speak(server.ws, samples, [])
+    before = server.memory_mb
+    good = asyncio.create_task(speak(server.ws, samples, []))
+    for seed in range(200):
+        await hostile_client(server.ws, seed)
+    await asyncio.gather(*(hostile_client(server.ws, 1000 + seed) for seed in range(20)))
+    among = await good
+    same = "the same words" if among["text"] == alone["text"] and among["heard"] == alone["heard"] else "OTHER WORDS"
+    return f"200 broken clients in a row and 20 at once: {same}; memory {server.memory_mb - before:+.0f} MB"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", type=Path, default=DEFAULT_BUNDLE, help="model with samples (default: the bundled)")
+    parser.add_argument("--sessions", type=int, nargs="+", default=[1, 5, 10, 20, 40], help="speakers at once")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of speech of each (default %(default)s)")
+    parser.add_argument("--room", type=int, default=64, help="the server's --max-sessions (default %(default)s)")
+    parser.add_argument("--push-ms", type=int, default=200, help="the server's --push-ms (default %(default)s)")
+    parser.add_argument("--latency", action="store_true", help="what the server adds to a bare session")
+    parser.add_argument("--hostile", action="store_true", help="broken clients beside a good speaker")
+    return parser
+
+
+def main(argv=None) -> int:
+    args = build_parser().parse_args(argv)
+    server = ServerProcess(args.bundle, ["--max-sessions", str(args.room), "--push-ms", str(args.push_ms)])
+    try:
+        if args.sessions:
+            print(
+                "| speakers | held | lag ms, median | 99 % | audio lost s | real-time factor | load % | MB a session |"
+            )
+            print("|---:|---:|---:|---:|---:|---:|---:|---:|")
+        for count in args.sessions:
+            print(asyncio.run(load(server, args.bundle, count, args.seconds)), flush=True)
+        if args.latency:
+            print(asyncio.run(added_latency(server, args.bundle, args.push_ms, args.seconds)))
+        if args.hostile:
+            print(asyncio.run(hostile(server, args.bundle, args.seconds)))
+    finally:
+        log = server.stop()
+    if "Traceback" in log:
+        print(log)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

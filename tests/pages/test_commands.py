@@ -1,0 +1,195 @@
+"""Every command block of README, docs and examples runs as written, small. A new command needs an entry in TABLE."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from echostream_plugin.vocoder import save_vocoder
+from tests.fairseq_ext.miniature import write_corpus
+from tests.pages.commands import PAGES, ROOT, Small, commands_of, run
+from tests.scripts.test_streamspeech_scripts import write_vocoder
+from tests.tiny_bundle import save_tiny_bundle, speechlike, tiny_vocoder
+
+TRAINED = "trained.pt"  # what stands for every checkpoint that a page names
+MODEL = (
+    "--encoder-layers 1 --encoder-embed-dim 16 --encoder-ffn-embed-dim 32 --encoder-attention-heads 2 "
+    "--translation-decoder-layers 1 --synthesizer-encoder-layers 1 --decoder-layers 1 --decoder-embed-dim 16 "
+    "--decoder-ffn-embed-dim 32 --decoder-attention-heads 2 --max-update 1 --num-workers 0 --cpu"
+)
+YAMLS = "--config-yaml config_gcmvn.yaml --multitask-config-yaml config_mtl_asr_st_ctcst.yaml"
+TASK = f"--task speech_to_speech_ctc --target-is-code --target-code-size 1000 --vocoder code_hifigan {YAMLS}"
+RECIPE = (
+    f"{TASK} --criterion speech_to_unit_2pass_ctc_asr_st --optimizer adam --lr 0.001 --max-tokens 22000 "
+    "--train-subset train --valid-subset dev"
+)
+LISTS = "--source wav_list.txt --target target.txt --source-segment-size 960 --output again"
+LONG = Small(parse=True)
+EVALUATION = Small(add="--no-judge --no-units --segments-ms --jobs 1")  # offline alone, in this process
+BUNDLE = Small()
+TABLE = {  # page -> beginning of a command -> how it is made small; the longest beginning counts
+    "README.md": {
+        "make ": Small(),  # -n
+        "examples/quickstart/train.sh": Small(),  # by a python that only notes what it is asked for
+        "python scripts/evaluate.py": EVALUATION,
+        "fairseq-train DATA": Small(add=MODEL),
+        "fairseq-train --help": Small(),
+        "torchrun": Small(add=MODEL),
+        "python scripts/train_vocoder.py --help": Small(),
+        "python scripts/make_bundle.py": BUNDLE,
+        "simuleval": Small(),
+        "fairseq-generate": Small(add="--cpu"),
+        "echostream translate talk.wav": LONG,
+        "echostream transcribe": LONG,
+        "echostream speak": LONG,
+        "echostream translate --help": Small(),
+        "echostream ": LONG,
+    },
+    "docs/performance.md": {"python scripts/benchmark.py": LONG},
+    "docs/results.md": {"python scripts/": LONG},
+    "docs/streamspeech.md": {
+        "fairseq-train": Small(dots=RECIPE, add=MODEL),
+        "simuleval --agent agent/echostream_agent.py --model-path streamspeech.simultaneous.fr-en.pt --data-bin DATA":
+            Small(dots=f"{LISTS} --vocoder g_00500000 --vocoder-cfg config.json"),
+        "simuleval --agent agent/echostream_agent.py --bundle": Small(dots=LISTS),
+        "simuleval --agent agent/echostream_agent.py --model-path streamspeech.simultaneous.fr-en.pt --data-bin conf":
+            Small(),
+        "python scripts/make_bundle.py": BUNDLE,
+        "python scripts/compare_streamspeech.py": LONG,
+    },
+    "examples/cvss_c/README.md": {
+        "python scripts/cvss/check_downloads.py": Small(status=1),  # not everything is there
+        "pip install": Small(),
+        "examples/cvss_c/prepare.sh": Small(),
+        "SHARD=1/4 examples/cvss_c/prepare.sh": Small(),
+        "MERGE=4 examples/cvss_c/prepare.sh": Small(),
+        "examples/cvss_c/train.sh": Small(),
+        "python scripts/convert_vocoder.py": Small(),
+        "python scripts/make_bundle.py": BUNDLE,
+        "python scripts/evaluate.py": EVALUATION,
+        "mkdir": Small(),
+        "fairseq-generate": Small(add="--cpu"),
+        "python scripts/score_generate.py": LONG,
+    },
+    "examples/quickstart/README.md": {
+        "python examples/quickstart/build_corpus.py": LONG,
+        "python examples/quickstart/compare_units.py": LONG,
+        "python examples/quickstart/speech.py": Small(),
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with what the pages name: the repository's folders, data, a vocoder, recordings and lists."""
+    place = tmp_path_factory.mktemp("place")
+    for name in ("agent", "scripts", "constraints.txt", "requirements-build.txt", "requirements.txt", "setup.py"):
+        (place / name).symlink_to(ROOT / name)
+    for name in ("README.md", "docs", "examples"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
+        copy(ROOT / name, place / name, **({"ignore": shutil.ignore_patterns("bundle")} if name == "examples" else {}))
+    (place / "tiny").mkdir()
+    shutil.copytree(save_tiny_bundle(place / "tiny"), place / "examples" / "quickstart" / "bundle")
+    prepare_data(place)
+    for name in ("work/quickstart/corpus/simuleval/test", "SIMULEVAL_LISTS", "data/cvss-c/fr-en/simuleval/test", "."):
+        write_lists(place / name)
+    save_vocoder(tiny_vocoder(1000), place / "VOCODER")
+    write_vocoder(place / "public")
+    (place / "data" / "models").mkdir()
+    (place / "data" / "models" / "vocoder").symlink_to(place / "public")
+    for file in (place / "public").iterdir():
+        shutil.copyfile(file, place / file.name)
+    python = place / "noting-python"
+    python.write_text(f'#!/bin/sh\necho "$@" >> {place}/noted\n')
+    python.chmod(0o755)
+    return place
+
+
+def prepare_data(place: Path) -> None:
+    """DATA, and the same as CVSS-C's folder and as `configs/fr-en`."""
+    corpus = place / "data" / "cvss-c" / "fr-en"
+    corpus.mkdir(parents=True)
+    data = write_corpus(corpus)
+    shutil.copyfile(data / "config_mtl.yaml", data / "config_mtl_asr_st_ctcst.yaml")
+    for folder in (data, corpus / "src_unigram", corpus / "tgt_unigram"):
+        shutil.copyfile(folder / "dev.tsv", folder / "test.tsv")
+    (place / "data" / "covost2" / "fr").mkdir(parents=True)
+    (place / "DATA").symlink_to(data)
+    (place / "configs").mkdir()
+    (place / "configs" / "fr-en").symlink_to(data)
+    units = place / "work" / "quickstart" / "corpus" / "fbank2unit"
+    units.mkdir(parents=True)
+    (units / "test.unit").write_text("1 2 3\n")
+
+
+def write_lists(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    soundfile.write(folder / "talk.wav", speechlike(1.0), 16000)
+    (folder / "wav_list.txt").write_text("talk.wav\n")
+    (folder / "target.txt").write_text("one two\n")
+
+
+@pytest.fixture(scope="module")
+def trained(place):
+    """A checkpoint under every name that the pages have for one."""
+    before = os.getcwd()
+    os.chdir(place)
+    try:
+        flags = f"{RECIPE} --arch echostream --uni-encoder --save-dir made {MODEL}"
+        run(f"fairseq-train DATA --user-dir echostream_plugin {flags}", Small())
+    finally:
+        os.chdir(before)
+    for name in ("CHECKPOINT", "CKPT", "streamspeech.simultaneous.fr-en.pt", "checkpoints/checkpoint_best.pt",
+                 "checkpoints/echostream.cvss_c/checkpoint_best.pt"):  # fmt: skip
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(place / "made" / "checkpoint_last.pt", place / name)
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def entry(page: Path, command: str) -> Small:
+    """The entry of a command in TABLE."""
+    known = [start for start in TABLE.get(name_of(page), {}) if command.startswith(start)]
+    assert known, f"{name_of(page)}: no entry in TABLE for this command, so nobody has run it: {command}"
+    return TABLE[name_of(page)][max(known, key=len)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_command_has_an_entry_and_every_entry_a_command(page):
+    commands = commands_of(page)
+    for command in commands:
+        entry(page, command)
+    for start in TABLE.get(name_of(page), {}):
+        assert start == "echostream " or any(command.startswith(start) for command in commands), start
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands_of(page)], ids=name_of)
+def test_commands_run_as_written(page, place, trained, monkeypatch):
+    import simuleval.utils.agent as simuleval_agents
+
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("PYTHON", str(place / "noting-python"))
+    for command in commands_of(page):
+        shutil.rmtree("out", ignore_errors=True)
+        if command.startswith("fairseq-train DATA"):  # else it would go on from the training before it
+            for path in Path("checkpoints").glob("*.pt"):
+                path.unlink()
+        simuleval_agents.EVALUATION_SYSTEM_LIST.clear()
+        run(command, entry(page, command))
+
+
+def test_the_recipes_scripts_call_programs_that_exist(place, monkeypatch):
+    """What train.sh and prepare.sh ask python for, as noted, names files and modules that are there."""
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("PYTHON", str(place / "noting-python"))
+    for command in ("quickstart/train.sh", "cvss_c/train.sh DATA", "cvss_c/prepare.sh fr data"):
+        run(f"examples/{command}", Small())
+    noted = [line.split() for line in (place / "noted").read_text().splitlines()]
+    called = {words[1] if words[0] == "-m" else words[0] for words in noted if words[0] != "-c"}
+    assert {"fairseq_cli.train", "scripts/evaluate.py", "scripts/train_vocoder.py"} <= called
+    for program in called - {"fairseq_cli.train"}:
+        assert (place / program).is_file(), program

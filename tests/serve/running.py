@@ -1,0 +1,104 @@
+"""A server in a thread of the test, and clients for it."""
+
+import asyncio
+import contextlib
+import json
+import threading
+
+import aiohttp
+import numpy as np
+from aiohttp import web
+
+from echostream_plugin.serve.app import Server
+from echostream_plugin.serve.limits import Limits
+
+
+class Running:
+    """The server of a bundle at a free port of this machine."""
+
+    def __init__(self, bundle, folder, **options):
+        self.server = Server(bundle, folder, **options)
+        self._loop = asyncio.new_event_loop()
+        self._up = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+        assert self._up.wait(60)
+
+    def _serve(self):
+        asyncio.set_event_loop(self._loop)
+        self._runner = web.AppRunner(self.server.app(), shutdown_timeout=5)
+        self._loop.run_until_complete(self._runner.setup())
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        self._loop.run_until_complete(site.start())
+        self.port = self._runner.addresses[0][1]
+        self._up.set()
+        self._loop.run_forever()
+
+    def stop(self):
+        """As Ctrl-C does."""
+        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(60)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    @property
+    def http(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def ws(self):
+        return f"ws://127.0.0.1:{self.port}/ws"
+
+
+@contextlib.contextmanager
+def running(bundle, folder, options=None, origins=(), token="", **limits):
+    """A server that is stopped at the end; limits: changes of `Limits`."""
+    limits = Limits(**{"push_ms": 80, **limits})
+    server = Running(bundle, folder, limits=limits, options=options, origins=origins, token=token)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def pcm(samples):
+    return (np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
+
+
+async def gather_replies(socket, until=("end", "error"), limit=60):
+    """All messages up to the last one of a session: dicts and bytes."""
+    replies = []
+    while True:
+        message = await socket.receive(timeout=limit)
+        if message.type == aiohttp.WSMsgType.BINARY:
+            replies.append(message.data)
+            continue
+        if message.type != aiohttp.WSMsgType.TEXT:
+            return replies
+        replies.append(json.loads(message.data))
+        if replies[-1].get("kind") in until or "end_of_processing" in replies[-1]:
+            return replies
+
+
+async def translate(url, samples, settings=None, headers=None, step=0.2, lockstep=True):
+    """One session at 16 kHz from beginning to end; returns its replies. lockstep: each piece of `step` seconds is heard
+    before the next one is sent, so that a piece is a push (what is decided depends on the pushes)."""
+    replies = []
+    async with aiohttp.ClientSession() as client, client.ws_connect(url, headers=headers, max_msg_size=0) as socket:
+        await socket.send_json({"protocol": "events", **(settings or {})})
+        size = int(step * 16000)
+        for start in range(0, len(samples), size):
+            await socket.send_bytes(pcm(samples[start : start + size]))
+            if lockstep and len(samples) - start >= size:
+                replies += await gather_replies(socket, until=("heard", "error"))
+                if socket.closed or (isinstance(replies[-1], dict) and replies[-1].get("kind") == "error"):
+                    return replies
+        await socket.send_json({"end_of_stream": True})
+        return replies + await gather_replies(socket)
+
+
+def texts(replies, kind="target_text"):
+    return [reply["text"] for reply in replies if isinstance(reply, dict) and reply.get("kind") == kind]
+
+
+def kinds(replies):
+    return [reply.get("kind") for reply in replies if isinstance(reply, dict)]
