@@ -22,7 +22,7 @@ ALLOWED = {
     "evaluation": METHOD | {"inference", "data"},
     "adaptation": METHOD | {"inference", "data"},
     "fairseq_ext": METHOD | {"inference", "data"},
-    "benchmark": METHOD | {"inference"},
+    "benchmark": METHOD | {"inference", "data", "adaptation"},
     "cli": METHOD | {"inference", "cli_prepare", "cli_serve"} | CLI,
     "cli_serve": METHOD | {"inference", "cli_options", "serve"},
     "serve": {"config", "inference"},

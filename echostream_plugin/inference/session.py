@@ -201,7 +201,7 @@ class TranslationSession:
                     "finish() or reset() it first"
                 )
             return
-        self._frontend = Frontend(sample_rate, *self._features, listener=self._detector)
+        self._frontend = Frontend(sample_rate, *self._features, self._detector)
 
     def _hear(self, features: np.ndarray, events: list):
         if self._pauses is not None:
