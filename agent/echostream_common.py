@@ -30,7 +30,7 @@ from echostream_plugin.inference.events import (  # noqa: E402
     as_record,
     refusal,
 )
-from echostream_plugin.inference.optimize import optimize  # noqa: E402
+from echostream_plugin.inference.optimize import PUSH_MS, optimize  # noqa: E402
 from echostream_plugin.inference.session import DECODINGS, FRAME_MS, TranslationSession, bundle_options  # noqa: E402
 
 DEFAULT_BUNDLE = REPOSITORY / "examples" / "quickstart" / "bundle"
@@ -135,7 +135,9 @@ def load_model(args, speech: bool = True):
             if args.model_path
             else "the bundle has no vocoder: use the text agents, or make it again with a vocoder"
         )
-    return optimize(bundle.to(device_name(args.device)), args.quantize, args.vocoder_bf16)
+    options = bundle_options(bundle, chunk_ms=chunk_ms_of(args, bundle.session))
+    push_ms = max(1, int(getattr(args, "source_segment_size", PUSH_MS)))
+    return optimize(bundle.to(device_name(args.device)), args.quantize, args.vocoder_bf16, options, push_ms)
 
 
 @functools.cache  # SimulEval asks twice; one warning is enough

@@ -9,7 +9,7 @@ import torch
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.inference.bundle import Bundle, load_bundle
-from echostream_plugin.inference.optimize import QUANTIZE, VOCODER_BF16, optimize
+from echostream_plugin.inference.optimize import PUSH_MS, QUANTIZE, VOCODER_BF16, optimize
 from echostream_plugin.inference.session import SessionOptions, bundle_options
 
 PACKAGE = Path(__file__).resolve().parent
@@ -66,9 +66,13 @@ def options_of(args: argparse.Namespace, kind) -> dict:
 
 
 def open_bundle(args: argparse.Namespace) -> Bundle:
-    """The bundle of `add_model_flags`, ready. Raises BundleError, or ConfigError for a device that is not there."""
+    """The bundle of `add_model_flags`, ready for sessions of --chunk-ms in pushes of --push-ms where a command has such
+    flags. Raises BundleError, or ConfigError for a device that is not there."""
     check_device(args.device)
-    return optimize(load_bundle(args.bundle, args.device), args.quantize, getattr(args, "vocoder_bf16", False))
+    bundle = load_bundle(args.bundle, args.device)
+    options = bundle_options(bundle, chunk_ms=getattr(args, "chunk_ms", None))
+    push_ms = getattr(args, "push_ms", None)
+    return optimize(bundle, args.quantize, getattr(args, "vocoder_bf16", False), options, push_ms or PUSH_MS)
 
 
 def check_device(name: str):

@@ -156,6 +156,8 @@ def check_folder(folder: Path | None, recordings: list[Path], overwrite: bool):
         for recording in recordings:
             if same_file(file, recording):
                 raise OverwriteError(f"{recording}: a result in {folder} would overwrite it; choose another folder")
+        if file.is_dir() and not file.is_symlink():
+            raise OverwriteError(f"{file}: is a folder where a result would be; choose another folder")
     earlier = [file.name for file in files if file.parent == folder and file.name in RESULT_FILES]
     if earlier and not overwrite and not (folder / CHECKPOINT).is_file():
         some = ", ".join(earlier[:3]) + (", ..." if earlier[3:] else "")

@@ -7,12 +7,14 @@ The checkpoint is a pickle, which can run code: name only one that you trust. Th
 """
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from echostream_plugin.config import ConfigError  # noqa: E402
+from echostream_plugin.data.units import UNITS_NOTE  # noqa: E402
 from echostream_plugin.vocoder import load_public_checkpoint, save_vocoder  # noqa: E402
 
 
@@ -21,10 +23,13 @@ def main(argv=None) -> int:
     parser.add_argument("--checkpoint", required=True, help="checkpoint with the generator")
     parser.add_argument("--config", required=True, help="its config.json")
     parser.add_argument("--output", required=True, help="vocoder folder")
+    parser.add_argument("--kmeans", help="kmeans.json of the unit files that it speaks; make_bundle.py compares it")
     args = parser.parse_args(argv)
     try:
         print(save_vocoder(load_public_checkpoint(args.checkpoint, args.config), args.output))
-    except ConfigError as error:
+        if args.kmeans:
+            shutil.copyfile(args.kmeans, Path(args.output) / UNITS_NOTE)
+    except (ConfigError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

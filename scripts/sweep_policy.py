@@ -27,7 +27,7 @@ from echostream_plugin.inference.audio import read_audio  # noqa: E402
 from echostream_plugin.inference.bundle import load_bundle  # noqa: E402
 from echostream_plugin.inference.errors import BundleError, InputError  # noqa: E402
 from echostream_plugin.inference.events import TargetText  # noqa: E402
-from echostream_plugin.inference.optimize import optimize  # noqa: E402
+from echostream_plugin.inference.optimize import optimize, prepare  # noqa: E402
 from echostream_plugin.inference.options import read_policy  # noqa: E402
 from echostream_plugin.inference.session import TranslationSession  # noqa: E402
 
@@ -50,7 +50,7 @@ def translate(session: TranslationSession, wav: Path, push_ms: int, index: int, 
     for start in range(0, len(samples), step):
         events += session.push(samples[start : start + step], rate)
     pieces = [(event.source_ms, event.added) for event in events + session.finish() if isinstance(event, TargetText)]
-    words, delays = words_with_delays(pieces)
+    words, delays = words_with_delays(pieces, session.source_ms)
     return TextInstance(index, 1000 * len(samples) / rate, words, delays, reference)
 
 
@@ -64,6 +64,7 @@ def main(argv=None) -> int:
         rows = []
         for policy in args.policies:
             session = TranslationSession(bundle, speech=False, **read_policy(policy))
+            prepare(bundle, session.options, args.push_ms)
             pairs = list(enumerate(zip(wavs, references, strict=True)))
             bar = tqdm(pairs, desc=policy, unit="wav")
             runs = [translate(session, wav, args.push_ms, index, reference) for index, (wav, reference) in bar]

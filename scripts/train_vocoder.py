@@ -11,6 +11,7 @@ command again goes on where it stopped.
 import argparse
 import ast
 import dataclasses
+import shutil
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch  # noqa: E402
 
 from echostream_plugin.config import ConfigError  # noqa: E402
+from echostream_plugin.data.units import UNITS_NOTE, units_digest  # noqa: E402
 from echostream_plugin.vocoder.data import UnitCorpus, read_units  # noqa: E402
 from echostream_plugin.vocoder.files import KINDS  # noqa: E402
 from echostream_plugin.vocoder.recipes import TrainingConfig, preset  # noqa: E402
@@ -87,6 +89,7 @@ def main(argv=None):
         folder = args.dev_wav_dir or args.wav_dir
         dev = UnitCorpus(args.dev_units, folder, *shape, limit=training.dev_utterances, pitch=pitch)
     Path(args.out).mkdir(parents=True, exist_ok=True)
+    note_units(Path(args.units).parent, Path(args.out))
     trainer = VocoderTrainer(vocoder, training, args.out, args.device)
     if trainer.resume():
         print(f"resumed from step {trainer.step} ({trainer.seconds / 60:.1f} minutes done)")
@@ -98,6 +101,15 @@ def main(argv=None):
     )
     trainer.fit(train, dev, _tensorboard(Path(args.out) / "tensorboard"))
     print(f"done at step {trainer.step}: {args.out}")
+
+
+def note_units(units: Path, out: Path) -> None:
+    """Keep which units the vocoder speaks, where they say it; a vocoder of other units is not trained on."""
+    known, here = units_digest(units), units_digest(out)
+    if known and here and known != here:
+        raise ConfigError(f"{out}: holds a vocoder of other units than those of {units}; name another --out")
+    if known:
+        shutil.copyfile(units / UNITS_NOTE, out / UNITS_NOTE)
 
 
 def _tensorboard(folder):

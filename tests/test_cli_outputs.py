@@ -109,6 +109,13 @@ def test_a_run_that_failed_before_anything_was_said_leaves_nothing(bundle, tmp_p
         assert not (tmp_path / "a").exists()
 
 
+def test_a_folder_is_not_replaced(bundle, tmp_path, capsys):
+    soundfile.write(tmp_path / "in.wav", speechlike(0.5), 16000)
+    (tmp_path / "out" / "speech.wav").mkdir(parents=True)
+    assert translate(bundle, tmp_path / "in.wav", "-o", tmp_path / "out", "--overwrite") == 2
+    assert "speech.wav: is a folder" in capsys.readouterr().err and len(tree(tmp_path)) == 1
+
+
 def test_two_runs_do_not_share_a_folder(bundle, tmp_path, capsys):
     pytest.importorskip("fcntl")
     soundfile.write(tmp_path / "in.wav", speechlike(0.5), 16000)

@@ -1,5 +1,6 @@
 """A corpus's tables: what fairseq trains from, SimulEval's lists, SentencePiece models and dictionaries."""
 
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from echostream_plugin.data.feature_zip import read_places
 from echostream_plugin.data.layout import LIST_COLUMNS, SPLITS, Layout
 from echostream_plugin.data.pieces import DECODER, load_pieces, train_pieces, write_configs, write_task_table
 from echostream_plugin.data.tables import MANIFEST_COLUMNS, GrowingFile, cell, normalise, table_line, write_table
-from echostream_plugin.data.units import UnitsFile, reduce_units
+from echostream_plugin.data.units import UNITS_NOTE, UnitsFile, reduce_units
 
+# languages of thousands of characters: what SentencePiece recommends, so that rare ones take no piece each
+WRITTEN_IN_MANY = {"zh-CN": 0.9995, "ja": 0.9995}
 SIDES = (("src", "src_text"), ("tgt", "tgt_text"))
 
 
@@ -39,6 +42,9 @@ def build_manifests(corpus: Layout) -> dict[str, int]:
     for split in SPLITS:
         sizes[split] = _build_split(corpus, split, places, reasons, skipped)
     write_table(corpus.output / "skipped.tsv", ("id", "why"), skipped)
+    note = corpus.units_path(SPLITS[0]).with_name(UNITS_NOTE)
+    if note.is_file():  # a training's data say which units they are
+        shutil.copyfile(note, corpus.data_folder / UNITS_NOTE)
     return sizes | {"skipped": len(skipped)}
 
 
@@ -126,7 +132,9 @@ def build_text(corpus: Layout, size: int, threads: int, vocoder=None, decoder=DE
             processor = load_pieces(folder / f"{name}.model")
         else:
             print(f"training {size} pieces of the {side} side; minutes for a whole CVSS-C pair")
-            processor = train_pieces(folder, name, (normalise(row[column]) for row in rows["train"]), size, threads)
+            sentences = [normalise(row[column]) for row in rows["train"]]
+            coverage = WRITTEN_IN_MANY.get(corpus.language, 1.0) if side == "src" else 1.0
+            processor = train_pieces(folder, name, sentences, size, threads, coverage)
         for split in tqdm(SPLITS, desc=f"{side} pieces", unit="split"):
             write_task_table(folder / f"{split}.tsv", rows[split], column, processor)
         dictionaries.append(folder / f"{name}.txt")

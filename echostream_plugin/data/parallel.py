@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from echostream_plugin.data import DataError
 
+ROOM = 0.8  # part of the free memory that processes may take by default
 BATCH = 8  # items that a process gets at a time
 _SOURCE_ROOT = Path(__file__).resolve().parents[2]
 
@@ -158,7 +159,8 @@ def _reach(address: str) -> None:
 def add_worker_flags(parser: argparse.ArgumentParser) -> None:
     """--jobs, --ray, --shard, --merge; `workers_of` reads the first two."""
     parser.add_argument(
-        "--jobs", type=int, help="processes, or Ray's actors (default: all cores; with --ray the cluster's)"
+        "--jobs", type=int,
+        help="processes, or Ray's actors (default: what cores and free memory have room for; with --ray the cluster's)",
     )
     parser.add_argument(
         "--ray", nargs="?", const="", metavar="ADDRESS",
@@ -171,13 +173,33 @@ def add_worker_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--merge", type=int, metavar="N", help="join the N parts that --shard 1/N ... N/N made")
 
 
-def workers_of(args, gpus_each: float = 0, default_jobs: int | None = None) -> Workers:
-    """The workers that the flags ask for."""
+def fitting_jobs(gigabytes_each: float) -> int:
+    """As many processes as there are cores, but no more than memory has room for, and one at least."""
+    room = int(free_gigabytes() * ROOM / gigabytes_each) if gigabytes_each else 1 << 30
+    return max(1, min(os.cpu_count() or 1, room))
+
+
+def free_gigabytes() -> float:
+    """Memory that programs may still take, of the machine and of the container that this runs in."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    described = Path("/proc/meminfo")
+    if described.is_file():  # what files occupy counts as free there
+        lines = dict(line.split(":", 1) for line in described.read_text().splitlines() if ":" in line)
+        free = int(lines.get("MemAvailable", f"{free // 1024} kB").split()[0]) * 1024
+    folder = Path("/sys/fs/cgroup")
+    limit, used = folder / "memory.max", folder / "memory.current"
+    if limit.is_file() and used.is_file() and limit.read_text().strip().isdigit():
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return max(0.0, free / 1e9)
+
+
+def workers_of(args, gpus_each: float = 0, default_jobs: int | None = None, gigabytes_each: float = 0) -> Workers:
+    """The workers that the flags ask for; gigabytes_each: what a process needs, where their number is not given."""
     jobs = args.jobs
     if args.merge is not None and (args.merge < 1 or args.shard.count > 1):
         raise DataError(f"--merge {args.merge}: joins the parts of N >= 1 shards; --shard makes one; give one of them")
     if jobs is None and args.ray is None:
-        jobs = default_jobs or os.cpu_count() or 1
+        jobs = default_jobs or fitting_jobs(gigabytes_each)
     if jobs is not None and jobs < 1:
         raise DataError(f"--jobs {jobs}: at least 1 is needed")
     if args.ray is not None:

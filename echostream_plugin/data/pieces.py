@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections import Counter
 from pathlib import Path
 
 import sentencepiece
@@ -17,12 +18,20 @@ DECODER = {"decoder_embed_dim": 512, "decoder_ffn_embed_dim": 2048, "decoder_att
 SPECIALS = 4  # <s> <pad> </s> <unk>: the same numbers in SentencePiece and in fairseq
 
 
-def train_pieces(folder, name: str, sentences, size: int, threads: int = 1):
-    """Train a unigram model of `size` pieces on normalised sentences; returns the processor.
+def train_pieces(folder, name: str, sentences, size: int, threads: int = 1, coverage: float = 1.0):
+    """Train a unigram model of `size` pieces on normalised sentences; returns the processor. Raises DataError where
+    the characters alone are more than that; coverage: part of the text whose characters must all be pieces.
 
     Leaves ``<name>.model``, ``<name>.vocab`` and ``<name>.txt``: fairseq's dictionary, pieces in the model's order.
     """
-    folder = Path(folder)
+    folder, sentences = Path(folder), list(sentences)
+    alphabet = alphabet_size(sentences, coverage)
+    if alphabet + SPECIALS > size:
+        raise DataError(
+            f"{folder / name}.model: the text has an alphabet of {alphabet} characters, which do not fit in {size} "
+            f"pieces with {SPECIALS} special ones; ask for --pieces of {alphabet + SPECIALS} at least, twice that is "
+            "useful"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     try:
@@ -32,7 +41,7 @@ def train_pieces(folder, name: str, sentences, size: int, threads: int = 1):
             model_type="unigram",
             vocab_size=size,
             hard_vocab_limit=False,
-            character_coverage=1.0,
+            character_coverage=coverage,
             num_threads=threads,
             bos_id=0,
             pad_id=1,
@@ -51,6 +60,19 @@ def train_pieces(folder, name: str, sentences, size: int, threads: int = 1):
     write_lines(folder / f"{name}.vocab", (f"{processor.id_to_piece(i)}\t{processor.get_score(i):g}" for i in pieces))
     write_lines(folder / f"{name}.txt", (f"{processor.id_to_piece(i)} 1" for i in pieces if i >= SPECIALS))
     return processor
+
+
+def alphabet_size(sentences: list[str], coverage: float) -> int:
+    """How many characters, the most frequent first, make so much of a text; the mark of a word's start is one."""
+    counts = Counter("▁")
+    for sentence in sentences:
+        counts.update(sentence.replace(" ", "▁"))
+    total, covered, size = sum(counts.values()), 0, 0
+    for _, count in counts.most_common():
+        if covered >= coverage * total:
+            break
+        covered, size = covered + count, size + 1
+    return size
 
 
 def load_pieces(model):

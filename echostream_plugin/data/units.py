@@ -1,15 +1,18 @@
 """Units of speech: the nearest of K cluster centres for each 20 ms of features; reduced: without repeats."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from echostream_plugin.data import DataError
-from echostream_plugin.data.tables import keyed_lines
+from echostream_plugin.data.tables import keyed_lines, write_text
 from echostream_plugin.inference.audio import read_audio
+from echostream_plugin.inference.digest import value_digest
 
 SAMPLE_RATE = 16000
+UNITS_NOTE = "kmeans.json"
 UNIT_SAMPLES = 320  # of one unit, 20 ms
 
 
@@ -37,6 +40,20 @@ def load_centres(path) -> np.ndarray:
     if centres.ndim != 2:
         raise DataError(f"{path}: expected centres [K, D], got shape {list(centres.shape)}")
     return np.asarray(centres, dtype=np.float32)
+
+
+def note_units(folder, *arrays: np.ndarray) -> str:
+    """Write kmeans.json beside unit files: the digest of the arrays that make these units. Returns it."""
+    kinds = [[list(array.shape), np.ascontiguousarray(array, np.float32).tobytes().hex()] for array in arrays]
+    found = value_digest(kinds)
+    write_text(Path(folder) / UNITS_NOTE, json.dumps({"units": found, "clusters": len(arrays[-1])}) + "\n")
+    return found
+
+
+def units_digest(folder) -> str:
+    """Which units the files of a folder hold, by its kmeans.json; "" where that is not known."""
+    note = Path(folder) / UNITS_NOTE
+    return json.loads(note.read_text(encoding="utf-8"))["units"] if note.is_file() else ""
 
 
 def nearest_units(features: np.ndarray, centres: np.ndarray) -> list[int]:

@@ -3,7 +3,8 @@
 What SimulEval 1.1.4 says of speech output, and what is done here instead:
 
 - AL and LAAL on speech chunks set the *number of chunks* against the reference's words, which means little. Here they
-  are taken on the **words of the translation**, each at the time its last piece was written, by SimulEval's formula.
+  are taken on the **words of the translation**, by SimulEval's formula and with SimulEval's times of a text agent: a
+  word is there when it is complete, that is, when the next word begins or the source ends.
 - ATD, when scored from ``instances.log`` (SimulEval always does), takes speech for text and gives tokens no duration.
   Here it is the ATD of speech (300 ms tokens, arXiv 2211.13173), equal to SimulEval's scorer on live instances.
 - RTF from the log ends at the last write; here, as on live instances, where the translated speech ends.
@@ -82,20 +83,28 @@ def read_speech_log(path) -> list[SpeechInstance]:
     return [instances[index] for index in sorted(instances)]
 
 
-def words_with_delays(pieces: list[tuple[float, str]]) -> tuple[tuple[str, ...], tuple[float, ...]]:
-    """Words of a text that grew, each with the time its last piece was written.
+def words_with_delays(pieces: list[tuple[float, str]], end_ms: float) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """Words of a text that grew, each with the time at which it was complete: when the space after it was written, with
+    which the next word begins, or at the end of the source, as a text agent of SimulEval writes words.
 
-    pieces: (source ms, text) as written, spaces included; the text is their concatenation.
+    pieces: (source ms, text) as written, spaces included; the text is their concatenation. end_ms: of the source.
     """
+    words = written_words(pieces)
+    delays = (end_ms if complete_ms is None else complete_ms for _, _, complete_ms in words)
+    return tuple(word for word, _, _ in words), tuple(delays)
+
+
+def written_words(pieces: list[tuple[float, str]]) -> list[tuple[str, float, float | None]]:
+    """(word, source ms at which its last piece was written, source ms of the space after it) of a text that grew; None
+    for the last word, whose end nothing shows."""
     times = [time for time, piece in pieces for _ in piece]
-    text = "".join(piece for _, piece in pieces)
-    words, delays = [], []
+    text, words = "".join(piece for _, piece in pieces), []
     for is_space, run in groupby(range(len(text)), key=lambda position: text[position].isspace()):
         if not is_space:
             positions = list(run)
-            words.append("".join(text[position] for position in positions))
-            delays.append(times[positions[-1]])
-    return tuple(words), tuple(delays)
+            first, last = positions[0], positions[-1]
+            words.append((text[first : last + 1], times[last], times[last + 1] if last + 1 < len(times) else None))
+    return words
 
 
 def finish_times(arrivals: list[float], computing: list[float]) -> list[float]:

@@ -57,10 +57,12 @@ def _prepare(bundle: str, options: dict) -> None:
 
     from echostream_plugin.inference.bundle import load_bundle
     from echostream_plugin.inference.optimize import optimize
-    from echostream_plugin.inference.session import TranslationSession
+    from echostream_plugin.inference.session import TranslationSession, bundle_options
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    _worker["session"] = TranslationSession(optimize(load_bundle(bundle)), **{"chunk_ms": 0, **options})
+    bundle = load_bundle(bundle)
+    options = bundle_options(bundle, **{"chunk_ms": 0, **options})
+    _worker["session"] = TranslationSession(optimize(bundle, options=options), options)
 
 
 def _translate(task) -> dict:

@@ -63,6 +63,7 @@ COLUMNS = {
 LEGEND = (
     "ASR-BLEU: the judge (whisper-base) reads the translated speech. Text BLEU: the written translation. Source WER: "
     "the written transcript. Speech WER: the judge against the written translation, what the vocoder loses. AL and "
-    "LAAL are of the written words; ATD, StartOffset, EndOffset and RTF (end of the translation / length of the "
-    "source) of the speech; CA is computation-aware, on one thread."
+    "LAAL are of the written words, each at the time it was complete (when the next began, or at the end), as "
+    "SimulEval counts; ATD, StartOffset, EndOffset and RTF (end of the translation / length of the source) of the "
+    "speech; CA is computation-aware, on one thread."
 )

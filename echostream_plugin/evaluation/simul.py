@@ -56,7 +56,7 @@ class Utterance:
     @property
     def written(self) -> TextInstance:
         """The translation's words with their delays, for AL and LAAL."""
-        words, delays = words_with_delays(self.translation)
+        words, delays = words_with_delays(self.translation, self.pushes[-1][0] if self.pushes else self.source_ms)
         return TextInstance(self.index, self.source_ms, words, delays, self.speech.reference)
 
 

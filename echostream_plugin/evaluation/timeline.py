@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from echostream_plugin.evaluation.latency import playback, words_with_delays
+from echostream_plugin.evaluation.latency import playback, written_words
 
 SOURCE_COLOUR, TRANSCRIPT_COLOUR, TARGET_COLOUR = "#31688e", "#1f4e70", "#c2571a"
 INCHES_PER_SECOND = 2.0
@@ -65,9 +65,9 @@ def draw_timeline(utterance, path, source, translated, sample_rate: int = 16000,
 
 
 def _labels(pieces) -> list[tuple[float, str]]:
-    """(seconds, words completed then) of a text that grew; long ones as several labels of the same time."""
+    """(seconds, words written then) of a text that grew; long ones as several labels of the same time."""
     labels = []
-    for word, delay in zip(*words_with_delays(pieces), strict=True):
+    for word, delay, _ in written_words(pieces):
         if labels and labels[-1][0] == delay / 1000:
             labels[-1] = (labels[-1][0], f"{labels[-1][1]} {word}")
         else:

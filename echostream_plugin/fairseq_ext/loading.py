@@ -1,17 +1,22 @@
 """A checkpoint of fairseq-train, with its data folder, as a `Bundle` for the inference core."""
 
+import logging
+import shutil
 import zipfile
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 
 from echostream_plugin.config import ConfigError
+from echostream_plugin.data.units import UNITS_NOTE, units_digest
 from echostream_plugin.fairseq_ext.task import SpeechToSpeechCTCTask, resolve
 from echostream_plugin.fairseq_ext.unpickling import check_parameters, load_trusted
 from echostream_plugin.inference.bundle import Bundle, save_bundle, statistics
 from echostream_plugin.inference.dictionary import Dictionary
 from echostream_plugin.inference.features import FRONTENDS
 from echostream_plugin.vocoder import load_public_checkpoint, load_vocoder
+
+logger = logging.getLogger(__name__)
 
 
 def load_checkpoint_bundle(
@@ -50,7 +55,8 @@ def export_bundle(folder, model_path, data_bin=None, vocoder=None, card=None, se
     source, target = (
         Path(task.multitask_tasks[name].args.config["dict"]) for name in ("source_unigram", "target_unigram")
     )
-    return save_bundle(
+    compare_units(Path(task.args.data), vocoder)
+    written = save_bundle(
         folder,
         model,
         source_dictionary=source,
@@ -62,6 +68,26 @@ def export_bundle(folder, model_path, data_bin=None, vocoder=None, card=None, se
         card=card,
         session=session,
     )
+    note = Path(vocoder or "") / UNITS_NOTE
+    if vocoder and note.is_file() and (written / "vocoder").resolve() != Path(vocoder).resolve():
+        shutil.copyfile(note, written / "vocoder" / UNITS_NOTE)
+    return written
+
+
+def compare_units(data: Path, vocoder) -> None:
+    """Raise ConfigError where a vocoder folder was made for the units of another k-means than a data folder's; log
+    that it is not known where one of them does not say."""
+    if vocoder is None or not Path(vocoder).is_dir():
+        return
+    spoken, wanted = units_digest(vocoder), units_digest(data)
+    if spoken and wanted and spoken != wanted:
+        raise ConfigError(
+            f"{vocoder}: speaks the units of another k-means (kmeans.json: {spoken[:12]}) than {data} has "
+            f"({wanted[:12]}), and would say other sounds; train one for these units with scripts/train_vocoder.py"
+        )
+    if not spoken or not wanted:
+        silent = Path(vocoder) if not spoken else data
+        logger.warning(f"{silent}: has no {UNITS_NOTE}, so nobody knows whether the vocoder is of the model's units")
 
 
 def read_checkpoint(model_path) -> tuple[Namespace, dict]:

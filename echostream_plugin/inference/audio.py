@@ -21,7 +21,7 @@ STEP_SAMPLES = 1024  # how far behind a damaged place a FLAC file is tried again
 MOST_FAILURES = 1000  # reads in a row that give an error and nothing else
 SHORT_MS = 50  # a compressed file may hold so much less than its header says
 LONGEST_SAMPLES = 1 << 40  # libsndfile says more where it does not know
-LONGEST_NAME = 250  # characters of a path that libsndfile surely takes
+LONGEST_NAME = 1000  # bytes of a path, of which libsndfile takes 1024
 STANDARD_INPUT = "standard input"
 _SOUND_ERRORS = (soundfile.SoundFileError, RuntimeError, ValueError, TypeError, OSError)
 
@@ -249,11 +249,11 @@ class FileRecording:
         return None
 
     def _reopen(self):
-        """By its name, for its ending helps where an mp3 file begins with something else."""
+        """An mp3 file by its name, whose ending helps where it begins with something else."""
         if self._file is not None:
             self._file.close()
         os.lseek(self._bytes.fileno(), 0, os.SEEK_SET)
-        named = self.path is not None and self.path.suffix.lower() != ".raw" and len(str(self.path)) < LONGEST_NAME
+        named = self.path is not None and self.path.suffix.lower() == ".mp3" and can_be_named(str(self.path))
         self._file = soundfile.SoundFile(self.path if named else self._bytes.fileno(), closefd=False)
 
     def _silence(self, samples: int, block_samples: int) -> Iterator[np.ndarray]:
@@ -272,6 +272,14 @@ class FileRecording:
         if short > (0 if self._seeks_exactly() else SHORT_MS * self.rate // 1000):
             cut = f"breaks off: only {taken / self.rate:.2f} s of {self._promised / self.rate:.2f} s could be read"
             self.problem = f"{self.problem}; {cut}" if self.problem else f"{self.name}: {cut}"
+
+
+def can_be_named(path: str) -> bool:
+    """Does libsndfile take this name, of any that a file can have?"""
+    try:
+        return len(path.encode("utf-8")) < LONGEST_NAME
+    except UnicodeEncodeError:
+        return False
 
 
 @contextmanager

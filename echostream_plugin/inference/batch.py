@@ -35,7 +35,7 @@ class BatchedSession:
     It belongs to one thread at a time, with all its sessions; several may share a bundle.
 
     Steps of sessions whose pieces complete the same number of frames run as one, so equal pieces (320 ms for all) are
-    the fast case; any others are right too.
+    the fast case; any others are right too. `optimize.prepare(bundle, streams=n)` records the steps of n that do.
     """
 
     def __init__(self, bundle: Bundle, options: SessionOptions | None = None):

@@ -3,9 +3,7 @@
 import numpy as np
 
 LONGEST_RUN = 8  # tokens whose repetition is looked for
-SLACK_MS = (
-    2000.0  # that speech may last beyond its share of the source, so that a short word can have a long translation
-)
+SLACK_MS = 2000.0  # that speech may last beyond its share of the source: a short word can have a long translation
 FADE_SAMPLES = 160  # speech that is cut short ends softly
 
 

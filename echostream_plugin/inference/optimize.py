@@ -30,6 +30,7 @@ VOCODER_BF16 = (
 
 PUSH_MS = 320  # what most streams are pushed in
 MOST_PUSHES = 100  # of a silent stream that is recorded
+LONGEST_MS = 5120  # longer segments and pushes are left alone: their steps gain nothing
 
 
 def optimize(
@@ -73,12 +74,14 @@ def prepare(bundle: Bundle, options: SessionOptions | None = None, push_ms: int 
     options: of the sessions, default `bundle_options(bundle)`; streams: how many are stacked in a `BatchedSession`. A
     shape takes 0.2 s for the bundled model, 0.7 s for one of 16 layers. May be called while other threads use the
     bundle, and again for other values; an encoder keeps `recording.MOST_RECORDINGS` shapes, those used most."""
+    if push_ms < 1:
+        raise ConfigError(f"push_ms must be at least 1, got {push_ms}")
     encoder, segment_ms = bundle.model.encoder, (options or bundle_options(bundle)).chunk_ms
-    if not segment_ms:
+    if not 0 < segment_ms <= LONGEST_MS:
         return
     like = next(encoder.parameters())
     with record_calls():
-        for piece_ms in {push_ms, segment_ms}:
+        for piece_ms in {min(push_ms, LONGEST_MS), segment_ms}:
             state, heard = encoder.initial_state(streams, segment_ms // FRAME_MS), 0
             # after two rounds of pushes and segments the lengths come again
             for push in range(1, min(MOST_PUSHES, 2 * lcm(piece_ms, segment_ms) // piece_ms) + 1):

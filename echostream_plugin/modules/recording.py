@@ -128,8 +128,15 @@ class _Trace(_Recording):
 class _Graph(_Recording):
     """A CUDA graph. Inputs are copied into its memory, outputs out of it, by one thread at a time."""
 
+    @property
+    def is_current(self) -> bool:
+        """The graph knows the weights by address, and a parameter may be given other memory."""
+        return super().is_current and self._addresses == [tensor.data_ptr() for tensor in self._weights]
+
     def _make(self, owner, function, tensors):
         self._lock = threading.Lock()
+        self._weights = [*owner.parameters(), *owner.buffers()]
+        self._addresses = [tensor.data_ptr() for tensor in self._weights]
         self._inputs = [tensor.clone() for tensor in tensors]
         self._read = torch.cuda.Event()
         other = torch.cuda.Stream()

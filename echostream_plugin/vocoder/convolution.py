@@ -16,16 +16,19 @@ MINIMAL_KERNEL, MINIMAL_CHANNELS = 7, range(64, 129)
 TILE = 4  # outputs, and kernel taps, of one minimal filter
 
 
-def pack(conv: nn.Module, dtype: torch.dtype = torch.float32, scale: float = 1.0) -> "Convolution":
-    """The fastest packing of a Conv1d of stride 1; its input is multiplied by `scale`."""
+def pack(conv: nn.Module, dtype: torch.dtype = torch.float32, scale: float = 1.0, grain: int = 1) -> "Convolution":
+    """The fastest packing of a Conv1d of stride 1; its input is multiplied by `scale`; grain: of `bucket`, the outputs
+    that come of a frame."""
     weight, dilation = folded_weight(conv) * scale, conv.dilation[0]
     minimal = conv.kernel_size[0] >= MINIMAL_KERNEL and all(n in MINIMAL_CHANNELS for n in weight.shape[:2])
     if minimal and dtype == torch.float32 and weight.device.type == "cpu":
         return MinimalConvolution(weight, conv.bias, dilation)
-    return Convolution(weight.to(dtype), conv.bias.to(dtype), dilation)
+    return Convolution(weight.to(dtype), conv.bias.to(dtype), dilation, grain)
 
 
-def pack_transposed(conv: nn.ConvTranspose1d, dtype: torch.dtype = torch.float32, scale: float = 1.0) -> "Convolution":
+def pack_transposed(
+    conv: nn.ConvTranspose1d, dtype: torch.dtype = torch.float32, scale: float = 1.0, grain: int = 1
+) -> "Convolution":
     """A transposed convolution of stride r as a plain one with r outputs at each input: [B, T, r * C].
 
     Output i * r + j of the transposed one, without padding, takes the inputs i - a with taps a * r + j."""
@@ -34,7 +37,17 @@ def pack_transposed(conv: nn.ConvTranspose1d, dtype: torch.dtype = torch.float32
     taps = -(-kernel // rate)
     weight = F.pad(weight, (0, taps * rate - kernel)).view(channels_in, channels_out, taps, rate)
     weight = weight.flip(2).permute(3, 1, 0, 2).reshape(rate * channels_out, channels_in, taps)
-    return Convolution(weight.to(dtype), conv.bias.repeat(rate).to(dtype), 1)
+    return Convolution(weight.to(dtype), conv.bias.repeat(rate).to(dtype), 1, grain)
+
+
+def bucket(length: int, grain: int = 1) -> int:
+    """How many outputs are computed for `length` wanted ones: `grain` times 1 to 8, 10, 12, 14, 16, 20, 24, 28, 32 ...
+
+    oneDNN compiles and keeps a kernel of some 100 kB for every length that a convolution has had. A stream has all
+    lengths in the long run, which come to hundreds of megabytes; four in an octave are a few dozen."""
+    grains = -(-length // grain)
+    step = max(1, (1 << max(0, grains - 1).bit_length()) // 8)
+    return -(-grains // step) * step * grain
 
 
 def folded_weight(conv: nn.Module) -> Tensor:
@@ -47,8 +60,9 @@ def folded_weight(conv: nn.Module) -> Tensor:
 class Convolution:
     """Valid (unpadded) convolution. x: [B, T, C_in] -> [B, T - span, C_out], where span = (kernel - 1) * dilation."""
 
-    def __init__(self, weight: Tensor, bias: Tensor, dilation: int):
-        """weight: [C_out, C_in, kernel]; bias: [C_out]"""
+    def __init__(self, weight: Tensor, bias: Tensor, dilation: int, grain: int = 1):
+        """weight: [C_out, C_in, kernel]; bias: [C_out]; grain: of `bucket`"""
+        self.grain = grain
         self.channels_out, self.channels_in, kernel = weight.shape
         self.dilation, self.span, self.bias = dilation, (kernel - 1) * dilation, bias.detach()
         self._pack(weight)
@@ -60,12 +74,15 @@ class Convolution:
             self.weight = None  # its copy in oneDNN's layout is enough
 
     def __call__(self, x: Tensor) -> Tensor:
+        length = x.size(1) - self.span
+        if self.prepacked and (spare := bucket(length, self.grain) - length):
+            x = F.pad(x, (0, 0, 0, spare))
         image = x.transpose(1, 2).unsqueeze(2)  # [B, C, 1, T] whose memory is channels-last already
         if self.prepacked:
             y = self.prepacked(image)
         else:
             y = F.conv2d(image, self.weight, self.bias, dilation=(1, self.dilation))
-        return y.squeeze(2).transpose(1, 2)
+        return y.squeeze(2).transpose(1, 2)[:, :length]
 
 
 def _prepack(weight: Tensor, bias: Tensor, dilation: int):

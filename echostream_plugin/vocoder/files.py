@@ -34,7 +34,7 @@ def config_to_dict(config) -> dict:
 def config_from_dict(values: dict, where: str = "vocoder config"):
     """The configuration that vocoder.json holds; without a kind it is a CodeHiFiGAN's (fairseq's config.json too)."""
     kind = values.get("kind", "code_hifigan") if isinstance(values, dict) else "code_hifigan"
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ConfigError(f"{where}: kind '{kind}' is no vocoder of this program; there are {', '.join(KINDS)}")
     return KINDS[kind][0].from_dict(values, where)
 

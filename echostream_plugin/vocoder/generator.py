@@ -75,10 +75,11 @@ class StreamingGenerator:
         self.before = CentredConvolution(pack(model.conv_pre, dtype))
         # each stage puts out the sum of its blocks; the next layer's weights take the mean
         scales = [1.0] + [1.0 / n] * len(model.ups)
-        self.stages = [
-            Stage(up, model.resblocks[i * n : (i + 1) * n], scales[i], dtype) for i, up in enumerate(model.ups)
-        ]
-        self.after = CentredConvolution(pack(model.conv_post, dtype, scales[-1]))
+        self.stages, grain = [], 1
+        for i, up in enumerate(model.ups):
+            self.stages.append(Stage(up, model.resblocks[i * n : (i + 1) * n], scales[i], dtype, grain))
+            grain *= self.stages[-1].rate
+        self.after = CentredConvolution(pack(model.conv_post, dtype, scales[-1], grain))
 
     @property
     def delay_samples(self) -> int:
@@ -156,12 +157,12 @@ class CentredConvolution:
 class Stage:
     """A transposed convolution and the sum of its residual blocks."""
 
-    def __init__(self, up: torch.nn.ConvTranspose1d, blocks: list, scale: float, dtype: torch.dtype):
-        """scale: of the input."""
-        self.up = pack_transposed(up, dtype, scale)
+    def __init__(self, up: torch.nn.ConvTranspose1d, blocks: list, scale: float, dtype: torch.dtype, grain: int):
+        """scale: of the input; grain: inputs that come of a frame."""
+        self.up = pack_transposed(up, dtype, scale, grain)
         self.rate, self.trim = up.stride[0], up.padding[0]
         self.channels = up.out_channels
-        self.blocks = [Residual(block, dtype) for block in blocks]
+        self.blocks = [Residual(block, dtype, grain * self.rate) for block in blocks]
         self.widest = max(block.first.half for block in self.blocks)
         self.delay = max(block.delay for block in self.blocks)
 
@@ -216,9 +217,10 @@ class Stage:
 class Residual:
     """One `ResBlock`: pairs of a dilated and a plain convolution, each pair added to its input."""
 
-    def __init__(self, block: ResBlock, dtype: torch.dtype):
+    def __init__(self, block: ResBlock, dtype: torch.dtype, grain: int):
+        """grain: inputs that come of a frame."""
         self.pairs = [
-            (CentredConvolution(pack(dilated, dtype)), CentredConvolution(pack(plain, dtype)))
+            tuple(CentredConvolution(pack(convolution, dtype, grain=grain)) for convolution in (dilated, plain))
             for dilated, plain in zip(block.convs1, block.convs2, strict=True)
         ]
         self.first = self.pairs[0][0]

@@ -139,7 +139,7 @@ class Block(nn.Module):
         for tap in range(1, self.kernel):
             y = torch.addcmul(y, joined[:, tap : tap + frames], taps[:, tap])
         y = self.narrow(F.gelu(self.wide(self.norm(y))))
-        return torch.addcmul(x, y, self.scale), joined[:, frames:]
+        return torch.addcmul(x, y, self.scale), joined[:, frames:].clone()
 
 
 class CodeVocos(nn.Module):
@@ -312,7 +312,7 @@ class CodeVocos(nn.Module):
             samples, tail = torch.cat([samples, tail[:, : c.lead_samples]], dim=1), tail[:, :0]
         noise = (state.noise + x.size(1)) % NOISE_FRAMES
         cut = min(state.cut, samples.size(1))
-        state = VocosState(joined[:, count:], phase, noise, tuple(caches), tail, state.cut - cut)
+        state = VocosState(joined[:, count:].clone(), phase, noise, tuple(caches), tail.clone(), state.cut - cut)
         return samples[:, cut:], state
 
     def _refine(self, x: Tensor) -> Tensor:
@@ -335,7 +335,7 @@ class CodeVocos(nn.Module):
         wave, phases = pulses(pitch, phase, c.hop_samples, c.sampling_rate)
         start = c.hop_samples - c.lead_samples
         windows = wave[:, start:].unfold(1, c.fft_size, c.step_samples)[:, : count * c.steps_per_unit]
-        return torch.fft.rfft(windows * self.window), phases[:, count - 1]
+        return torch.fft.rfft(windows * self.window), phases[:, count - 1].clone()
 
     def _filter(self, x: Tensor, source: Tensor, noise: Tensor) -> Tensor:
         """x: [B, T, 3 * bins] log magnitude and phase of the pulses' filter, log magnitude of the noise's."""

@@ -8,6 +8,7 @@ Each step leaves files that the next run finds again, so the same command goes o
 import argparse
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from echostream_plugin.data.feature_zip import Moments  # noqa: E402
 from echostream_plugin.data.parallel import Workers  # noqa: E402
 from echostream_plugin.data.tables import read_table, write_text  # noqa: E402
 from echostream_plugin.data.unit_models import UNIT_SETS, UnitModel, fit_units, make_features  # noqa: E402
-from echostream_plugin.data.units import UnitsLog, read_units  # noqa: E402
+from echostream_plugin.data.units import UNITS_NOTE, UnitsLog, note_units, read_units  # noqa: E402
 from echostream_plugin.inference.features import StreamingFbank  # noqa: E402
 
 CMVN_UTTERANCES = 3000  # that mean and deviation of the features are taken from
@@ -95,6 +96,8 @@ def write_unit_set(out, name, text, model_path, jobs):
         for wav, units in zip(work, found, strict=True):
             log.add(wav.stem, units)
         log.close()
+    model = UnitModel.load(model_path)
+    note_units(model_path.parent, model.offset, model.projection, model.centroids)
 
 
 # ------------------------------------------------------------------------------------------------------- manifests
@@ -127,6 +130,7 @@ def write_data_folder(out, text, planned, args):
         spoken[f"train_without_{name}"] = [row for row in spoken["train"] if row["engine"] != name]
     sizes = {"src": args.source_pieces, "tgt": args.target_pieces}
     write_splits(out, spoken, text["train"], units, sizes)
+    shutil.copyfile(out / "units" / args.units / UNITS_NOTE, out / "fbank2unit" / UNITS_NOTE)
     write_lists(out, {split: rows for split, rows in text.items() if split != "train"})
 
 

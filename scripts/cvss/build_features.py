@@ -25,6 +25,8 @@ from echostream_plugin.data.feature_zip import read_skipped  # noqa: E402
 from echostream_plugin.data.parallel import Shard, Workers, add_worker_flags, workers_of  # noqa: E402
 from echostream_plugin.data.source_features import build_features, merge_features, write_moments  # noqa: E402
 
+GIGABYTES = 0.6  # of memory that a process needs
+
 
 def build(corpus, workers=Workers(), shard=Shard(), merge=None, max_missing=1.0) -> None:  # noqa: B008 (frozen)
     if merge:
@@ -47,7 +49,7 @@ def add_flags(parser) -> None:
 
 def main(argv=None) -> int:
     def step(corpus, args):
-        build(corpus, workers_of(args), args.shard, args.merge, args.max_missing)
+        build(corpus, workers_of(args, gigabytes_each=GIGABYTES), args.shard, args.merge, args.max_missing)
 
     return run_step(__doc__, step, argv, add_flags)
 

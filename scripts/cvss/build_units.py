@@ -20,12 +20,15 @@ from echostream_plugin.data.check import check_units, require  # noqa: E402
 from echostream_plugin.data.cvss import SPLITS, run_step  # noqa: E402
 from echostream_plugin.data.parallel import Shard, Workers, add_worker_flags, workers_of  # noqa: E402
 from echostream_plugin.data.target_units import build_units, merge_units  # noqa: E402
-from echostream_plugin.data.units import load_centres  # noqa: E402
+from echostream_plugin.data.units import load_centres, note_units  # noqa: E402
+
+GIGABYTES = 2.0  # of memory that a process with a HuBERT base needs
 
 
 def build(corpus, make_features, centres, workers=Workers(), shard=Shard(), max_missing=1.0) -> None:  # noqa: B008
     """make_features() -> (wave float32 [n] at 16 kHz -> [T, D]); centres: [K, D]."""
     build_units(corpus, make_features, centres, workers, shard, max_missing)
+    note_units(corpus.units_path(SPLITS[0]).parent, centres)
     verify(corpus, shard, len(centres))
 
 
@@ -50,7 +53,7 @@ def hubert_maker(path: Path, layer: int, device: str):
 
 def step(corpus, args) -> None:
     gpus = 1 if args.device.startswith("cuda") else 0
-    workers = workers_of(args, gpus_each=gpus, default_jobs=1 if gpus else None)
+    workers = workers_of(args, gpus_each=gpus, default_jobs=1 if gpus else None, gigabytes_each=GIGABYTES)
     if args.merge:
         merge_units(corpus, args.merge)
         return verify(corpus, Shard())

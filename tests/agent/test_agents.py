@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,11 +15,13 @@ import torch
 simuleval_agent = pytest.importorskip("simuleval.utils.agent")
 from simuleval.data.segments import EmptySegment, SpeechSegment  # noqa: E402
 from simuleval.evaluator import build_evaluator  # noqa: E402
+from simuleval.evaluator.scorers.latency_scorer import ALScorer  # noqa: E402
 
 from echostream_plugin.config import ConfigError  # noqa: E402
+from echostream_plugin.evaluation.latency import TextInstance, text_metrics, words_with_delays  # noqa: E402
 from echostream_plugin.inference.bundle import load_bundle  # noqa: E402
 from echostream_plugin.inference.errors import BundleError  # noqa: E402
-from echostream_plugin.inference.events import Speech  # noqa: E402
+from echostream_plugin.inference.events import Speech, TargetText  # noqa: E402
 from echostream_plugin.inference.session import TranslationSession  # noqa: E402
 from tests.tiny_bundle import save_tiny_bundle, speechlike  # noqa: E402
 
@@ -120,6 +123,30 @@ def test_the_end_of_a_run_names_what_was_refused(tmp_path, capsys):
     log.summarise()
     assert "1 recording(s) were refused and have no translation: 4" in capsys.readouterr().err
     log.refused.clear()
+
+
+def test_words_have_the_delays_of_the_text_agent(evaluate, tmp_path):
+    """The latency that evaluation takes from a session's events is what SimulEval says of the text agent."""
+    bundle, names = ROOT / "examples" / "quickstart" / "bundle", ("test_00001.wav", "test_00003.wav")
+    write_list(tmp_path / "samples", [bundle / "samples" / name for name in names])
+    flags = command(tmp_path, "echostream_s2tt_agent", tmp_path / "out", listed="samples")
+    flags[flags.index("--bundle") + 1] = str(bundle)
+    flags = flags[: flags.index("--max-len")] + flags[flags.index("--max-len") + 2 :]
+    instances, session = evaluate(flags), TranslationSession(load_bundle(bundle), speech=False)
+    for instance, name in zip(instances, names, strict=True):
+        samples, rate = soundfile.read(bundle / "samples" / name, dtype="float32")
+        session.reset()
+        pieces = []
+        for start in range(0, len(samples), 5120):
+            pieces += session.push(samples[start : start + 5120], rate)
+        pieces += session.finish()
+        pieces = [(event.source_ms, event.added) for event in pieces if isinstance(event, TargetText)]
+        words, delays = words_with_delays(pieces, session.source_ms)
+        assert instance["prediction"].split() == list(words) and instance["delays"] == list(delays)
+        ours = text_metrics(TextInstance(0, session.source_ms, words, delays, instance["reference"]))
+        theirs = SimpleNamespace(**instance, reference_length=len(instance["reference"].split()))
+        theirs.source_length, theirs.metrics = instance["source_length"], {}
+        assert ours["AL"] == pytest.approx(ALScorer().compute(theirs))
 
 
 def session_result(data, wav, segment_ms=320, **options):

@@ -110,11 +110,11 @@ def test_al_and_laal_by_hand():
     assert text_metrics(words, available=(1500.0, 2500.0, 3500.0, 4500.0))["AL"] == 1500.0
 
 
-def test_words_are_complete_with_their_last_piece():
-    words, delays = words_with_delays([(320, "where is"), (640, " the sta"), (960, "tion"), (1280, " now?")])
+def test_a_word_is_complete_when_the_next_begins_or_the_source_ends():
+    words, delays = words_with_delays([(320, "where is"), (640, " the sta"), (960, "tion"), (1280, " now?")], 1500.0)
     assert words == ("where", "is", "the", "station", "now?")
-    assert delays == (320, 320, 640, 960, 1280)
-    assert words_with_delays([]) == ((), ())
+    assert delays == (320, 640, 640, 1280, 1500)
+    assert words_with_delays([], 1500.0) == ((), ())
 
 
 def test_computing_that_fits_between_pushes_does_not_add_up():

@@ -215,3 +215,13 @@ def test_gradients_reach_every_part(corpus):
                  "synthesizer_encoder", "decoder"):  # fmt: skip
         gradients = [parameter.grad for parameter in getattr(model, part).parameters()]
         assert any(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients), part
+
+
+def test_the_teacher_sees_what_the_student_sees_unless_told_otherwise(corpus):
+    model, criterion, sample = prepare(corpus, "--chunk-size", "8")
+    seen = []
+    criterion.teacher = lambda features, lengths, segment: seen.append(segment)
+    for told, drawn in ((-1, 16), (-1, None), (-1, 0), (0, 16), (5, None)):
+        criterion.distill_segment = told
+        criterion.teach(model, sample["net_input"], drawn)
+    assert seen == [16, 8, 0, 0, 5]

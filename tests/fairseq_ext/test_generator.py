@@ -1,11 +1,13 @@
 """Offline generation: the best of the beam, each line under its own id, nothing of a batch's padding."""
 
+from argparse import Namespace
+
 import pytest
 import torch
 from miniature import load_task
 
 from echostream_plugin.fairseq_ext.generator import TwoPassGenerator
-from echostream_plugin.model import padding_mask
+from echostream_plugin.model import Waits, padding_mask
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +20,9 @@ def ready(corpus):
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1 and "embed" not in name:
                 parameter.mul_(3.0)
+        units = model.decoder.embed_tokens.weight
+        units[4:14].mul_(4.0)  # many units, each for a few frames
+        units[3] = 1.2 * units[5]  # <unk> instead of one of them
     return task, model, dataset
 
 
@@ -87,7 +92,13 @@ def test_the_second_pass_reads_the_whole_translation(ready, capsys):
     generator = generator_of(task, model)
     encoder, lengths = model.encoder(sample["net_input"]["src_tokens"], sample["net_input"]["src_lengths"])
     text = torch.tensor([4, 6, 5, 2])
-    (tokens, scores), = generator._units(encoder, lengths, [text])
+    shapes, units = [], model.units
+    model.units = lambda hidden, padding, waits: shapes.append(padding.shape) or units(hidden, padding, waits)
+    try:
+        ((tokens, scores),) = generator._units(encoder, lengths, [text])
+    finally:
+        del model.units
+    assert shapes == [(1, 4)]  # </s> and three tokens
     previous = torch.tensor([[2, 4, 6, 5]])
     hidden = model.target_unigram_decoder(previous, encoder, padding_mask(lengths, encoder.size(1)), None)
     logits = model.units(hidden, previous.eq(1), generator.waits)[0][0]
@@ -98,8 +109,20 @@ def test_the_second_pass_reads_the_whole_translation(ready, capsys):
         if symbol != 14 and (frame == 0 or symbol != best[frame - 1]):
             wanted.append(symbol)
             frames.append(frame)
-    assert tokens.tolist() == wanted and len(wanted) > 0
+    assert tokens.tolist() == wanted and len(set(wanted)) > 2
+    assert logits.size(0) == 4 * model.config.unit.upsample
     assert torch.allclose(scores, likeliest[frames], atol=1e-5)
+
+
+def test_the_flags_of_the_first_pass_reach_the_search(ready):
+    task, model, _ = ready
+    flags = Namespace(beam_mt=4, max_len_a_mt=1.5, max_len_b_mt=7, lenpen=0.5)
+    generator = task.build_generator([model], flags)
+    search = generator.search
+    assert (search.beam_size, search.max_len_a, search.max_len_b, search.len_penalty) == (4, 1.5, 7, 0.5)
+    assert generator.waits == Waits(0, 1, 0, 1)  # as the model is trained by default
+    assert generator.source_dictionary is task.multitask_tasks["source_unigram"].target_dictionary
+    assert generator.target_dictionary is task.multitask_tasks["target_unigram"].target_dictionary
 
 
 def test_two_models_are_no_ensemble(ready):

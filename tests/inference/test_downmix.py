@@ -20,7 +20,7 @@ def stereo(*seconds_and_gains):
     return np.concatenate(parts)
 
 
-MIXED = stereo((1.0, 1, 1), (1.5, 1, -1), (1.5, 1, 1), (1.0, 0.2, -1), (1.0, 1, 0))
+MIXED = stereo((1.0, 1, 1), (1.5, 1, -1), (1.5, 1, 1), (1.0, 0.8, -1), (1.0, 1, 0))
 
 
 def energy(samples):

@@ -76,6 +76,7 @@ VOCODER = [  # option, value
     ("dur_predictor_params", {"encoder_embed_dim": 8, "var_pred_hidden_dim": 0} | dict.fromkeys(("a", "b"), 1)),
     ("num_speakers", -1),
     ("multispkr", 3),
+    *(("kind", value) for value in ("wings", 7, ["code_vocos"])),
 ]
 DICTIONARY = [b"\xff\xfe", b"one\n", b"one two\n", b"a 1\na 1\n", b"<s> 1\n", b"", b"\x00\x01\x02"]
 JSON = [b"", b"{", b"[1, 2]", b"\xff", b"[" * 100_000, b'"text"', b"nul", b"1" * 10_000]

@@ -111,7 +111,11 @@ def test_whole_segments_and_those_that_pushes_leave_are_recorded_before_any_push
     assert (3, 8) in recorded_frames(bundle)
     count = bundle.model.encoder.emformer._recorder.recorded
     prepare(bundle, SessionOptions(chunk_ms=0))
+    prepare(bundle, SessionOptions(chunk_ms=40000), push_ms=10**7)
+    prepare(bundle, SessionOptions(chunk_ms=160), push_ms=10**7)
     assert bundle.model.encoder.emformer._recorder.recorded == count
+    with pytest.raises(ConfigError, match="push_ms must be at least 1, got 0"):
+        prepare(bundle, push_ms=0)
 
 
 def test_sessions_record_nothing_whatever_they_push():

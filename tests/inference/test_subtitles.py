@@ -74,7 +74,8 @@ def test_files_of_a_run_that_goes_on_are_those_of_one_that_did_not(tmp_path, cut
     assert words == ["uno", "dos", *long.split(), "nextly"]
     said = (tmp_path / "words.json").read_text()
     uno = '"sentence": 0, "word": "uno", "start_ms": 40.0, "end_ms": 80.0, "written_ms": 320.0},\n'
-    assert said.startswith('[\n{"side": "source", ' + uno) and said.endswith('"word": "nextly", "written_ms": 2100.0}\n]\n')
+    assert said.startswith('[\n{"side": "source", ' + uno)
+    assert said.endswith('"word": "nextly", "written_ms": 2100.0}\n]\n')
     vtt, srt = ((tmp_path / f"translation.{kind}").read_text() for kind in ("vtt", "srt"))
     assert vtt.startswith(VTT_HEADER) and vtt.count("WEBVTT") == 1
     numbers = [int(line) for line in srt.splitlines() if line.isdigit()]

@@ -1,5 +1,6 @@
 """A tiny corpus, built twice: the same bytes, and in the formats that fairseq and SimulEval read."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -246,3 +247,19 @@ def test_trim_keeps_what_it_is_told():
 def test_features_want_whole_units():
     with pytest.raises(ValueError, match="whole number of units"):
         units.LogMelFeatures()(np.zeros(500, np.float32))
+
+
+def test_cmvn_is_of_the_training_split_alone(corpus):
+    data, frames = corpus / "fbank2unit", {}
+    for split in SIZES:
+        features = [load_features((data / row["src_audio"]).as_posix()) for row in read_table(data / f"{split}.tsv")]
+        frames[split] = np.concatenate(features)
+    with np.load(corpus / "gcmvn.npz") as stored:
+        for name, number in (("mean", np.mean), ("std", np.std)):
+            assert np.allclose(stored[name], number(frames["train"], axis=0), atol=1e-3)
+            assert not np.allclose(stored[name], number(np.concatenate(list(frames.values())), axis=0), atol=1e-2)
+
+
+def test_the_data_say_which_units_they_hold(corpus):
+    note = json.loads((corpus / "fbank2unit" / "kmeans.json").read_text())
+    assert note["clusters"] == 20 and len(note["units"]) == 64

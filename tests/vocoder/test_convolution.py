@@ -7,13 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from echostream_plugin.vocoder import convolution
 from echostream_plugin.vocoder.convolution import (
     Convolution,
     MinimalConvolution,
+    bucket,
     minimal_filter,
     pack,
     pack_transposed,
 )
+from echostream_plugin.vocoder.generator import StreamingGenerator
+from tests.tiny_bundle import tiny_vocoder
 
 
 def random(*shape, seed=0):
@@ -86,3 +90,35 @@ def test_pack_scales_the_input():
     conv, x = nn.Conv1d(3, 2, 3, dilation=2), random(1, 20, 3)
     with torch.no_grad():
         torch.testing.assert_close(pack(conv, scale=0.5)(x), conv(0.5 * x.transpose(1, 2)).transpose(1, 2))
+
+
+def test_few_lengths_are_computed():
+    lengths = range(1, 49)
+    assert all(length <= bucket(length) <= 1.25 * length for length in lengths)
+    assert len({bucket(length) for length in lengths}) == 18
+    assert {bucket(length, 320) for length in range(320, 48 * 320 + 1)} == {320 * bucket(n) for n in lengths}
+
+
+def test_a_stream_of_any_pushes_has_few_shapes(monkeypatch):
+    """oneDNN keeps a kernel for each; the last convolution of the generator has the most."""
+    seen, prepack = {}, convolution._prepack
+
+    def noting(weight, bias, dilation):
+        convolve, shapes = prepack(weight, bias, dilation), seen.setdefault(len(seen), set())
+
+        def noted(image):
+            shapes.add(image.shape)
+            return convolve(image)
+
+        return noted if convolve else None
+
+    monkeypatch.setattr(convolution, "_prepack", noting)
+    vocoder = tiny_vocoder()
+    generator, pushes = StreamingGenerator(vocoder), torch.Generator().manual_seed(0)
+    for _utterance in range(12):
+        state = generator.initial_state()
+        for _ in range(10):
+            frames = torch.randint(20, (1, int(torch.randint(1, 49, (1,), generator=pushes))), generator=pushes)
+            _, state = generator.step(frames, state)
+        generator.finish(state)
+    assert seen and max(map(len, seen.values())) <= 30  # of some fifty lengths

@@ -1,0 +1,102 @@
+"""simulstream 1.0.0 takes EchoStream as its speech processor: file inference, log, server protocol."""
+
+import json
+import logging
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+
+from echostream_plugin.config import ConfigError
+from echostream_plugin.inference.bundle import load_bundle
+from echostream_plugin.inference.session import TranslationSession, bundle_options
+from tests.tiny_bundle import save_tiny_bundle, speechlike
+
+processors = pytest.importorskip("simulstream.server.speech_processors", reason="needs: pip install simulstream==1.0.0")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_tiny_bundle(
+        tmp_path_factory.mktemp("simulstream"), card={"source_language": "es", "target_language": "en"}
+    )
+
+
+def config(folder, **more):
+    kind = "echostream_plugin.serve.simulstream.EchoStreamProcessor"
+    return SimpleNamespace(type=kind, bundle=str(folder), speech_chunk_size=0.32, **more)
+
+
+def expected(folder, samples, **options):
+    bundle = load_bundle(folder)
+    session = TranslationSession(bundle, bundle_options(bundle, **options))
+    for start in range(0, len(samples), 5120):
+        session.push(samples[start : start + 5120], 16000)
+    session.finish()
+    return session
+
+
+def test_words_are_said_when_the_next_one_begins():
+    from echostream_plugin.serve.simulstream import GrowingWords
+
+    words = GrowingWords()
+    assert words.grow("the tr") == ["the"] and words.grow("the train") == [] and words.grow("the train is") == ["train"]
+    assert words.end() == ["is"] and words.end() == []
+    assert words.grow("next one") == ["next"] and words.end() == ["one"]
+
+
+@pytest.mark.parametrize("output", ["translation", "transcript"])
+def test_its_own_processing_gives_the_words_of_a_session(folder, output):
+    from simulstream.server.message_processor import MessageProcessor
+
+    samples = np.round(speechlike(2.5, seed=4) * 32767).astype("<i2")
+    processor = processors.build_speech_processor(config(folder, output=output))
+    log = []
+    handler = logging.Handler()
+    handler.emit = lambda record: log.append(json.loads(record.getMessage()))
+    from simulstream.metrics import logger as simul_logger
+
+    simul_logger.METRICS_LOGGER.addHandler(handler)
+    simul_logger.METRICS_LOGGER.setLevel(logging.INFO)
+    for _ in range(2):  # the second stream finds nothing of the first
+        said, messages = "", MessageProcessor(7, processor)
+        messages.process_metadata({"sample_rate": 16000, "source_lang": "es", "target_lang": "en"})
+        for start in range(0, len(samples), 5120):
+            out = messages.process_speech(samples[start : start + 5120].tobytes())
+            said += out.new_string if out is not None else ""
+        said += messages.end_of_stream().new_string
+        session = expected(folder, samples.astype(np.float32) / 32768, speech=False, translate=output == "translation")
+        text = session.target_text if output == "translation" else session.source_text
+        assert said.split() == text.split() and len(text.split()) > 2
+    simul_logger.METRICS_LOGGER.removeHandler(handler)
+    logged = [word for line in log for word in line.get("generated_tokens", ())]
+    assert logged == text.split() * 2
+    assert all(not line.get("deleted_tokens") for line in log)
+
+
+def test_file_inference_and_its_log_reader(folder, tmp_path):
+    from simulstream import inference
+    from simulstream.metrics.logger import setup_metrics_logger
+    from simulstream.metrics.readers import LogReader
+
+    soundfile.write(tmp_path / "a.wav", speechlike(2.0, seed=1), 16000, subtype="PCM_16")
+    setup_metrics_logger(SimpleNamespace(enabled=True, filename=str(tmp_path / "log.jsonl")))
+    processor = processors.build_speech_processor(config(folder))
+    inference.run_inference(processor, [str(tmp_path / "a.wav")], "en", "es")
+    reader = LogReader(SimpleNamespace(detokenizer_type="simuleval", latency_unit="word"), str(tmp_path / "log.jsonl"))
+    found = reader.final_outputs_and_latencies()["a"]
+    samples, _ = soundfile.read(tmp_path / "a.wav", dtype="float32")
+    assert found.final_text == expected(folder, samples, speech=False).target_text
+    assert reader.num_deleted_tokens() == 0 and found.ideal_delays == sorted(found.ideal_delays)
+
+
+def test_configurations_that_cannot_be_are_named(folder):
+    from echostream_plugin.serve.simulstream import EchoStreamProcessor
+
+    with pytest.raises(ConfigError, match="needs 'bundle'"):
+        EchoStreamProcessor(SimpleNamespace())
+    with pytest.raises(ConfigError, match="output 'speech'"):
+        EchoStreamProcessor(config(folder, output="speech"))
+    with pytest.raises(ConfigError, match="source language 'fr': the bundle's is 'es'"):
+        EchoStreamProcessor(config(folder)).set_source_language("fr")
