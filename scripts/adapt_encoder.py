@@ -18,7 +18,7 @@ import torch  # noqa: E402
 
 from echostream_plugin.adaptation.characters import Characters  # noqa: E402
 from echostream_plugin.adaptation.speech import Batches, read_list  # noqa: E402
-from echostream_plugin.adaptation.training import Adaptation, AdaptOptions  # noqa: E402
+from echostream_plugin.adaptation.training import Adaptation, AdaptOptions, saved_letters  # noqa: E402
 from echostream_plugin.config import ConfigError  # noqa: E402
 from echostream_plugin.encoders.whisper import WhisperConfig  # noqa: E402
 
@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1, help="of torch on the CPU")
     parser.add_argument("--workers", type=int, default=0, help="threads that load the next batch ahead, for a GPU")
     parser.add_argument("--longest-s", type=float, default=12.0, help="recordings up to so many seconds")
+    parser.add_argument("--letters", help="of the CTC head, the space among them; default: those of the transcripts")
     parser.add_argument("--hours", type=float, help="stop after so many hours")
     for kind, names in ((WhisperConfig, ENCODER), (AdaptOptions, None)):
         for field in dataclasses.fields(kind):
@@ -73,7 +74,8 @@ def run(args):
                            attention_dropout=0.0, activation_dropout=0.0)  # fmt: skip
     for name, listed in {"labelled": labelled, "others": others, **dev}.items():
         print(f"{name}: {len(listed)} recordings, {sum(one.seconds for one in listed) / 3600:.2f} h", flush=True)
-    letters = Characters.of(one.text for one in labelled)
+    given = Characters("".join(sorted(args.letters))) if args.letters else None
+    letters = saved_letters(args.output) or given or Characters.of(one.text for one in labelled)
     run = Adaptation(args.output, config, options, letters, args.weights, args.device)
     print(f"{run.taken}; letters: {letters.letters}", flush=True)
     batches = Batches(labelled, others, options.batch_s, options.others_s, options.seed, args.workers)

@@ -59,6 +59,12 @@ class AdaptOptions:
             raise ConfigError(f"chunk_ms {self.chunk_ms}: use multiples of 40 (0 is the whole utterance)")
 
 
+def saved_letters(folder) -> Characters | None:
+    """The letters of an unfinished run in a folder, None where there is none: lists may have grown since it began."""
+    path = Path(folder) / LAST
+    return Characters(torch.load(path, mmap=True, weights_only=True)["letters"]) if path.is_file() else None
+
+
 class Student(nn.Module):
     """The encoder and a linear CTC head on its frames of 40 ms."""
 

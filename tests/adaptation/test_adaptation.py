@@ -10,7 +10,7 @@ import torch
 from echostream_plugin.adaptation.characters import Characters, error_rates, normalise
 from echostream_plugin.adaptation.speech import Batches, Utterance, in_batches, load, read_list
 from echostream_plugin.adaptation.teacher import WhisperTeacher, relative_distance, target_of
-from echostream_plugin.adaptation.training import Adaptation, AdaptOptions, early_chance, mask_features
+from echostream_plugin.adaptation.training import Adaptation, AdaptOptions, early_chance, mask_features, saved_letters
 from echostream_plugin.config import ConfigError
 from echostream_plugin.data.whisper_weights import load_whisper_encoder
 from echostream_plugin.encoders.whisper import WhisperConfig, WhisperEncoder
@@ -165,6 +165,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_was_not(folder, tmp_path):
     again = adaptation(folder, tmp_path / "parts")
     again.train(batches(folder), {}, said.append)
     assert "goes on after update 1" in said[0] and again.update == 4
+    assert saved_letters(tmp_path / "parts") == again.letters and saved_letters(tmp_path) is None
     for name, tensor in whole.student.state_dict().items():
         assert torch.equal(tensor, again.student.state_dict()[name]), name
     fresh = WhisperEncoder(CONFIG)
