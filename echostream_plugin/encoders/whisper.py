@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from ..config import LAYERS, EncoderConfig, check_options, encoder_config, option, require
 from ..modules.emformer import Emformer, EmformerState
-from ..modules.recording import Recorder
 from ..modules.streaming import StreamState
 from ..modules.whisper_front import FrontState, WhisperFront
 from .base import StreamingEncoder, register_encoder
@@ -153,7 +152,6 @@ class WhisperEncoder(StreamingEncoder):
         self.norm = nn.LayerNorm(dim)
         self.projection = nn.Linear(dim if coarse else PAIR * dim, config.dim)
         self.output_norm = nn.LayerNorm(config.dim)
-        self._recorder = None  # of the front
 
     def output_lengths(self, lengths):
         """Encoder frames of so many feature frames (Tensor or int): ceil(lengths / 4)."""
@@ -204,15 +202,14 @@ class WhisperEncoder(StreamingEncoder):
     def step(self, features: Tensor, state: WhisperState) -> tuple[Tensor, WhisperState]:
         """features: [B, t, F] of 10 ms, any t, the same for all streams; returns the encoder frames [B, s, C] of the
         segments that are now complete (s may be 0) and the next state. Streams may differ in age by whole segments."""
-        front = self._recorder or self._front
-        frames, *kept = front(None, features, state.front.features, state.front.hidden, state.front.frames)
+        frames, front = self.front.step(features, state.front)
         frames, fine = self.fine.step(self.dropout(frames), state.fine)
         pairs, odd = _pairs(torch.cat([state.odd, self._fine_output(frames)], dim=1))
         coarse = state.coarse
         if coarse is not None:
             pairs, coarse = self.coarse.step(self.join(pairs), coarse)
             pairs = self.norm(pairs)
-        return self._output(pairs), WhisperState(FrontState(*kept), fine, odd.clone(), coarse)
+        return self._output(pairs), WhisperState(front, fine, odd.clone(), coarse)
 
     def finish(self, state: WhisperState) -> Tensor:
         """The encoder frames [B, r, C] still missing if the utterance ended here (r may be 0); state stays valid."""
@@ -223,16 +220,10 @@ class WhisperEncoder(StreamingEncoder):
         return self._output(pairs)
 
     def record_steps(self) -> None:
-        """Record streaming steps of shapes that come back, for inference; see `modules.recording`."""
-        self._recorder = Recorder(self.front, self._front)
+        """From now on the layers' steps can be recorded, within `modules.recording.record_calls`; for inference."""
         for stack in (self.fine, self.coarse):
             if stack is not None:
                 stack.record_steps()
-
-    def _front(self, _, features: Tensor, *held: Tensor) -> tuple[Tensor, ...]:
-        """Frames of 20 ms before the layers, and the tensors of the next state."""
-        frames, state = self.front.step(features, FrontState(*held))
-        return frames, state.features.clone(), state.hidden.clone(), state.frames
 
     def _fine_output(self, frames: Tensor) -> Tensor:
         return self.norm(frames) if self.coarse is None else frames

@@ -131,6 +131,8 @@ class StreamingFbank:
             self._fbank.accept_waveform(SAMPLE_RATE, (self.held * 32768.0).tolist())
 
 
+    frame_count = staticmethod(frame_count)
+
     @staticmethod
     def loudness_db(log_mel: np.ndarray) -> np.ndarray:
         """log_mel: [t, bins] natural logarithms of energies; returns their mean in dB, [t].

@@ -67,6 +67,11 @@ class StreamingLogMel:
         give(self, saved)
 
     @staticmethod
+    def frame_count(samples: int) -> int:
+        """Feature frames of so many samples at 16 kHz: none under 12.5 ms."""
+        return max(0, 1 + (samples - WINDOW_SAMPLES // 2) // HOP_SAMPLES)
+
+    @staticmethod
     def loudness_db(features: np.ndarray) -> np.ndarray:
         """The mean of the bins in dB, [t], of features [t, 80]; the floor counts 19, which is silence."""
         return 10 * (4 * features.mean(axis=1) - 4 - FLOOR) + SILENCE_DB

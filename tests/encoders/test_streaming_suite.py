@@ -1,5 +1,6 @@
 """What every encoder promises, for each in the registry: streaming equals the parallel form, for any cutting."""
 
+import copy
 import dataclasses
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from echostream_plugin.encoders import ENCODERS, encoder_of
 from echostream_plugin.inference.features import FRONTENDS
+from echostream_plugin.modules.recording import record_calls
 
 TOLERANCE = 1e-4
 BINS = 12
@@ -155,6 +157,20 @@ def test_the_state_does_not_grow(encoder):
             state = encoder.step(features_of(32), state)[1]
             sizes.append(state.nbytes)
     assert max(sizes[10:]) == min(sizes[10:])
+
+
+@torch.inference_mode()
+def test_recorded_steps_are_the_same(encoder):
+    """See `modules.recording`."""
+    if not hasattr(encoder, "record_steps"):
+        pytest.skip("its steps are not recorded")
+    recorded, features = copy.deepcopy(encoder), features_of(32 * 40)
+    recorded.record_steps()
+    with record_calls():
+        stream(recorded, features[:, :100], [32], 8)
+    recorders = [module._recorder for module in recorded.modules() if getattr(module, "_recorder", None)]
+    assert recorders and all(recorder.recorded for recorder in recorders)
+    same(stream(recorded, features, [32], 8), parallel(encoder, features, 8))
 
 
 def test_a_gradient_reaches_every_parameter(encoder):

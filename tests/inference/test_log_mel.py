@@ -1,5 +1,7 @@
 """Whisper's features, a piece at a time; and a session whose encoder reads them."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -13,8 +15,9 @@ from echostream_plugin.inference.dictionary import SPECIALS, Dictionary
 from echostream_plugin.inference.errors import BundleError
 from echostream_plugin.inference.features import Frontend, features_of, raw_features
 from echostream_plugin.inference.log_mel import FLOOR, StreamingLogMel, mel_filters
+from echostream_plugin.inference.optimize import optimize
 from echostream_plugin.inference.pauses import PauseDetector
-from echostream_plugin.inference.session import TranslationSession
+from echostream_plugin.inference.session import SessionOptions, TranslationSession
 from echostream_plugin.model import S2STModel
 from tests.tiny_bundle import SOURCE_PIECES, TARGET_PIECES, UNITS, speechlike, tiny_vocoder
 from tests.whisper_file import whisper_model_config
@@ -61,7 +64,7 @@ def test_a_filter_bank_by_its_definition():
 @pytest.mark.parametrize("samples, frames", [(0, 0), (199, 0), (200, 1), (360, 2), (5120, 31), (10240, 63)])
 def test_a_frame_comes_when_its_window_is_there(samples, frames):
     """320 ms complete 31 frames, and so do 640 ms 63: a segment of 8 encoder frames is whole at its last sample."""
-    assert len(StreamingLogMel().push(np.zeros(samples, np.float32))) == frames
+    assert len(StreamingLogMel().push(np.zeros(samples, np.float32))) == frames == StreamingLogMel.frame_count(samples)
 
 
 def test_the_floor_is_fixed():
@@ -128,6 +131,15 @@ def test_a_session_hears_with_the_front_end_of_its_encoder(bundle):
         tokens, _ = greedy_collapse(bundle.model.source_unigram_decoder(frames)[0])
     wanted = bundle.source_dictionary.text(tokens)
     assert {source for source, _ in texts} == {wanted}
+
+
+def test_an_optimised_bundle_says_the_same(bundle):
+    samples, wanted = speechlike(3.0), translate(bundle, speechlike(3.0), 5120)
+    optimised = optimize(copy.deepcopy(bundle), quantize="none", options=SessionOptions(chunk_ms=320))
+    fine, coarse = (getattr(optimised.model.encoder, name)._recorder for name in ("fine", "coarse"))
+    recorded = fine.recorded, coarse.recorded
+    assert translate(optimised, samples, 5120) == wanted and min(recorded) > 0
+    assert (fine.recorded, coarse.recorded) == recorded  # every step of the stream was ready before it
 
 
 def test_a_session_goes_on_from_a_file(bundle, tmp_path):
