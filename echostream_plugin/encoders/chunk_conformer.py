@@ -15,12 +15,19 @@ from ..modules.chunk_convolution import ChunkConv1d
 from ..modules.conformer import ConformerLayer, ConformerLayerState
 from ..modules.relative_attention import relative_positions
 from ..modules.streaming import StreamState
-from .base import StreamingEncoder
+from .base import FRAME_MS, StreamingEncoder, register_encoder
 
 SUBSAMPLING = 4
 SUBSAMPLING_KERNEL = 5
 CONV_CHUNKS = (8, 16)  # frames of the convolutions' chunks in StreamSpeech's training and agents
 ENDLESS = 999  # a convolution chunk of so many frames or more is none
+# what StreamSpeech's flags of variants must say if they say anything
+RECIPE = {
+    "attn_type": "espnet",
+    "pos_enc_type": "rel_pos",
+    "conv_version": "s2t_transformer",
+    "conv_kernel_sizes": "5,5",
+}
 
 
 @dataclass(frozen=True)
@@ -69,12 +76,47 @@ class Subsampling(nn.Module):
         return x.transpose(1, 2), tuple(after)
 
 
+@register_encoder
 class ChunkConformerEncoder(StreamingEncoder):
     """The chunk-based Conformer of StreamSpeech (arXiv 2406.03049), offline and incrementally.
 
     The chunk sizes are `config.segment_frames` for attention and convolutions until `set_chunk_size` says otherwise.
     As in StreamSpeech, padding that follows an utterance in a batch is seen by the convolutions of its last chunk.
     """
+
+    Config = ChunkConformerConfig
+    parameter = "conformer_layers."
+    architectures = {
+        # StreamSpeech's recipe: a chunk-based Conformer of 12 layers of 256, 4-layer MT, 512-wide decoders
+        "streamspeech": {
+            "uni_encoder": False,
+            "unit_time_positions": False,
+            "unit_batch_positions": True,
+            "unit_offset_embedding": False,
+        },
+    }
+    warm_start = False
+    grows = True
+    counts_padding = True
+
+    @staticmethod
+    def segment_of_chunk(chunk_size: int) -> int:
+        return chunk_size
+
+    @staticmethod
+    def check_flags(args) -> None:
+        for flag, wanted in RECIPE.items():
+            given = getattr(args, flag, None)
+            if given not in (None, wanted):
+                raise ConfigError(
+                    f"--{flag.replace('_', '-')} {given}: this variant of StreamSpeech's encoder does not exist here; "
+                    f"its recipes use {wanted}"
+                )
+
+    @staticmethod
+    def hearing_ms(config) -> dict:
+        segment = config.segment_frames * FRAME_MS or None
+        return {"segment": segment, "left_context": None, "right_context": 0, "memory": 0}
 
     def __init__(self, config: ChunkConformerConfig):
         super().__init__()

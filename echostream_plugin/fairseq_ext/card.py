@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from echostream_plugin.config import ConfigError, ModelConfig
-from echostream_plugin.fairseq_ext.checkpoints import ARCHITECTURES, checkpoint_config, training_updates
+from echostream_plugin.encoders import ENCODERS
+from echostream_plugin.fairseq_ext.checkpoints import checkpoint_config, training_updates
 from echostream_plugin.fairseq_ext.flags import flags_of_config
 from echostream_plugin.fairseq_ext.loading import read_checkpoint
 from echostream_plugin.fairseq_ext.transfer import WARM_PARTS
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.dictionary import SPECIALS
-from echostream_plugin.inference.session import FRAME_MS
 from echostream_plugin.model import S2STModel
 
 PARTS = {"encoder": "encoder", **WARM_PARTS}
@@ -44,21 +44,6 @@ def model_card(path) -> dict:
     return {"name": path.name, "kind": "bundle" if path.is_dir() else "checkpoint", **facts}
 
 
-def hearing_ms(config) -> dict:
-    """What an encoder frame depends on, in ms: the segment it is computed with, what lies before and after it, and the
-    memory. None: everything there is."""
-    segment = config.segment_frames * FRAME_MS or None
-    if config.kind == "chunk_conformer":
-        return {"segment": segment, "left_context": None, "right_context": 0, "memory": 0}
-    memory = config.memory_size * segment if segment else 0
-    return {
-        "segment": segment,
-        "left_context": config.left_context_frames * FRAME_MS,
-        "right_context": config.right_context_frames * FRAME_MS,
-        "memory": memory,
-    }
-
-
 def as_markdown(card: dict) -> str:
     """The card as a markdown page."""
     parameters, dictionaries = card["parameters"], card["dictionaries"]
@@ -82,6 +67,7 @@ def as_markdown(card: dict) -> str:
 
 
 def _card(model: S2STModel, config: ModelConfig) -> dict:
+    encoder = ENCODERS[config.encoder.kind]
     counts = {title: 0 for title in PARTS.values()}
     for name, parameter in model.named_parameters():  # tied ones are named once
         counts[PARTS[name.split(".", 1)[0]]] += parameter.numel()
@@ -90,9 +76,9 @@ def _card(model: S2STModel, config: ModelConfig) -> dict:
     except ConfigError:
         flags = {}  # a configuration that no command line gives
     return {
-        "architecture": ARCHITECTURES[config.encoder.kind],
+        "architecture": next(iter(encoder.architectures)),
         "parameters": counts,
-        "encoder_ms": hearing_ms(config.encoder),
+        "encoder_ms": encoder.hearing_ms(config.encoder),
         "dictionaries": {
             "source": config.asr.vocab,
             "target": config.mt.vocab,

@@ -19,18 +19,17 @@ import torch
 import yaml
 from fairseq import options
 from fairseq.checkpoint_utils import checkpoint_paths
-from fairseq.models import MODEL_REGISTRY
 from tqdm import tqdm
 
 from echostream_plugin.config import ConfigError, ModelConfig
 from echostream_plugin.data.pieces import write_configs
+from echostream_plugin.encoders import ENCODERS, encoder_of
 from echostream_plugin.fairseq_ext.flags import config_from_args, fill_defaults, flags_of_config
 from echostream_plugin.fairseq_ext.loading import load_parameters, read_checkpoint
 from echostream_plugin.fairseq_ext.task import SpeechToSpeechCTCTask
 from echostream_plugin.fairseq_ext.unpickling import load_trusted
 from echostream_plugin.inference.bundle import Bundle, load_bundle
 
-ARCHITECTURES = {"emformer": "echostream", "chunk_conformer": "streamspeech"}
 CONFIG_YAML, MULTITASK_YAML = "config_gcmvn.yaml", "config_mtl_asr_st_ctcst.yaml"
 # how fairseq-train names what it saves at the end of epochs, and every so many updates
 _SAVED = {"epoch": r"checkpoint(\d+)\.pt", "update": r"checkpoint_\d+_(\d+)\.pt"}
@@ -88,9 +87,10 @@ def write_data(bundle: Bundle, source: Path, folder: Path) -> Path:
 
 def training_args(config: ModelConfig, data, config_yaml: str, multitask_config_yaml: str) -> Namespace:
     """What fairseq-train's command line of a model would give, all defaults included."""
+    architecture = next(iter(ENCODERS[config.encoder.kind].architectures))
     command = [
         str(data), "--task", "speech_to_speech_ctc", "--target-is-code", "--vocoder", "code_hifigan",
-        "--target-code-size", str(config.unit.vocab - 5), "--arch", ARCHITECTURES[config.encoder.kind],
+        "--target-code-size", str(config.unit.vocab - 5), "--arch", architecture,
         "--criterion", _CRITERION, "--config-yaml", config_yaml, "--multitask-config-yaml", multitask_config_yaml,
     ]  # fmt: skip
     args = options.parse_args_and_arch(options.get_training_parser("speech_to_speech_ctc"), command)
@@ -156,10 +156,9 @@ def save_checkpoint(path: Path, args: Namespace, state: dict, updates: int = 0) 
 
 def checkpoint_config(args: Namespace, state: dict, where) -> ModelConfig:
     """The configuration of the model that a checkpoint holds, from its options and its shapes; no data needed."""
-    conformer = any(name.startswith("encoder.conformer_layers.") for name in state)
-    kind = MODEL_REGISTRY["streamspeech" if conformer else "echostream"]
-    args = Namespace(**vars(args))
-    fill_defaults(args, kind.encoder_kind, **kind.defaults)
+    encoder = encoder_of(state)
+    kind, args = encoder.Config.kind, Namespace(**vars(args))
+    fill_defaults(args, kind, **next(iter(encoder.architectures.values())))
     try:
         return config_from_args(
             args,
@@ -167,7 +166,7 @@ def checkpoint_config(args: Namespace, state: dict, where) -> ModelConfig:
             target_vocab=state["target_unigram_decoder.embed_tokens.weight"].size(0),
             unit_vocab=state["decoder.embed_tokens.weight"].size(0),
             mt_ffn_dim=state["target_unigram_decoder.layers.0.fc1.weight"].size(0),
-            kind=kind.encoder_kind,
+            kind=kind,
         )
     except KeyError as error:
         raise ConfigError(

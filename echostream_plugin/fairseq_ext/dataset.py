@@ -7,11 +7,12 @@ import soundfile
 import torch
 from fairseq.data.audio import speech_to_speech_dataset as s2s
 from fairseq.data.audio.audio_utils import get_features_or_waveform, parse_path
+from fairseq.data.audio.feature_transforms.global_cmvn import GlobalCMVN
 from fairseq.data.audio.speech_to_text_dataset import SpeechToTextDatasetCreator, TextTargetMultitaskData
 from fairseq.data.data_utils import numpy_seed
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.inference.features import MEL_BINS, features_of
+from echostream_plugin.inference.features import FRONTENDS, raw_features
 
 
 class SpeechToUnitDataset(s2s.SpeechToSpeechMultitaskDataset):
@@ -19,10 +20,15 @@ class SpeechToUnitDataset(s2s.SpeechToSpeechMultitaskDataset):
 
     SpecAugment draws from (seed, epoch, utterance), so that a resumed training sees what an uninterrupted one sees."""
 
-    def __init__(self, *, seed: int, **keywords):
+    def __init__(self, *, seed: int, features: str = "kaldi-fbank", **keywords):
+        """features: a key of `FRONTENDS`; the transform `global_cmvn` is left out where they come normalised."""
         super().__init__(**keywords)
         self._seed = seed
         self._epoch = 1
+        self._features = features
+        if FRONTENDS[features].NORMALISED and self.feature_transforms is not None:
+            transforms = self.feature_transforms.transforms
+            self.feature_transforms.transforms = [one for one in transforms if not isinstance(one, GlobalCMVN)]
 
     def set_epoch(self, epoch):
         super().set_epoch(epoch)
@@ -36,7 +42,7 @@ class SpeechToUnitDataset(s2s.SpeechToSpeechMultitaskDataset):
 
     def _get_source_audio(self, index):
         path = self.audio_paths[index]
-        features = load_features(path)
+        features = load_features(path, self._features)
         if len(features) == 0:
             raise ConfigError(f"{path}: shorter than one feature window (25 ms); remove it from the manifest")
         if self.feature_transforms is not None:
@@ -45,20 +51,29 @@ class SpeechToUnitDataset(s2s.SpeechToSpeechMultitaskDataset):
         return torch.from_numpy(np.asarray(features)).float()
 
 
-def load_features(path: str) -> np.ndarray:
-    """[T, 80] mel frames of 10 ms, not normalised, from `zip:offset:size`, `.npy` or an audio file."""
+def load_features(path: str, kind: str = "kaldi-fbank") -> np.ndarray:
+    """[T, 80] mel frames of 10 ms, without CMVN, from `zip:offset:size`, `.npy` or an audio file; kind: a key of
+    `FRONTENDS`. Only Kaldi's are stored."""
     try:
         file_path, window = parse_path(path)
         if not window and Path(file_path).suffix != ".npy":
             samples, rate = soundfile.read(file_path, dtype="float32", always_2d=True)
-            return features_of(samples, rate, np.zeros(MEL_BINS), np.ones(MEL_BINS))
+            return raw_features(samples, rate, kind)
+        if kind != "kaldi-fbank":
+            raise ConfigError(
+                f"{path}: stored features are Kaldi's, and the encoder reads {kind}, made as it is loaded: "
+                "name wav or flac files in the src_audio column of the manifest"
+            )
         return get_features_or_waveform(path)
     except (FileNotFoundError, soundfile.LibsndfileError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); check the src_audio column of the manifest") from error
 
 
-def load_split(root: str, split: str, data_cfg, target_dictionary, multitask: dict, seed: int) -> SpeechToUnitDataset:
-    """The data set of `<root>/<split>.tsv`; raises ConfigError that names the manifest and the missing column."""
+def load_split(
+    root: str, split: str, data_cfg, target_dictionary, multitask: dict, seed: int, features: str = "kaldi-fbank"
+) -> SpeechToUnitDataset:
+    """The data set of `<root>/<split>.tsv`, with features of a kind in `FRONTENDS`; raises ConfigError that names the
+    manifest and the missing column."""
     manifest = Path(root) / f"{split}.tsv"
     if not manifest.is_file():
         raise ConfigError(f"{manifest}: no such manifest")
@@ -82,6 +97,7 @@ def load_split(root: str, split: str, data_cfg, target_dictionary, multitask: di
         target_is_code=True,
         tgt_dict=target_dictionary,
         seed=seed,
+        features=features,
     )
     for name, task in multitask.items():
         dataset.add_multitask_dataset(name, TextTargetMultitaskData(task.args, split, task.target_dictionary))

@@ -6,14 +6,8 @@ import logging
 
 import torch
 
-from echostream_plugin.config import (
-    ENCODERS,
-    ConfigError,
-    CTCHeadConfig,
-    ModelConfig,
-    TextDecoderConfig,
-    UnitDecoderConfig,
-)
+from echostream_plugin.config import ConfigError, CTCHeadConfig, ModelConfig, TextDecoderConfig, UnitDecoderConfig
+from echostream_plugin.encoders import ENCODERS
 from echostream_plugin.fairseq_ext.launch import join_torchrun
 
 logger = logging.getLogger(__name__)
@@ -26,22 +20,15 @@ _PARTS = {
 }
 
 # flag -> the options it sets; those that an encoder does not have are left out for it, and a flag without any is not
-# declared. Dimensions that must agree are set by one flag.
+# declared. Dimensions that must agree are set by one flag. Options of an encoder that stand here under no name of
+# StreamSpeech are flags under their own.
 FLAGS = {
     "encoder_layers": ("encoder.layers",),
     "encoder_embed_dim": ("encoder.dim", "asr.dim", "st.dim", "mt.encoder_dim"),
     "encoder_ffn_embed_dim": ("encoder.ffn_dim",),
     "encoder_attention_heads": ("encoder.heads",),
     "chunk_size": ("encoder.segment_frames",),
-    "left_context_frames": ("encoder.left_context_frames",),
-    "right_context_frames": ("encoder.right_context_frames",),
-    "memory_size": ("encoder.memory_size",),
-    "memory_kind": ("encoder.memory_kind",),
-    "tanh_on_memory": ("encoder.tanh_on_memory",),
-    "rotary": ("encoder.rotary",),
     "encoder_conv_kernel": ("encoder.conv_kernel",),
-    "subsampling_channels": ("encoder.subsampling_channels",),
-    "conv_channels": ("encoder.conv_channels",),
     "depthwise_conv_kernel_size": ("encoder.depthwise_kernel",),
     "asr_ctc_layers": ("asr.layers",),
     "st_ctc_layers": ("st.layers",),
@@ -63,7 +50,7 @@ FLAGS = {
     "activation_dropout": ("encoder.activation_dropout", "mt.activation_dropout", "unit.activation_dropout"),
 }
 
-WHOLE_CHUNK = 999  # a --chunk-size from here on is the whole utterance, as in StreamSpeech (its offline script: 999999)
+_NO_FLAGS = ("kind", "input_dim")  # said by --arch and the data yaml
 
 # StreamSpeech's flags that choose among variants of which only one exists here; accepted so that its scripts run.
 _ACCEPTED = {
@@ -73,13 +60,6 @@ _ACCEPTED = {
     "conv_version": (str, "subsampling of the Conformer, 's2t_transformer'"),
     "conv_kernel_sizes": (str, "kernels of the Conformer's subsampling, '5,5'"),
     "synthesizer": (str, "only 'transformer'"),
-}
-# what the accepted flags must say if they say anything, where they would change the Conformer
-_CONFORMER_VARIANT = {
-    "attn_type": "espnet",
-    "pos_enc_type": "rel_pos",
-    "conv_version": "s2t_transformer",
-    "conv_kernel_sizes": "5,5",
 }
 
 
@@ -91,11 +71,8 @@ def add_model_flags(parser, kind: str = "emformer") -> None:
         names = ["--" + flag.replace("_", "-")]
         if flag == "activation_dropout":
             names.append("--relu-dropout")
-        if isinstance(field.default, bool):
-            keywords = {"action": argparse.BooleanOptionalAction}
-        else:
-            keywords = {"type": type(field.default), "metavar": "N" if isinstance(field.default, int) else "VALUE"}
-        parser.add_argument(*names, dest=flag, help=field.metadata["help"], default=argparse.SUPPRESS, **keywords)
+        keywords = {"dest": flag, "help": field.metadata["help"], "default": argparse.SUPPRESS}
+        parser.add_argument(*names, **keywords, **_reading(field.default))
     for flag, (accepted, help_text) in _ACCEPTED.items():
         keywords = {"action": "store_true"} if accepted is True else {"type": accepted}
         parser.add_argument("--" + flag.replace("_", "-"), help=f"accepted: {help_text}", **keywords)
@@ -126,15 +103,14 @@ def config_from_args(
     args, source_vocab: int, target_vocab: int, unit_vocab: int, mt_ffn_dim: int, kind: str = "emformer"
 ) -> ModelConfig:
     """The model's configuration; raises ConfigError on values that do not fit together."""
-    if kind == "chunk_conformer":
-        _require_variant(args)
+    encoder = ENCODERS[kind]
+    encoder.check_flags(args)
     values = {part: {} for part in ("encoder", *_PARTS)}
     for flag, options in _flags(kind).items():
         for option in options:
             part, name = option.split(".")
             values[part][name] = getattr(args, flag)
-    if kind == "emformer" and args.chunk_size >= WHOLE_CHUNK:
-        values["encoder"]["segment_frames"] = 0
+    values["encoder"]["segment_frames"] = encoder.segment_of_chunk(args.chunk_size)
     values["encoder"]["kind"] = kind
     values["encoder"]["input_dim"] = getattr(args, "input_feat_per_channel", 80)
     values["asr"]["vocab"] = source_vocab
@@ -157,20 +133,23 @@ def flags_of_config(config: ModelConfig) -> dict:
     return values
 
 
-def _require_variant(args) -> None:
-    for flag, wanted in _CONFORMER_VARIANT.items():
-        given = getattr(args, flag, None)
-        if given not in (None, wanted):
-            raise ConfigError(
-                f"--{flag.replace('_', '-')} {given}: this variant of StreamSpeech's encoder does not exist here; "
-                f"its recipes use {wanted}"
-            )
+def _reading(default) -> dict:
+    """How argparse reads an option of this default; a tuple is written with commas."""
+    if isinstance(default, bool):
+        return {"action": argparse.BooleanOptionalAction}
+    if isinstance(default, tuple):
+        return {"type": lambda text: tuple(type(default[0])(item) for item in text.split(",")), "metavar": "A,B,.."}
+    return {"type": type(default), "metavar": "N" if isinstance(default, int) else "VALUE"}
 
 
 def _flags(kind: str) -> dict[str, tuple]:
-    """FLAGS with the options that exist for an encoder kind."""
+    """FLAGS with the options that exist for an encoder kind, and those that only it has."""
     known = {flag: tuple(option for option in options if _exists(kind, option)) for flag, options in FLAGS.items()}
-    return {flag: options for flag, options in known.items() if options}
+    known = {flag: options for flag, options in known.items() if options}
+    named = {option for options in known.values() for option in options}
+    names = (field.name for field in dataclasses.fields(ENCODERS[kind].Config) if field.name not in _NO_FLAGS)
+    own = {name: (f"encoder.{name}",) for name in names if f"encoder.{name}" not in named}
+    return {**known, **own}
 
 
 def _exists(kind: str, option: str) -> bool:
@@ -184,4 +163,4 @@ def _field(kind: str, option: str) -> dataclasses.Field:
 
 
 def _part(kind: str, part: str):
-    return ENCODERS[kind] if part == "encoder" else _PARTS[part]
+    return ENCODERS[kind].Config if part == "encoder" else _PARTS[part]

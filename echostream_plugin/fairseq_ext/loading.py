@@ -11,8 +11,9 @@ from echostream_plugin.config import ConfigError
 from echostream_plugin.data.units import UNITS_NOTE, units_digest
 from echostream_plugin.fairseq_ext.task import SpeechToSpeechCTCTask, resolve
 from echostream_plugin.fairseq_ext.unpickling import check_parameters, load_trusted
-from echostream_plugin.inference.bundle import Bundle, read_gcmvn, save_bundle
+from echostream_plugin.inference.bundle import Bundle, save_bundle, statistics
 from echostream_plugin.inference.dictionary import Dictionary
+from echostream_plugin.inference.features import FRONTENDS
 from echostream_plugin.vocoder import load_public_checkpoint, load_vocoder
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def load_checkpoint_bundle(
     task, model = _task_and_model(
         model_path, data=data_bin, config_yaml=config_yaml, multitask_config_yaml=multitask_config_yaml
     )
-    mean, std = read_gcmvn(_gcmvn(task))
+    mean, std = statistics(model.config, _gcmvn(task))
     return Bundle(
         model=model,
         config=model.config,
@@ -159,9 +160,11 @@ def _data_yaml(task) -> Path:
     return Path(task.args.data) / task.args.config_yaml
 
 
-def _gcmvn(task) -> str:
-    """The file of the features' statistics."""
+def _gcmvn(task) -> str | None:
+    """The file of the features' statistics; None where the encoder's features come normalised."""
     values = task.data_cfg.config.get("global_cmvn")
+    if FRONTENDS[task.features].NORMALISED:
+        return None
     if not values:
         raise ConfigError(f"{_data_yaml(task)}: global_cmvn.stats_npz_path is missing; it names gcmvn.npz")
     return values["stats_npz_path"]

@@ -1,12 +1,13 @@
-"""The registered fairseq models `echostream` and `streamspeech`, and their architectures."""
+"""The registered fairseq models, one for each encoder (`echostream`, `streamspeech`, ...), and their architectures."""
 
 import torch
 from fairseq.models import register_model, register_model_architecture
 from fairseq.models.speech_to_speech.s2s_transformer import S2STransformerMultitaskModelBase
 
 from echostream_plugin.config import ConfigError
+from echostream_plugin.encoders import ENCODERS
 from echostream_plugin.fairseq_ext.flags import add_model_flags, apply_architecture, config_from_args, fill_defaults
-from echostream_plugin.fairseq_ext.transfer import add_warm_start_flag, start_warm
+from echostream_plugin.fairseq_ext.transfer import add_first_values_flags, start_warm
 from echostream_plugin.model import S2STModel, padding_mask
 
 TASKS = ("source_unigram", "ctc_target_unigram", "target_unigram")  # names of the multitask yaml, as in StreamSpeech
@@ -29,8 +30,7 @@ class EchoStreamModel(S2STModel, S2STransformerMultitaskModelBase):
     @classmethod
     def add_args(cls, parser):
         add_model_flags(parser, cls.encoder_kind)
-        if cls.encoder_kind == "emformer":
-            add_warm_start_flag(parser)
+        add_first_values_flags(parser, ENCODERS[cls.encoder_kind])
 
     @classmethod
     def build_model(cls, args, task):
@@ -111,12 +111,7 @@ class StreamSpeechModel(EchoStreamModel):
     saved here has exactly its names and shapes."""
 
     encoder_kind = "chunk_conformer"
-    defaults = {
-        "uni_encoder": False,
-        "unit_time_positions": False,
-        "unit_batch_positions": True,
-        "unit_offset_embedding": False,
-    }
+    defaults = ENCODERS["chunk_conformer"].architectures["streamspeech"]
 
     def __init__(self, config, max_positions=(6000, 1024)):
         super().__init__(config, max_positions)
@@ -132,52 +127,25 @@ class StreamSpeechModel(EchoStreamModel):
             state_dict.setdefault(f"{decoder}.version", torch.tensor([3.0]))
 
 
-@register_model_architecture("streamspeech", "streamspeech")
-def streamspeech(args):
-    """StreamSpeech's recipe: a chunk-based Conformer of 12 layers of 256, 4-layer MT, 512-wide decoders."""
-    apply_architecture(args, StreamSpeechModel.encoder_kind, **StreamSpeechModel.defaults)
+def model_of(encoder) -> type[EchoStreamModel]:
+    """The registered model with this encoder; made here where there is none yet."""
+    made = {cls.encoder_kind: cls for cls in (EchoStreamModel, StreamSpeechModel)}
+    if encoder.Config.kind in made:
+        return made[encoder.Config.kind]
+    name, flags = next(iter(encoder.architectures.items()))
+    facts = {"encoder_kind": encoder.Config.kind, "defaults": flags}
+    return register_model(name)(type(f"{encoder.__name__}Model", (EchoStreamModel,), facts))
 
 
-@register_model_architecture("echostream", "echostream")
-def echostream(args):
-    """StreamSpeech's recipe with an Emformer encoder: 16 layers of 256, 4-layer MT, 512-wide decoders."""
-    apply_architecture(args)
+def _register_architectures(encoder) -> None:
+    model, name = model_of(encoder), next(iter(encoder.architectures))
+    for architecture, flags in encoder.architectures.items():
+
+        def apply(args, flags=flags):
+            apply_architecture(args, model.encoder_kind, **flags)
+
+        register_model_architecture(name, architecture)(apply)
 
 
-@register_model_architecture("echostream", "echostream_base")
-def echostream_base(args):
-    """All parts 256 wide, ST CTC with two causal layers, six unit decoder layers.
-
-    25 unit frames a target subword, as in StreamSpeech, fit CVSS-C whatever its units are: its English has some 17
-    characters a second and a subword of 6000 some 5, so that even 50 units a second, none dropped as repeats, are 15
-    a subword, and in 98 of 100 sentences fewer than 1.3 times the mean (what the quickstart's English shows)."""
-    apply_architecture(
-        args,
-        decoder_embed_dim=256,
-        decoder_attention_heads=4,
-        decoder_ffn_embed_dim=1024,
-        decoder_layers=6,
-        st_ctc_layers=2,
-    )
-
-
-@register_model_architecture("echostream", "echostream_tiny")
-def echostream_tiny(args):
-    """The quickstart's model: small enough to be trained on two CPU cores. Of its 10 unit frames a target subword 4.8
-    are needed in the mean, 6.3 in 98 of 100 sentences and 6.7 at most (its corpus with 600 training utterances)."""
-    apply_architecture(
-        args,
-        encoder_layers=6,
-        encoder_embed_dim=192,
-        encoder_ffn_embed_dim=768,
-        subsampling_channels=32,
-        memory_size=4,
-        left_context_frames=24,
-        translation_decoder_layers=2,
-        synthesizer_encoder_layers=1,
-        decoder_layers=2,
-        decoder_embed_dim=192,
-        decoder_attention_heads=4,
-        decoder_ffn_embed_dim=768,
-        ctc_upsample_rate=10,
-    )
+for _encoder in ENCODERS.values():
+    _register_architectures(_encoder)

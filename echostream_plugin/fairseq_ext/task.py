@@ -4,6 +4,7 @@ import hashlib
 import logging
 from pathlib import Path
 
+import torch
 import yaml
 from fairseq.data import Dictionary
 from fairseq.data.audio.data_cfg import MultitaskConfig, S2SDataConfig
@@ -12,6 +13,7 @@ from fairseq.tasks.speech_to_speech import SpeechToSpeechTask
 from fairseq.tasks.speech_to_text import DummyMultiTask
 
 from echostream_plugin.config import ConfigError
+from echostream_plugin.encoders import ENCODERS
 from echostream_plugin.fairseq_ext.alignable import require_alignments
 from echostream_plugin.fairseq_ext.dataset import load_split
 from echostream_plugin.fairseq_ext.generator import TwoPassGenerator
@@ -43,6 +45,7 @@ class SpeechToSpeechCTCTask(SpeechToSpeechTask):
         self.data_cfg = read_data_config(Path(args.data) / args.config_yaml)
         self.eval_gen_args = {}
         self._infer_tgt_lang_id = infer_tgt_lang_id
+        self.features = _features_of(getattr(args, "arch", None))  # what the model reads, a key of FRONTENDS
         config = read_multitask_config(Path(args.data) / args.multitask_config_yaml)
         first_pass = config.first_pass_decoder_task_index
         self.multitask_tasks = {
@@ -72,8 +75,31 @@ class SpeechToSpeechCTCTask(SpeechToSpeechTask):
                     f"'{task.args.data}'; {_FIX_TEXT}"
                 )
         self.datasets[split] = load_split(
-            self.args.data, split, self.data_cfg, self.target_dictionary, self.multitask_tasks, self.args.seed
+            self.args.data,
+            split,
+            self.data_cfg,
+            self.target_dictionary,
+            self.multitask_tasks,
+            self.args.seed,
+            self.features,
         )
+
+    def build_model(self, args, from_checkpoint=False):
+        model = super().build_model(args, from_checkpoint)
+        self.features = model.config.encoder.features
+        return model
+
+    def optimizer_step(self, optimizer, model, update_num):
+        """An update, of which the encoder follows `--encoder-lr-scale`: so does its learning rate, Adam's too."""
+        scale = getattr(self.args, "encoder_lr_scale", 1.0)
+        if scale == 1.0:
+            return super().optimizer_step(optimizer, model, update_num)
+        parameters = [parameter for parameter in model.encoder.parameters() if parameter.requires_grad]
+        before = [parameter.detach().clone() for parameter in parameters]
+        super().optimizer_step(optimizer, model, update_num)
+        with torch.no_grad():
+            for parameter, value in zip(parameters, before, strict=True):
+                parameter.lerp_(value, 1 - scale)
 
     def begin_epoch(self, epoch, model):
         """Called by fairseq-train. Before the first epoch: can CTC learn the training set at all?"""
@@ -124,6 +150,12 @@ class SpeechToSpeechCTCTask(SpeechToSpeechTask):
             max_len_b=getattr(args, "max_len_b_mt", 200),
             length_penalty=getattr(args, "lenpen", 1),
         )
+
+
+def _features_of(architecture: str | None) -> str:
+    """The features that the encoder of an architecture reads; the Emformer's where nothing is known."""
+    known = (encoder for encoder in ENCODERS.values() if architecture in encoder.architectures)
+    return next(known, ENCODERS["emformer"]).Config.features
 
 
 def _limits(dataset, indices, max_positions) -> str:

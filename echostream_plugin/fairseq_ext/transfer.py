@@ -1,6 +1,7 @@
 """Training that starts from a StreamSpeech checkpoint: its decoders as first values, its encoder as a teacher.
 
-`--load-streamspeech-decoders CKPT` copies the decoders and the CTC heads once, before the first update.
+`--load-streamspeech-decoders CKPT` copies the decoders and the CTC heads once, before the first update, and an
+encoder's own flag (`--load-whisper-encoder`) first values of the encoder.
 `--distill-from CKPT` keeps the checkpoint's encoder beside the training and pulls the student's outputs to its.
 """
 
@@ -12,11 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from echostream_plugin.config import ConfigError, ModelConfig
+from echostream_plugin.data.whisper_weights import load_whisper_encoder
+from echostream_plugin.encoders import ENCODERS
 from echostream_plugin.fairseq_ext.checkpoints import checkpoint_config
 from echostream_plugin.fairseq_ext.flags import FLAGS
 from echostream_plugin.fairseq_ext.loading import read_checkpoint
 from echostream_plugin.fairseq_ext.task import read_multitask_config
-from echostream_plugin.model import ENCODERS, S2STModel, padding_mask
+from echostream_plugin.model import S2STModel, padding_mask
 
 logger = logging.getLogger(__name__)
 
@@ -34,35 +37,54 @@ _MARKS = ("version", "_float_tensor")
 _LAST = "checkpoint_last.pt"  # fairseq's default of --restore-file, looked for in --save-dir
 
 
-def add_warm_start_flag(parser) -> None:
-    """Declare `--load-streamspeech-decoders`."""
+def add_first_values_flags(parser, encoder) -> None:
+    """Declare `--load-streamspeech-decoders` and what an encoder's class has instead of random first values."""
+    if encoder.warm_start:
+        parser.add_argument(
+            "--load-streamspeech-decoders",
+            metavar="CKPT",
+            help="first values of decoders and CTC heads from a StreamSpeech (or EchoStream) checkpoint; not read "
+            "again when the training resumes or its checkpoints are used",
+        )
     parser.add_argument(
-        "--load-streamspeech-decoders",
-        metavar="CKPT",
-        help="first values of decoders and CTC heads from a StreamSpeech (or EchoStream) checkpoint; not read again "
-        "when the training resumes or its checkpoints are used",
+        "--encoder-lr-scale",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="the encoder learns X times as fast as the rest, for one that was trained before; 0: not at all",
     )
+    if encoder.weights_flag:
+        flag, help_text = encoder.weights_flag
+        parser.add_argument(_as_flag(flag), metavar="PATH", help=help_text)
 
 
 def start_warm(model: S2STModel, args, dictionaries: dict) -> None:
-    """Called when a model is built: apply `--load-streamspeech-decoders`, if it was given and this training is new.
+    """Called when a model is built: apply the flags of first values that were given, if this training is new.
 
-    Afterwards the flag is empty and `warm_started_from` says what was used, and so it stands in the checkpoints: a
-    model that is loaded never looks for the file. dictionaries: fairseq's, by task."""
-    path = getattr(args, "load_streamspeech_decoders", None)
-    if not path:
-        return
-    args.load_streamspeech_decoders, args.warm_started_from = None, str(path)
-    resumed = _restored_file(args)
-    if resumed:
-        logger.info(f"--load-streamspeech-decoders {path}: not read, the training goes on from {resumed}")
-        return
-    if getattr(args, "finetune_from_model", None):
-        raise ConfigError(
-            "--finetune-from-model replaces every parameter that --load-streamspeech-decoders sets: give only one"
-        )
-    for line in load_decoders(model, path, dictionaries):
-        logger.info(line)
+    Afterwards the flags are empty and `warm_started_from` says what was used, and so it stands in the checkpoints: a
+    model that is loaded never looks for the files. dictionaries: fairseq's, by task."""
+    loaders = {
+        "load_streamspeech_decoders": lambda path: load_decoders(model, path, dictionaries),
+        "load_whisper_encoder": lambda path: [load_whisper_encoder(model.encoder, path)],
+    }
+    used, resumed = [], _restored_file(args)
+    for flag, load in loaders.items():
+        path = getattr(args, flag, None)
+        if not path:
+            continue
+        setattr(args, flag, None)
+        used.append(str(path))
+        if resumed:
+            logger.info(f"{_as_flag(flag)} {path}: not read, the training goes on from {resumed}")
+            continue
+        if getattr(args, "finetune_from_model", None):
+            raise ConfigError(
+                f"--finetune-from-model replaces every parameter that {_as_flag(flag)} sets: give only one"
+            )
+        for line in load(path):
+            logger.info(line)
+    if used:
+        args.warm_started_from = ", ".join(used)
 
 
 def load_decoders(model: S2STModel, path, dictionaries: dict | None = None) -> list[str]:
@@ -177,6 +199,10 @@ def different_flags(theirs: ModelConfig, ours: ModelConfig) -> dict[str, tuple]:
             if values[0] != values[1]:
                 flags[flag] = values
     return flags
+
+
+def _as_flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _part(name: str) -> str | None:

@@ -22,20 +22,13 @@ from safetensors.torch import save_file
 from echostream_plugin.config import ConfigError, ModelConfig
 from echostream_plugin.inference.dictionary import SPECIALS, Dictionary
 from echostream_plugin.inference.errors import BundleError
-from echostream_plugin.inference.features import HOP_SAMPLES, MEL_BINS, SAMPLE_RATE, WINDOW_SAMPLES
+from echostream_plugin.inference.features import FRONTENDS, SAMPLE_RATE
 from echostream_plugin.inference.options import named_options
 from echostream_plugin.model import S2STModel
 from echostream_plugin.modules.weights import build, some
 from echostream_plugin.vocoder import CodeHiFiGAN, CodeVocos, load_vocoder, save_vocoder
 
 FORMAT, VERSION = "echostream-bundle", 1
-FEATURES = {
-    "kind": "kaldi-fbank",
-    "bins": MEL_BINS,
-    "window_samples": WINDOW_SAMPLES,
-    "hop_samples": HOP_SAMPLES,
-    "scale": 32768,
-}
 
 
 @dataclass
@@ -120,18 +113,18 @@ def save_bundle(
     """Write a bundle and read it back once, so that what is written can be used.
 
     model: any S2STModel (a training model too); source_dictionary, target_dictionary: fairseq dictionary files; gcmvn:
-    an npz or json file with `mean` and `std`; vocoder: a folder, or a vocoder of either kind; source_spm, target_spm:
-    SentencePiece models; card: facts for people, kept as json; session: `SessionOptions` that suit the model, by
-    name, taken where a user gives none; config: default `model.config`."""
+    an npz or json file with `mean` and `std`, None where the encoder's features need none; vocoder: a folder, or a
+    vocoder of either kind; source_spm, target_spm: SentencePiece models; card: facts for people, kept as json; session:
+    `SessionOptions` that suit the model, by name, taken where a user gives none; config: default `model.config`."""
     folder, config = Path(folder), config or model.config
     folder.mkdir(parents=True, exist_ok=True)
-    mean, std = read_gcmvn(gcmvn)
+    mean, std = statistics(config, gcmvn)
     save_file(_half_precision(model, config), folder / "model.safetensors")
     description = {
         "format": FORMAT,
         "version": VERSION,
         "sample_rate": SAMPLE_RATE,
-        "features": FEATURES,
+        "features": FRONTENDS[config.encoder.features].DESCRIPTION,
         "model": dataclasses.asdict(config),
         "session": session or {},
     }
@@ -163,16 +156,20 @@ def load_bundle(folder, device="cpu") -> Bundle:
     description = _read_json(folder / "config.json")
     if description.get("format") != FORMAT:
         raise BundleError(f"{folder / 'config.json'}: not an EchoStream bundle ('format' must be '{FORMAT}')")
-    if description.get("version") != VERSION or description.get("features") != FEATURES:
+    if description.get("version") != VERSION:
         raise BundleError(
-            f"{folder / 'config.json'}: version {description.get('version')} with features "
-            f"{description.get('features')}; this program reads version {VERSION} with {FEATURES}"
+            f"{folder / 'config.json'}: version {description.get('version')}; this program reads version {VERSION}"
         )
     session = _checked_session(description, folder / "config.json")
     try:
         config = ModelConfig.from_dict(description.get("model", {}))
     except ConfigError as error:
         raise BundleError(f"{folder / 'config.json'}: model: {error}") from error
+    wanted = FRONTENDS[config.encoder.features].DESCRIPTION
+    if description.get("features") != wanted:
+        raise BundleError(
+            f"{folder / 'config.json'}: made with features {description.get('features')}; this program makes {wanted}"
+        )
     try:
         vocoder = load_vocoder(folder / "vocoder") if (folder / "vocoder").is_dir() else None
         model = build(lambda: S2STModel(config), folder / "model.safetensors")
@@ -185,6 +182,13 @@ def load_bundle(folder, device="cpu") -> Bundle:
     pieces = {name: _checked_pieces(folder / f"{name}.spm.model") for name in ("source", "target")}
     bundle.target_spm = pieces["target"]
     return bundle
+
+
+def statistics(config: ModelConfig, gcmvn) -> tuple[np.ndarray, np.ndarray]:
+    """mean and std of the features, from a file as `read_gcmvn` takes it; 0 and 1 where they come normalised."""
+    if FRONTENDS[config.encoder.features].NORMALISED:
+        return np.zeros(config.encoder.input_dim, np.float32), np.ones(config.encoder.input_dim, np.float32)
+    return read_gcmvn(gcmvn)
 
 
 def _checked_session(description: dict, path: Path) -> dict:

@@ -1,7 +1,8 @@
 """From a waveform to normalised log-mel features, a piece at a time.
 
-Audio is mono float32 in [-1, 1]; features are fairseq's `get_fbank`: 80 Kaldi log-mel bins, 25 ms window, 10 ms hop, of
-the waveform scaled by 2^15 at 16 kHz without dither, then global CMVN.
+Audio is mono float32 in [-1, 1]. Each encoder names the features that it reads, a key of `FRONTENDS`: fairseq's
+`get_fbank` (80 Kaldi log-mel bins, 25 ms window, 10 ms hop, of the waveform scaled by 2^15 at 16 kHz without dither,
+then global CMVN), or Whisper's (`log_mel`), which are normalised as they are.
 """
 
 from numbers import Real
@@ -11,6 +12,7 @@ import numpy as np
 
 from echostream_plugin.inference.downmix import Downmix
 from echostream_plugin.inference.errors import InputError
+from echostream_plugin.inference.log_mel import StreamingLogMel
 from echostream_plugin.inference.resample import StreamingResampler
 from echostream_plugin.inference.snapshot import give, take
 
@@ -88,6 +90,14 @@ def frame_count(samples: int) -> int:
 class StreamingFbank:
     """Log-mel features of 16 kHz audio; one object serves one utterance and keeps under a window of samples."""
 
+    DESCRIPTION = {
+        "kind": "kaldi-fbank",
+        "bins": MEL_BINS,
+        "window_samples": WINDOW_SAMPLES,
+        "hop_samples": HOP_SAMPLES,
+        "scale": 32768,
+    }
+    NORMALISED = False  # global CMVN follows
     SAVED = ("given", "held")
 
     def __init__(self):
@@ -121,19 +131,40 @@ class StreamingFbank:
             self._fbank.accept_waveform(SAMPLE_RATE, (self.held * 32768.0).tolist())
 
 
+    frame_count = staticmethod(frame_count)
+
+    @staticmethod
+    def loudness_db(log_mel: np.ndarray) -> np.ndarray:
+        """log_mel: [t, bins] natural logarithms of energies; returns their mean in dB, [t].
+
+        The mean of the logarithms, for the sum of the energies hears mostly the wide bins, where noise is strongest."""
+        return log_mel.mean(axis=1) * (10 / np.log(10))
+
+
+FRONTENDS = {extractor.DESCRIPTION["kind"]: extractor for extractor in (StreamingFbank, StreamingLogMel)}
+
+
 class Frontend:
     """Audio of one utterance at one sample rate in, features ready for the encoder out.
 
     Whoever else listens (`inference.vad`) is pushed the audio at 16 kHz."""
 
-    def __init__(self, sample_rate: int, cmvn_mean: np.ndarray, cmvn_std: np.ndarray, listener=None):
-        """listener: what has `push(samples)` like the extractor of features. Raises InputError for a rate that is not a
-        whole number from 4,000 to 384,000 Hz."""
+    def __init__(
+        self,
+        sample_rate: int,
+        cmvn_mean: np.ndarray,
+        cmvn_std: np.ndarray,
+        kind: str = "kaldi-fbank",
+        listener=None,
+    ):
+        """kind: a key of FRONTENDS, what the encoder's configuration calls its `features`; listener: what has
+        `push(samples)` like the extractor of features. Raises InputError for a rate that is not a whole number from
+        4,000 to 384,000 Hz."""
         self.sample_rate = check_rate(sample_rate)
         self._downmix = Downmix(self.sample_rate)
         self._resampler = StreamingResampler(self.sample_rate, SAMPLE_RATE)
         self._listener = listener
-        self._fbank = StreamingFbank()
+        self._extractor = FRONTENDS[kind]()
         self._mean = np.asarray(cmvn_mean, dtype=np.float32)
         self._scale = 1.0 / np.asarray(cmvn_std, dtype=np.float32)
 
@@ -147,21 +178,26 @@ class Frontend:
 
     def snapshot(self) -> dict:
         """What `restore` needs, for `inference.snapshot`."""
-        return {"downmix": take(self._downmix), "resampler": take(self._resampler), "fbank": take(self._fbank)}
+        return {"downmix": take(self._downmix), "resampler": take(self._resampler), "fbank": take(self._extractor)}
 
     def restore(self, saved: dict):
         """Go on where another front end of this rate was."""
         give(self._downmix, saved["downmix"])
         give(self._resampler, saved["resampler"])
-        self._fbank.restore(saved["fbank"])
+        self._extractor.restore(saved["fbank"])
 
     def _features(self, samples: np.ndarray) -> np.ndarray:
         if self._listener is not None:
             self._listener.push(samples)
-        return (self._fbank.push(samples) - self._mean) * self._scale
+        return (self._extractor.push(samples) - self._mean) * self._scale
 
 
-def features_of(samples, sample_rate: int, cmvn_mean, cmvn_std) -> np.ndarray:
-    """Normalised features [T, 80] of a whole recording."""
-    frontend = Frontend(sample_rate, cmvn_mean, cmvn_std)
+def features_of(samples, sample_rate: int, cmvn_mean, cmvn_std, kind: str = "kaldi-fbank") -> np.ndarray:
+    """Normalised features [T, 80] of a whole recording; kind: a key of FRONTENDS."""
+    frontend = Frontend(sample_rate, cmvn_mean, cmvn_std, kind)
     return np.concatenate([frontend.push(checked_audio(samples)), frontend.finish()])
+
+
+def raw_features(samples, sample_rate: int, kind: str = "kaldi-fbank") -> np.ndarray:
+    """Features [T, 80] of a whole recording as they are stored for training, without CMVN."""
+    return features_of(samples, sample_rate, np.zeros(MEL_BINS), np.ones(MEL_BINS), kind)

@@ -10,7 +10,7 @@ from torch import nn
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.inference.bundle import Bundle
-from echostream_plugin.inference.features import SAMPLE_RATE, frame_count
+from echostream_plugin.inference.features import FRONTENDS, SAMPLE_RATE
 from echostream_plugin.inference.options import FRAME_MS, SessionOptions, bundle_options
 from echostream_plugin.modules.packed import can_pack, pack_linears
 from echostream_plugin.modules.recording import record_calls
@@ -76,6 +76,7 @@ def prepare(bundle: Bundle, options: SessionOptions | None = None, push_ms: int 
     bundle, and again for other values; an encoder keeps `recording.MOST_RECORDINGS` shapes, those used most."""
     if push_ms < 1:
         raise ConfigError(f"push_ms must be at least 1, got {push_ms}")
+    frame_count = FRONTENDS[bundle.config.encoder.features].frame_count
     encoder, segment_ms = bundle.model.encoder, (options or bundle_options(bundle)).chunk_ms
     if not 0 < segment_ms <= LONGEST_MS:
         return

@@ -7,6 +7,7 @@ loudest one. Nothing is learnt and nothing but a few numbers is kept.
 
 import numpy as np
 
+from echostream_plugin.inference.features import FRONTENDS
 from echostream_plugin.inference.stages import FEATURES_PER_FRAME
 
 BLOCK_FEATURES = 100  # the quietest and the loudest moment are kept for blocks of a second
@@ -17,13 +18,6 @@ LEAST_DEPTH_DB = 8.0  # a pause is at least so far below the loudest moment: ste
 SILENCE_DB = 20.0  # under the noise of one bit of 16: digital silence, quiet in any company
 SPEECH_FEATURES = 10  # frames that are not quiet, to be speech rather than a click
 DOUBT_FEATURES = 32  # a sound that may yet turn out to be speech: the detector of speech needs up to 300 ms
-
-
-def loudness_db(log_mel: np.ndarray) -> np.ndarray:
-    """log_mel: [t, bins] natural logarithms of energies; returns their mean in dB, [t].
-
-    The mean of the logarithms, for the sum of the energies hears mostly the wide bins, where noise is strongest."""
-    return log_mel.mean(axis=1) * (10 / np.log(10))
 
 
 class PauseDetector:
@@ -37,9 +31,10 @@ class PauseDetector:
         *("_features", "_lows", "_highs", "_ahead"),
     )
 
-    def __init__(self, mean: np.ndarray, std: np.ndarray):
-        """mean, std: [bins] of the features' normalisation."""
+    def __init__(self, mean: np.ndarray, std: np.ndarray, kind: str = "kaldi-fbank"):
+        """mean, std: [bins] of the features' normalisation; kind: a key of `features.FRONTENDS`."""
         self._mean, self._std = mean, std
+        self._loudness_db = FRONTENDS[kind].loudness_db
         self.quiet_frames = 0  # encoder frames for which it has been quiet, where `advance` is
         self.loud_features = 0  # feature frames of the stream that were speech (or not quiet), up to there
         self._sounds = 0  # those that were not quiet, speech or not, up to there
@@ -54,7 +49,7 @@ class PauseDetector:
         that is not quiet is speech."""
         if len(features) == 0:
             return
-        levels = loudness_db(features * self._std + self._mean).tolist()
+        levels = self._loudness_db(features * self._std + self._mean).tolist()
         for level, spoken in zip(levels, [True] * len(levels) if speech is None else speech.tolist(), strict=True):
             quiet = self._quiet_features(self._is_quiet(level), spoken)
             if self._features % FEATURES_PER_FRAME == 0:  # an encoder frame ends with the first of its features

@@ -79,7 +79,7 @@ class TranslationSession:
             restartable = bool(options.pause_ms and options.fresh_encoder) or self._detector is not None
             self._listener = Listener(model, options.chunk_ms // FRAME_MS, restartable)
             listens = options.pause_ms and options.endpointer != "ctc" or self._detector is not None
-            self._pauses = PauseDetector(self.bundle.cmvn_mean, self.bundle.cmvn_std) if listens else None
+            self._pauses = PauseDetector(*self._features) if listens else None
             self._asleep = restartable  # nothing but silence since the sentence was opened
             self._context = []  # the last target tokens of the sentences before
             self._begin_sentence()
@@ -116,6 +116,11 @@ class TranslationSession:
         self._last_asr = self._last_st = 0  # CTC counts at the newest write
         self._source_text = self._target_text = ""
         self._said_samples = 0
+
+    @property
+    def _features(self) -> tuple:
+        """Mean, std and kind of the features that the encoder reads."""
+        return self.bundle.cmvn_mean, self.bundle.cmvn_std, self.bundle.config.encoder.features
 
     @property
     def finished(self) -> bool:
@@ -196,7 +201,7 @@ class TranslationSession:
                     "finish() or reset() it first"
                 )
             return
-        self._frontend = Frontend(sample_rate, self.bundle.cmvn_mean, self.bundle.cmvn_std, listener=self._detector)
+        self._frontend = Frontend(sample_rate, *self._features, self._detector)
 
     def _hear(self, features: np.ndarray, events: list):
         if self._pauses is not None:

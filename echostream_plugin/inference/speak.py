@@ -345,7 +345,8 @@ def source_frames(bundle: Bundle, samples, sample_rate: int) -> Tensor:
     """Encoder frames [1, S, C] of a recording of the source, for `TextSpeaker(source=...)`.
 
     samples: [n] or [n, channels], as a session takes them. Raises InputError where it is too short for a frame."""
-    features = features_of(samples, sample_rate, bundle.cmvn_mean, bundle.cmvn_std)
+    kind = bundle.config.encoder.features
+    features = features_of(samples, sample_rate, bundle.cmvn_mean, bundle.cmvn_std, kind)
     if len(features) == 0:
         raise InputError("the source recording is shorter than 25 ms")
     parameter = next(bundle.model.encoder.parameters())

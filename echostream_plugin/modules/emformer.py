@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import EncoderConfig
+from . import dense_attention
 from .attention import EmformerAttention, LayerWindow, StepWindow, Windows, WindowShape
 from .convolution import CausalConvolution
 from .recording import Recorder
@@ -35,8 +36,11 @@ class EmformerState(StreamState):
     segment_frames: int
 
 
+ACTIVATIONS = {"silu": nn.SiLU, "gelu": nn.GELU}
+
+
 class EmformerLayer(nn.Module):
-    """Attention, causal convolution (optional) and feed-forward, each a residual branch, then a norm."""
+    """Attention, causal convolution (optional) and feed-forward, each a residual branch, then a norm (optional)."""
 
     def __init__(self, config: EncoderConfig, index: int):
         super().__init__()
@@ -55,12 +59,12 @@ class EmformerLayer(nn.Module):
         self.feed_forward = nn.Sequential(
             nn.LayerNorm(dim),
             nn.Linear(dim, config.ffn_dim),
-            nn.SiLU(),
+            ACTIVATIONS[config.activation](),
             nn.Dropout(config.activation_dropout),
             nn.Linear(config.ffn_dim, dim),
             nn.Dropout(config.dropout),
         )
-        self.output_norm = nn.LayerNorm(dim)
+        self.output_norm = nn.LayerNorm(dim) if config.output_norm else nn.Identity()
 
     def forward(self, x: Tensor, memory: Tensor | None, past: tuple[Tensor, Tensor, Tensor], windows: Windows):
         """x: [B, N, C + R, D]; memory: [B, N, D] or None; past: this layer's left context, memory and convolution
@@ -75,6 +79,13 @@ class EmformerLayer(nn.Module):
             x = x + convolved
         x = self.output_norm(x + self.feed_forward(x))
         return x, memory, (left_context, bank, inputs)
+
+    def dense(self, x: Tensor, mask: Tensor, rotary: bool) -> Tensor:
+        """`forward` for whole utterances x: [B, T, D] without memory, right context and convolution; see
+        `dense_attention`."""
+        attended = dense_attention.dense_attention(self.attention, self.attention_norm(x), mask, rotary)
+        x = x + self.dropout(attended)
+        return self.output_norm(x + self.feed_forward(x))
 
     def step(self, x: Tensor, memory: Tensor | None, past: LayerWindow, inputs: Tensor, window: StepWindow):
         """`forward` for a single window of x: [B, W, D], W = C + R, without dropout; inputs: [B, K - 1, D] of the
@@ -126,6 +137,14 @@ class Emformer(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, segment_frames: int | None = None) -> Tensor:
         """Parallel form. x: [B, T, D]; lengths: [B] valid frames, None for all; returns [B, T, D]."""
+        config = self.config
+        count = config.segment_frames if segment_frames is None else segment_frames
+        plain = not (config.memory_size or config.right_context_frames or config.conv_kernel)
+        if plain and count > 0 and dense_attention.pays(x.size(1), count, config.left_context_frames):
+            mask = dense_attention.segment_mask(x.size(1), count, config.left_context_frames, lengths, x.device)
+            for layer in self.layers:
+                x = layer.dense(x, mask, config.rotary)
+            return x
         return self._tail(x, lengths, self.initial_state(x.size(0), segment_frames))
 
     def step(self, x: Tensor, state: EmformerState) -> tuple[Tensor, EmformerState]:

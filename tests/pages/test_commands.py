@@ -41,6 +41,7 @@ TABLE = {  # page -> beginning of a command -> how it is made small; the longest
         "torchrun": Small(add=MODEL),
         "python scripts/train_vocoder.py --help": Small(),
         "python scripts/make_bundle.py": BUNDLE,
+        "python scripts/adapt_encoder.py": LONG,
         "simuleval": Small(),
         "fairseq-generate": Small(add="--cpu"),
         "echostream translate --help": Small(),

@@ -1,0 +1,48 @@
+"""Measure the options of the streaming Whisper encoder: distance from Whisper before any training, and time.
+
+    python scripts/measure_whisper_encoder.py --speech corpus/unlabelled/test.tsv --share-of corpus/unlabelled/train.tsv
+    python scripts/measure_whisper_encoder.py --times --batch-s 48
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from echostream_plugin.adaptation.speech import read_list  # noqa: E402
+from echostream_plugin.benchmark.whisper_encoder import distances, update_costs  # noqa: E402
+from echostream_plugin.config import ConfigError  # noqa: E402
+
+
+def as_table(rows: list[dict]) -> str:
+    """Rows of equal keys as a markdown table."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--speech", metavar="TSV", help="recordings to compare on: a tsv or a folder")
+    parser.add_argument("--share-of", metavar="TSV", help="recordings that the share of positions is measured on")
+    parser.add_argument("--count", type=int, default=8, help="recordings to compare on (default %(default)s)")
+    parser.add_argument("--times", action="store_true", help="measure times instead")
+    parser.add_argument("--batch-s", type=float, default=48.0, help="seconds of speech in an update")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of torch, for the times")
+    parser.add_argument("--weights", default="auto", help="as --load-whisper-encoder")
+    args = parser.parse_args()
+    try:
+        if args.times:
+            print(as_table(update_costs(args.batch_s, tuple(args.threads), args.weights)))
+        elif args.speech and args.share_of:
+            listed = [one for one in read_list(args.speech) if one.seconds > 2]
+            chosen = listed[:: max(1, len(listed) // args.count)][: args.count]
+            print(as_table(distances(chosen, read_list(args.share_of), args.weights)))
+        else:
+            parser.error("give --speech and --share-of, or --times")
+    except ConfigError as error:
+        sys.exit(f"measure_whisper_encoder: {error}")
+
+
+if __name__ == "__main__":
+    main()
