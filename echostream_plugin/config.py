@@ -144,7 +144,10 @@ class ChunkConformerConfig:
     conv_channels: int = option(1024, "channels of the first subsampling convolution, before its gate")
     depthwise_kernel: int = option(31, "kernel of the depthwise convolution in frames, odd")
     segment_frames: int = option(
-        8, "chunk of attention and convolutions in encoder frames of 40 ms; 0 is the whole", minimum=0, maximum=10_000
+        8,
+        "chunk of attention and convolutions in encoder frames of 40 ms; 0 is the whole",
+        minimum=0,
+        maximum=10_000_000,  # StreamSpeech's offline scripts say 999999
     )
     dropout: float = option(0.1, "dropout of residual branches, activations and attention weights", maximum=1.0)
 
