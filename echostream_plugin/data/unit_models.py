@@ -5,9 +5,9 @@ Two feature sets. `whisper`: the encoder output of whisper-base, which knows wha
 
 Measured on 360 utterances of the quickstart's target speech (`examples/quickstart/compare_units.py`), whisper units: of
 the log-mel variance a linear map explains 0.797 with K = 250, 0.812 with 400 and 0.828 with 500 (19.6, 20.6 and 20.9
-units a second); of the first 200 ms 0.870, 0.891 and 0.899. By this measure a lead-in makes no difference (K = 400: 0.814
-and 0.893 without, 0.812 and 0.891 with 200 or 500 ms). It keeps a wave's first units from lying at whisper's first
-positions, whatever the wave begins with.
+units a second); of the first 200 ms 0.870, 0.891 and 0.899. By this measure a lead-in makes no difference (K = 400:
+0.814 and 0.893 without, 0.812 and 0.891 with 200 or 500 ms). It keeps a wave's first units from lying at whisper's
+first positions, whatever the wave begins with.
 """
 
 import dataclasses
