@@ -112,6 +112,15 @@ def test_jobs_are_those_that_memory_has_room_for(monkeypatch):
     assert parallel.workers_of(argparse.Namespace(jobs=9, ray=None, merge=None), gigabytes_each=50.0).jobs == 9
 
 
+def test_ray_begins_no_actor_that_it_has_no_room_for():
+    cluster = argparse.Namespace(cluster_resources=lambda: {"CPU": 2.0, "GPU": 1.0})
+    actors = [parallel.Workers(jobs, "", gpus_each)._actors(cluster)
+              for jobs, gpus_each in ((None, 0), (1, 0), (9, 0), (None, 0.25), (9, 0.25))]  # fmt: skip
+    assert actors == [2, 1, 2, 4, 4]
+    with pytest.raises(DataError, match="no GPU that is free"):
+        parallel.Workers(None, "", 2)._actors(cluster)
+
+
 def test_free_memory_is_a_number_of_gigabytes():
     assert 0 < parallel.free_gigabytes() < 100_000
 

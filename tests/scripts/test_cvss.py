@@ -15,7 +15,7 @@ import yaml
 from echostream_plugin.data import DataError
 from echostream_plugin.data.cvss import SPLITS, Corpus
 from echostream_plugin.data.feature_zip import read_index, read_member
-from echostream_plugin.data.parallel import Shard, Workers
+from echostream_plugin.data.parallel import Shard, Workers, begin_ray
 from echostream_plugin.data.source_features import merge_features
 from echostream_plugin.data.tables import read_table
 from echostream_plugin.data.target_units import merge_units
@@ -198,14 +198,15 @@ def test_processes_give_the_bytes_of_one_process(originals, tmp_path):
     same(one, two)
 
 
-def test_ray_gives_the_bytes_of_one_process(originals, tmp_path):
+def test_ray_gives_the_bytes_of_one_process(originals, tmp_path, monkeypatch):
     ray = pytest.importorskip("ray")
     one, two = copy_of(originals, "whole", tmp_path / "one"), copy_of(originals, "whole", tmp_path / "two")
     features_step.build(one)
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={
-        "env_vars": {"PYTHONPATH": str(ROOT)}})  # fmt: skip
+    for name in ("RAY_ADDRESS", "RAY_worker_niceness"):
+        monkeypatch.delenv(name, raising=False)
+    begin_ray(num_cpus=2, include_dashboard=False)
     try:
+        assert list(Workers(None, ray="").ordered(os.nice, [0] * 9, "niceness")) == [os.nice(0)] * 9
         features_step.build(two, Workers(None, ray=""))
     finally:
         ray.shutdown()
