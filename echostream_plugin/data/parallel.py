@@ -101,28 +101,25 @@ class Workers:
         ray, pool_of = import_ray()
         begun_here = not ray.is_initialized()
         if begun_here:
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            environment = {"PYTHONPATH": str(_SOURCE_ROOT), "OMP_NUM_THREADS": "1"}
-            try:
-                ray.init(address=self.ray or None, runtime_env={"env_vars": environment}, log_to_driver=False)
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                raise DataError(f"--ray {self.ray}: no Ray cluster answers there ({error})") from error
+            begin_ray(self.ray or None)
         try:
             actor = ray.remote(num_cpus=1, num_gpus=self.gpus_each, max_restarts=2, max_task_retries=2)(_RayWorker)
-            pool = pool_of([actor.remote(initializer, arguments) for _ in range(self.jobs or self._room(ray))])
             batches = [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
+            count = min(self._actors(ray), len(batches))
+            pool = pool_of([actor.remote(initializer, arguments) for _ in range(count)])
             for results in pool.map(lambda worker, batch: worker.work.remote(function, batch), batches):
                 yield from results
         finally:
             if begun_here:
                 ray.shutdown()
 
-    def _room(self, ray) -> int:
+    def _actors(self, ray) -> int:
+        """No more than there is room for: work given to an actor that waits for a place waits with it, for ever."""
         resources = ray.cluster_resources()
         room = resources.get("GPU", 0) / self.gpus_each if self.gpus_each else resources.get("CPU", 1)
         if room < 1:
             raise DataError("--ray: the cluster has no GPU that is free for this; use --device cpu, or add machines")
-        return int(room)
+        return min(self.jobs or int(room), int(room))
 
 
 class _RayWorker:
@@ -146,6 +143,19 @@ def import_ray():
     return ray, ActorPool
 
 
+def begin_ray(address: str | None = None, **options) -> None:
+    """Connect to a Ray cluster, or begin one on this machine where address is None; options: of ray.init."""
+    ray, _ = import_ray()
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray would give its workers the priority of nice 15: beside anything else that computes they hardly run at all
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    environment = {"PYTHONPATH": str(_SOURCE_ROOT), "OMP_NUM_THREADS": "1"}
+    try:
+        ray.init(address=address, runtime_env={"env_vars": environment}, log_to_driver=False, **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise DataError(f"--ray {address or ''}: no Ray cluster answers there ({error})") from error
+
+
 def _reach(address: str) -> None:
     """Ray itself tries for minutes before it says that nobody is there."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
@@ -159,7 +169,8 @@ def _reach(address: str) -> None:
 def add_worker_flags(parser: argparse.ArgumentParser) -> None:
     """--jobs, --ray, --shard, --merge; `workers_of` reads the first two."""
     parser.add_argument(
-        "--jobs", type=int,
+        "--jobs",
+        type=int,
         help="processes, or Ray's actors (default: what cores and free memory have room for; with --ray the cluster's)",
     )
     parser.add_argument(

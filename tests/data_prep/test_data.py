@@ -6,6 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import soundfile
 import yaml
 
 from echostream_plugin.data import DataError
@@ -13,9 +14,10 @@ from echostream_plugin.data.feature_zip import FeatureZip, Moments, index_path, 
 from echostream_plugin.data.parallel import Shard, Workers
 from echostream_plugin.data.pieces import load_pieces, train_pieces, write_configs, write_task_table
 from echostream_plugin.data.tables import keyed_lines, normalise, read_table, write_table
-from echostream_plugin.data.units import UnitsLog, load_centres, nearest_units, read_units, reduce_units
+from echostream_plugin.data.units import UnitsLog, load_centres, nearest_units, read_units, read_wave, reduce_units
 
 FEATURES = {f"clip_{n}": np.random.default_rng(n).normal(size=(5 + n, 80)).astype(np.float32) for n in range(4)}
+FEATURES["ñandú"] = FEATURES["clip_1"] + 1  # a name of more bytes than letters
 
 
 def build_zip(path, interrupt_after=None, torn=b""):
@@ -41,7 +43,9 @@ def test_an_interrupted_zip_goes_on_and_equals_a_whole_one(tmp_path):
     assert not (tmp_path / "cut.zip").exists()
     build_zip(tmp_path / "cut.zip")
     assert (tmp_path / "cut.zip").read_bytes() == (tmp_path / "whole.zip").read_bytes()
-    assert zipfile.ZipFile(tmp_path / "cut.zip").testzip() is None
+    with zipfile.ZipFile(tmp_path / "cut.zip") as archive:
+        assert archive.testzip() is None
+        assert {item.date_time for item in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
     index = read_index(tmp_path / "cut.zip")
     assert list(index) == list(FEATURES)
     for name, features in FEATURES.items():
@@ -150,6 +154,16 @@ def test_moments_are_those_of_all_frames(tmp_path):
         Moments().save(tmp_path / "none.npz")
 
 
+def test_moments_keep_small_deviations_of_large_numbers_and_never_fall_to_zero(tmp_path):
+    moments, noise = Moments(), np.random.default_rng(0).normal(size=(2000, 2)).astype(np.float32)
+    for frames in np.split(np.concatenate([30000 + noise, np.full((2000, 1), 7.3, np.float32)], axis=1), 20):
+        moments.add(frames)
+    moments.save(tmp_path / "gcmvn.npz")
+    with np.load(tmp_path / "gcmvn.npz") as saved:
+        assert np.allclose(saved["std"][:2], noise.std(0), rtol=1e-2)
+        assert saved["std"][2] == pytest.approx(1e-4)  # fairseq's floor
+
+
 def test_tables_survive_tabs_backslashes_and_missing_columns(tmp_path):
     write_table(tmp_path / "t.tsv", ("id", "text"), [{"id": "a", "text": 'one\ttwo\n"three\\'}])
     assert read_table(tmp_path / "t.tsv", ("id",)) == [{"id": "a", "text": 'one two "three'}]
@@ -177,6 +191,31 @@ def test_pieces_and_dictionary_have_the_same_numbers(tmp_path):
     assert data["global_cmvn"]["stats_npz_path"] == "../gcmvn.npz"
     with pytest.raises(DataError, match="no such SentencePiece model"):
         load_pieces(tmp_path / "none.model")
+
+
+def test_the_yamls_hold_streamspeechs_values_and_each_task_its_dictionary(tmp_path):
+    files = [tmp_path / name for name in ("src/s.txt", "tgt/t.txt", "g_00500000", "config.json")]
+    write_configs(tmp_path / "fbank2unit", *files[:2], vocoder=files[2:])
+    data = yaml.safe_load((tmp_path / "fbank2unit" / "config_gcmvn.yaml").read_text())
+    assert data["transforms"] == {"*": ["global_cmvn"], "_train": ["global_cmvn", "specaugment"]}
+    assert data["specaugment"]["freq_mask_F"] == 27 and data["specaugment"]["time_mask_T"] == 100
+    assert data["vocoder"] == {"type": "code_hifigan", "checkpoint": str(files[2]), "config": str(files[3])}
+    tasks = yaml.safe_load((tmp_path / "fbank2unit" / "config_mtl_asr_st_ctcst.yaml").read_text())
+    found = {name: (task["decoder_type"], task["dict"], task["data"], task["loss_weight"],
+                    task["decoder_args"]["decoder_layers"]) for name, task in tasks.items()}  # fmt: skip
+    assert found == {
+        "target_unigram": ("transformer", "../tgt/t.txt", "../tgt", 8.0, 4),
+        "source_unigram": ("ctc", "../src/s.txt", "../src", 4.0, 0),
+        "ctc_target_unigram": ("ctc", "../tgt/t.txt", "../tgt", 4.0, 0),
+    }
+    assert {task["label_smoothing"] for task in tasks.values()} == {0.1}
+    assert {task["rdrop_alpha"] for task in tasks.values()} == {0.0}
+
+
+def test_stereo_speech_is_the_mean_of_its_channels(tmp_path):
+    soundfile.write(tmp_path / "two.wav", np.tile(np.float32([[0.2, 0.4]]), (16000, 1)), 16000, subtype="FLOAT")
+    wave = read_wave(tmp_path / "two.wav")
+    assert wave.shape == (16000,) and np.allclose(wave, 0.3, atol=1e-6)
 
 
 def test_units_are_the_nearest_centres_and_a_run_goes_on(tmp_path):

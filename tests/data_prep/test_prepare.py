@@ -6,16 +6,19 @@ import shutil
 import numpy as np
 import pytest
 import soundfile
+import yaml
 
 from echostream_plugin.cli import main
 from echostream_plugin.data import DataError
 from echostream_plugin.data.check import Prepared
-from echostream_plugin.data.own_table import problem_of, read_rows, split_rows
+from echostream_plugin.data.feature_zip import read_stored
+from echostream_plugin.data.own_table import OwnCorpus, check_table, problem_of, read_rows, split_rows
 from echostream_plugin.data.parallel import Workers
-from echostream_plugin.data.prepare import Settings, prepare
+from echostream_plugin.data.prepare import Settings, fit_kmeans, prepare, subwords
 from echostream_plugin.data.tables import read_table
 from echostream_plugin.data.unit_models import LogMelFeatures, UnitModel
-from echostream_plugin.data.units import UNIT_SAMPLES, read_units, reduce_units
+from echostream_plugin.data.units import UNIT_SAMPLES, read_units, reduce_units, units_digest
+from echostream_plugin.data.waveforms import features_of
 from tests.tiny_bundle import speechlike
 
 WORDS = "the train is late where hotel two coffees please good morning".split()
@@ -32,7 +35,8 @@ def own_table(folder, rows=12, name="table.tsv", **changes):
         (folder / "audio").mkdir(exist_ok=True)
         soundfile.write(folder / source, speechlike(1.3, 22050, seed=number), 22050)
         soundfile.write(folder / target, speechlike(1.1, 24000, seed=90 + number), 24000)
-        table.append({"src_audio": source, "src_text": f"{text} {number}?", "tgt_text": text, "tgt_audio": target})
+        texts = {"src_text": f"{text} {number}?", "tgt_text": text.capitalize()}
+        table.append({"src_audio": source, **texts, "tgt_audio": target})
     for column, value in changes.items():
         for row in table:
             row.setdefault(column, "")
@@ -59,6 +63,11 @@ def test_a_table_becomes_a_folder_that_holds_together(made):
     assert len(checks) > 10 and not [check for check in checks if check.problem]
     assert sum(len(read_table(out / "fbank2unit" / f"{s}.tsv")) for s in ("train", "dev", "test")) == 12
     assert "12" not in (out / "dropped.tsv").read_text()
+    sizes = {split: len(read_table(out / "fbank2unit" / f"{split}.tsv")) for split in ("train", "dev", "test")}
+    assert sizes == {"train": 9, "dev": 2, "test": 1}  # 20 and 5 percent of 12 texts
+    assert read_table(out / "fbank2unit" / "train.tsv")[0]["tgt_text"][0].isupper()
+    tasks = yaml.safe_load((out / "fbank2unit" / "config_mtl_asr_st_ctcst.yaml").read_text())
+    assert tasks["target_unigram"]["decoder_args"]["decoder_embed_dim"] == 256  # --decoder small
 
 
 def test_units_are_those_of_the_16_khz_copies(made):
@@ -88,9 +97,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(made, tmp_path):
 
 def test_another_table_or_setting_needs_another_folder(made, tmp_path):
     table, out, _, _ = made
-    with pytest.raises(
-        DataError, match="settings.json: .* begun with another clusters; use another --out"
-    ):
+    with pytest.raises(DataError, match="settings.json: .* begun with another clusters; use another --out"):
         prepare(table, out, Settings(**{**SETTINGS.__dict__, "clusters": 9}), Workers(1))
     with pytest.raises(DataError, match="begun with another table"):
         prepare(own_table(tmp_path, rows=5), out, SETTINGS, Workers(1))
@@ -165,6 +172,54 @@ def test_a_table_that_is_no_text_is_refused(tmp_path):
         read_rows(tmp_path / "t.tsv")
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
+    text = own_table(tmp_path, rows=3).read_text(encoding="utf-8")
+    (tmp_path / "excel.tsv").write_text(text, encoding="utf-8-sig")
+    assert [row["id"] for row in read_rows(tmp_path / "excel.tsv")] == ["s0", "s1", "s2"]
+
+
+def test_recordings_of_one_name_in_two_folders_get_numbers(tmp_path):
+    (tmp_path / "t.csv").write_text("src_audio,src_text,tgt_text,tgt_audio\na/1.wav,x,x,t1.wav\nb/1.wav,y,y,t2.wav\n")
+    assert [row["id"] for row in read_rows(tmp_path / "t.csv")] == ["utt000000", "utt000001"]
+
+
+def test_rows_without_use_are_left_out_where_that_is_allowed(tmp_path):
+    table, corpus = own_table(tmp_path / "mine", rows=5), OwnCorpus(tmp_path / "out", "src")
+    soundfile.write(tmp_path / "mine/audio/t1.wav", speechlike(0.05, 24000), 24000)
+    check_table(table, corpus, Workers(1), 5, 5, 60.0, 20)
+    assert sorted(row["id"] for row in corpus.all_utterances()) == ["s0", "s2", "s3", "s4"]
+    (dropped,) = read_table(tmp_path / "out" / "dropped.tsv")
+    assert dropped["id"] == "s1" and "0.05 s long; usable are 0.1 to 60" in dropped["why"]
+
+
+def test_units_are_fitted_on_training_speech_spread_over_the_split(made, tmp_path, monkeypatch):
+    _, out, _, _ = made
+    seen, model = [], UnitModel.load(out / "units" / "kmeans.npz")
+    monkeypatch.setattr(
+        "echostream_plugin.data.prepare.fit_units", lambda *given, **rest: seen.extend(given[1:]) or model
+    )
+    recordings = [row["tgt_wav"] for row in OwnCorpus(out, "src").utterances("train")]
+    fit_kmeans(tmp_path / "units" / "kmeans.npz", recordings, LogMelFeatures, 7, 4, 3)
+    assert (tmp_path / "units" / "kmeans.npz").read_bytes() == (out / "units" / "kmeans.npz").read_bytes()
+    names = [row["id"] for row in read_table(out / "fbank2unit" / "train.tsv")][::2][:4]
+    waves, *rest = seen
+    assert rest == [7, 3] and len(waves) == len(names) == 4
+    for wave, name in zip(waves, names, strict=True):
+        np.testing.assert_array_equal(wave, soundfile.read(out / "tgt_wav" / f"{name}.wav", dtype="float32")[0])
+
+
+def test_there_are_as_many_subwords_as_words_of_the_poorer_side(monkeypatch):
+    rows = [{"src_text": f"a{n} b{n}", "tgt_text": f"C{n}."} for n in range(150)]
+    monkeypatch.setattr(OwnCorpus, "utterances", lambda corpus, split: rows if split == "train" else rows * 9)
+    corpus = OwnCorpus("nowhere", "src")
+    assert subwords(corpus, 0) == 150 and subwords(corpus, 45) == 45
+    del rows[50:]
+    assert subwords(corpus, 0) == 100
+    rows *= 2
+    rows += [{"src_text": f"a{n}", "tgt_text": f"b{n}"} for n in range(9000)]
+    assert subwords(corpus, 0) == 6000
+
+
 def rows_of(texts):
     return [{"src_text": text} for text in texts]
 
@@ -178,6 +233,8 @@ def test_one_sentence_is_in_one_split_and_stays_there_when_the_table_grows():
         where.setdefault(row["src_text"], set()).add(row["split"])
     assert all(len(splits) == 1 for splits in where.values())
     assert {s: sum(r["split"] == s for r in few) for s in ("dev", "test")} == {"dev": 12, "test": 12}
+    held_out = {text for text, splits in where.items() if splits != {"train"}}
+    assert held_out.isdisjoint(["Text 0.", "Text 1.", "Text 10."]), "chosen by their hashes, not the first by name"
     before = {row["src_text"].lower().rstrip("."): row["split"] for row in few}
     assert sum(before[row["src_text"]] != row["split"] for row in many[:-1]) <= 2
 
@@ -202,6 +259,34 @@ def test_settings_that_make_no_sense_are_refused():
     ):
         with pytest.raises(DataError, match=why):
             Settings(**changes)
+
+
+def test_waveforms_are_named_instead_of_features(made, tmp_path):
+    """The same texts, units and frames; the sources are the recordings, whose features are those that were stored."""
+    table, out, _, _ = made
+    again = tmp_path / "out"
+    assert prepare(table, again, Settings(**{**SETTINGS.__dict__, "source": "waveforms"}), Workers(1)) == (0, 8)
+    assert not (again / "src_fbank80.zip").exists()
+    with np.load(out / "gcmvn.npz") as stored, np.load(again / "gcmvn.npz") as computed:
+        np.testing.assert_allclose(stored["mean"], computed["mean"], atol=1e-3)
+    rows = zip(read_table(out / "fbank2unit/train.tsv"), read_table(again / "fbank2unit/train.tsv"), strict=True)
+    for stored, named in rows:
+        features = features_of(named["src_audio"])
+        assert len(features) == int(named["src_n_frames"]) == int(stored["src_n_frames"])
+        name, offset, size = stored["src_audio"].rsplit(":", 2)
+        np.testing.assert_array_equal(features, read_stored(out / "fbank2unit" / name, int(offset), int(size)))
+        assert named | {"src_audio": ""} == stored | {"src_audio": ""}
+    manifest = again / "fbank2unit/dev.tsv"
+    row = read_table(manifest)[0]
+    for wrong, why in ((row["src_audio"] + "x", "is not there"), (str(table), "is not a readable recording")):
+        manifest.write_text(manifest.read_text().replace(row["src_audio"], wrong))
+        assert why in " ".join(check.problem for check in Prepared(again, clusters=8).tables())
+        manifest.write_text(manifest.read_text().replace(wrong, row["src_audio"]))
+
+
+def test_units_say_which_k_means_made_them(made, tmp_path):
+    _, out, _, _ = made
+    assert units_digest(out / "units") and units_digest(out / "units") == units_digest(out / "fbank2unit")
 
 
 def test_a_given_kmeans_model_is_used(made, tmp_path):

@@ -3,6 +3,7 @@ alphabets of thousands of characters."""
 
 import argparse
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ import soundfile
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.data import DataError, parallel
-from echostream_plugin.data.feature_zip import read_index, read_member
+from echostream_plugin.data.cvss import Corpus
+from echostream_plugin.data.feature_zip import index_path, read_index, read_member
 from echostream_plugin.data.manifests import build_text
 from echostream_plugin.data.pieces import alphabet_size, train_pieces
-from echostream_plugin.data.tables import GrowingFile, read_table
+from echostream_plugin.data.tables import GrowingFile, normalise, read_table
 from echostream_plugin.data.units import UnitsFile, note_units, units_digest
 from tests.data_prep import miniature_cvss
 from tests.data_prep.miniature_cvss import CENTRES, ToyFeatures
@@ -57,6 +59,10 @@ def test_lists_are_in_the_order_of_their_corpora(corpus):
         assert [row["tgt_audio"] for row in reversed(rows)] == read["unit"]
         assert [row["tgt_text"] for row in reversed(rows)] == read["target"]
         assert [f"{row['id']}.mp3" for row in reversed(rows)] == [wav.rsplit("/", 1)[1] for wav in read["wav_list"]]
+        for kind, column in (("src", "src_text"), ("txt", "tgt_text")):
+            lines = (corpus.data_folder / f"{split}.{kind}").read_text(encoding="utf-8").splitlines()
+            assert lines == [normalise(row[column]) for row in rows] == [normalise(line) for line in lines]
+            assert kind == "txt" or lines == [normalise(line) for line in read["src"][::-1]] == read["src"][::-1]
         listed = read_table(corpus.list_path(split))
         assert [row["id"] for row in listed] == [row["id"] for row in rows]
         assert [row["src_text"] for row in listed] == [row["src_text"] for row in rows]
@@ -85,6 +91,30 @@ def test_data_say_which_units_they_hold(corpus, tmp_path):
     assert units_digest(tmp_path / "nowhere") == ""
 
 
+def test_units_of_other_tables_are_named(corpus, tmp_path):
+    other = Corpus(corpus.covost, corpus.cvss, tmp_path, corpus.language)
+    shutil.copytree(corpus.output / "units", tmp_path / "units")
+    for path in (corpus.feature_zip, index_path(corpus.feature_zip)):
+        shutil.copy(path, tmp_path)
+    lines = other.units_path("dev").read_text().splitlines(keepends=True)
+    other.units_path("dev").write_text("".join(lines[:-1]))
+    with pytest.raises(DataError, match="units/dev.txt: does not know utterance common_voice_fr_12"):
+        manifests_step.build(other)
+
+
+def test_pieces_are_made_of_normalised_training_text_alone(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("echostream_plugin.data.manifests.train_pieces",
+                        lambda folder, name, sentences, *rest: seen.append(list(sentences)))  # fmt: skip
+    monkeypatch.setattr("echostream_plugin.data.manifests.write_task_table", lambda *rest: None)
+    corpus = Corpus(tmp_path, tmp_path, tmp_path, "fr")
+    for split in ("train", "dev", "test"):
+        row = {"id": "a", "src_wav": "s", "tgt_wav": "t", "src_text": f"Où, {split} ?", "tgt_text": f"Where's {split}!"}
+        corpus.write_list(split, [row])
+    build_text(corpus, 45, 1)
+    assert seen == [["où train"], ["wheres train"]]
+
+
 def test_a_vocoder_of_other_units_makes_no_bundle(corpus, tmp_path, caplog):
     pytest.importorskip("fairseq")
     from echostream_plugin.fairseq_ext.loading import compare_units
@@ -110,6 +140,15 @@ def test_jobs_are_those_that_memory_has_room_for(monkeypatch):
     assert parallel.workers_of(args, gigabytes_each=0.1).jobs == parallel.workers_of(args).jobs == 16
     assert parallel.workers_of(args, gigabytes_each=50.0).jobs == 1
     assert parallel.workers_of(argparse.Namespace(jobs=9, ray=None, merge=None), gigabytes_each=50.0).jobs == 9
+
+
+def test_ray_begins_no_actor_that_it_has_no_room_for():
+    cluster = argparse.Namespace(cluster_resources=lambda: {"CPU": 2.0, "GPU": 1.0})
+    actors = [parallel.Workers(jobs, "", gpus_each)._actors(cluster)
+              for jobs, gpus_each in ((None, 0), (1, 0), (9, 0), (None, 0.25), (9, 0.25))]  # fmt: skip
+    assert actors == [2, 1, 2, 4, 4]
+    with pytest.raises(DataError, match="no GPU that is free"):
+        parallel.Workers(None, "", 2)._actors(cluster)
 
 
 def test_free_memory_is_a_number_of_gigabytes():

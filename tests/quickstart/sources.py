@@ -16,7 +16,7 @@ SPANISH = """; Core Asterisk Sounds in Spanish
 beep: [tono simple]
 conf-kicked: Ha sido expulsado por el sistema de esta conferencia.
 conf-locked: La conferencia ha sido bloqueada.
-conf-lockednow: La conferencia ha sido bloqueada.
+conf-lockednow: La conferencia ha sido bloqueada!
 vm-next: Marque 6 para escuchar el proximo mensaje.
 vm-undeleted: Mensaje recuperado.
 """

@@ -1,5 +1,7 @@
 """Augmentation: repeatable from its generator, and each link does what it is called."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.signal import lfilter
@@ -55,6 +57,29 @@ def test_an_empty_chain_changes_the_level_only(speech):
     assert told == "" and np.corrcoef(wave, speech)[0, 1] > 0.99999
 
 
+@pytest.mark.parametrize("link", ["speed", "warp", "silence", "room", "noise", "line", "clipping", "floor"])
+def test_what_is_told_is_done(link, speech):
+    """Each link alone changes more than the level."""
+    chain = replace(aug.Chain(*[0.0] * 8), **{link: 1.0}, snr_db=(5.0, 10.0))
+    wave, told = aug.augment(speech, rng(3), [speech], chain)
+    assert told and ";" not in told
+    assert wave.size != speech.size or np.corrcoef(wave, speech)[0, 1] < 0.9999
+
+
+def test_levels_are_drawn(speech):
+    quiet = aug.Chain(*[0.0] * 8)
+    peaks = 20 * np.log10([np.abs(aug.augment(speech, rng(seed), (), quiet)[0]).max() for seed in range(60)])
+    assert -26.1 < peaks.min() < -22 and -4 < peaks.max() < 0
+
+
+def test_the_noise_floor_is_as_low_as_told(speech):
+    chain = replace(aug.Chain(*[0.0] * 8), floor=1.0)
+    for seed in range(5):
+        wave, told = aug.augment(speech, rng(seed), (), chain)
+        pause = wave[RATE // 2 + 2000 : RATE - 2000]
+        assert 20 * np.log10(aug.rms(pause)) == pytest.approx(float(told.split()[1]), abs=1.5)
+
+
 def test_speed_moves_length_and_formants(speech):
     fast = aug.change_speed(speech, 1.25)
     assert fast.size == pytest.approx(speech.size / 1.25, abs=2)
@@ -76,6 +101,8 @@ def test_silence_goes_before_into_the_pause_and_after(speech):
     assert wave.size == speech.size + 1.75 * RATE
     assert not wave[: RATE // 2].any() and not wave[-RATE // 4 :].any()
     np.testing.assert_array_equal(wave[wave != 0], speech[speech != 0])
+    inside = np.split(wave, np.flatnonzero(wave))[1:-1]
+    assert max(map(len, inside)) >= 1.4 * RATE  # the pause of 0.5 s and what is added to it
 
 
 def test_a_room_starts_with_the_direct_sound_and_decays():
@@ -135,3 +162,15 @@ def test_variants_of_the_test_set(name, speech):
     wave = aug.variant(name, speech, rng(), [speech])
     assert wave.size == speech.size and not np.array_equal(wave, speech)
     np.testing.assert_array_equal(wave, aug.variant(name, speech, rng(), [speech]))
+
+
+def test_variants_are_as_noisy_as_their_names_say_and_half_of_them_babble(speech):
+    quiet = 0.1 * speech
+    babbling = []
+    for seed in range(12):
+        added = {db: aug.variant(f"noise{db}", quiet, rng(seed), [speech]) - quiet for db in (5, 10, 20)}
+        for db, noise in added.items():
+            assert 20 * np.log10(aug.speech_level(quiet) / aug.rms(noise)) == pytest.approx(db, abs=0.2)
+        other = aug.variant("noise5", quiet, rng(seed), [speech[::-1].copy()]) - quiet
+        babbling.append(not np.array_equal(other, added[5]))
+    assert 2 <= sum(babbling) <= 10

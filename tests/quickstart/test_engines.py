@@ -129,6 +129,14 @@ def test_engines_share_the_training_utterances():
     assert len({speaker.voice for speaker in train if speaker.engine == "kokoro"}) > 50
 
 
+def test_another_seed_draws_other_speakers():
+    one, other = (
+        [speakers.draw_speaker("train", n, f"train_{n}", seed, NAMES)[0] for n in range(50)] for seed in (1, 2)
+    )
+    assert sum(a == b for a, b in zip(one, other, strict=True)) < 5
+    assert len({speaker.level for speaker in one}) > 45
+
+
 def test_leaving_an_engine_out_changes_no_other_engines_utterance():
     with_all, without = drawn("train", 300), drawn("train", 300, ("espeak", "kokoro"))
     assert all(one == other for one, other in zip(with_all, without, strict=True) if one[0].engine != "pico")

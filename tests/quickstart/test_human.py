@@ -1,6 +1,9 @@
 """Human prompts: read from packages without dpkg, their texts put right, split by name for ever."""
 
+import gzip
 import subprocess
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,12 +12,13 @@ from tests.quickstart import sources
 
 pytest.importorskip("av")
 
+import augment  # noqa: E402
 import corpus_text  # noqa: E402
 import human  # noqa: E402
 import human_text  # noqa: E402
 from waves import read_wav  # noqa: E402
 
-from echostream_plugin.data.tables import read_table  # noqa: E402
+from echostream_plugin.data.tables import read_table, write_table  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +40,8 @@ def test_packages_and_an_unpacked_folder_give_the_same(debs, files, tmp_path):
     for name, content in files.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        listed = path.suffix == ".gz"  # the lists as they are, or unpacked too
+        (path.with_suffix("") if listed else path).write_bytes(gzip.decompress(content) if listed else content)
     packed, unpacked = human.read_recordings(debs), human.read_recordings(tmp_path)
     assert packed == unpacked
     assert len(packed.sounds["fr"]) == 24 and packed.texts["en"]["vm-next"] == "Press 6 to play the next message."
@@ -96,12 +101,19 @@ def test_prompts_are_paired_by_name_and_none_of_the_test_is_trained_on(debs):
     assert by_name["vm-next"].id == "human_vm_next"
 
 
-def test_a_recording_that_cannot_hold_its_text_is_left_out(files):
-    sounds = {"es": {"conf-kicked": sources.g722(0.4)}}
+@pytest.mark.parametrize("seconds", [0.4, 12.0])
+def test_a_recording_that_cannot_hold_its_text_is_left_out(seconds):
+    sounds = {"es": {"conf-kicked": sources.g722(seconds)}}
     said = {"conf-kicked": "Ha sido expulsado por el sistema de esta conferencia"}
     texts = {"es": said, "en": said}
     prompts, dropped = human.parallel_prompts(human.Recordings(sounds, texts))
     assert not prompts and "letters" in dropped["conf-kicked"]
+
+
+def test_a_recording_longer_than_the_longest_is_left_out():
+    texts = dict.fromkeys(("es", "en"), {"a": "palabra " * 40})
+    prompts, dropped = human.parallel_prompts(human.Recordings({"es": {"a": sources.g722(33.0)}}, texts))
+    assert not prompts and dropped["a"].endswith(" s long")
 
 
 def test_decoding_gives_16_khz_floats_and_nothing_for_an_empty_file():
@@ -118,6 +130,53 @@ def test_other_languages_are_stored_without_text(debs, tmp_path):
     assert all((tmp_path / row["wav"]).is_file() for rows in splits.values() for row in rows)
 
 
+def test_short_recordings_silence_and_tones_are_not_stored(tmp_path):
+    names = {"hello": 1.5, "yes": 0.5, "silence/3": 3.0, "dialtone": 2.0, "beeperr": 2.0}
+    sounds = {"fr": {name: sources.g722(seconds) for name, seconds in names.items()}}
+    human.store_unlabelled(tmp_path, human.Recordings(sounds, {}))
+    rows = [row for split in ("train", "dev", "test") for row in read_table(tmp_path / f"{split}.tsv")]
+    assert [row["wav"] for row in rows] == [path.name for path in tmp_path.glob("*.flac")] == ["fr_hello.flac"]
+
+
+def test_what_is_unlabelled_is_for_testing_where_what_is_labelled_is():
+    names = [f"prompt-{n}" for n in range(2000)]
+    splits = [human.unlabelled_split_of(name) for name in names]
+    assert [split == "test" for split in splits] == [human.split_of(name) == "test" for name in names]
+    assert splits.count("dev") / 2000 == pytest.approx(0.05, abs=0.015)
+
+
+def training_rows(engine, count, letters):
+    return [{"id": f"{engine}_{n}", "engine": engine, "source": "x" * letters, "wav": f"src_wav/{engine}_{n}.flac"}
+            for n in range(count)]  # fmt: skip
+
+
+def test_copies_are_planned_so_that_humans_have_their_share():
+    planned = corpus_text.plan_copies([*training_rows("espeak", 10, 30), *training_rows("human", 2, 30)], 2, 0.5)
+    assert sum(row["engine"] == "espeak" for row in planned) == 20
+    assert sum(row["engine"] == "human" for row in planned) == 28  # 30 spoken by engines, 2 + 28 by humans
+    copy = planned[1]
+    assert (copy["id"], copy["of"], copy["from"], copy["wav"]) == (
+        "espeak_0_a2", "espeak_0", "src_wav/espeak_0.flac", "src_wav/espeak_0_a2.flac")  # fmt: skip
+    assert len({row["id"] for row in planned}) == 48
+    assert len(corpus_text.plan_copies(training_rows("human", 3, 9), 1, 0.1)) == 3
+    assert [corpus_text.chain_of(row) for row in (planned[0], planned[-1])] == [augment.SYNTHETIC, augment.HUMAN]
+
+
+def test_nobody_says_in_training_what_a_human_test_prompt_says(tmp_path, monkeypatch):
+    said = {"train": ["Sí. La conferencia ha sido bloqueada.", "El tren sale."], "dev": ["Hola."], "test": ["Hola."]}
+    text = {split: [SimpleNamespace(id=f"{split}_{n}", source=source, target="x") for n, source in enumerate(sources)]
+            for split, sources in said.items()}  # fmt: skip
+    monkeypatch.setitem(sys.modules, "grammar", SimpleNamespace(build_text=lambda *arguments: text))
+    prompts = [("human_a", "test", "¡La conferencia ha sido bloqueada!"), ("human_b", "train", "Marque seis."),
+               ("human_c", "test", "El tren.")]  # fmt: skip
+    rows = [dict(zip(corpus_text.PROMPT_COLUMNS, (*prompt, "x", "1.0"), strict=True)) for prompt in prompts]
+    write_table(tmp_path / "text" / "prompts.tsv", corpus_text.PROMPT_COLUMNS, rows)
+    tables = corpus_text.write_corpus_text(tmp_path, dict.fromkeys(said, 1), 1, ("espeak",))
+    assert {split: [row["id"] for row in found] for split, found in tables.items()} == {
+        "train": ["train_1", "human_b"], "dev": ["dev_0"], "test": ["test_0"], "human": ["human_a"],
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "written,spoken",
     [
@@ -132,7 +191,8 @@ def test_other_languages_are_stored_without_text(debs, tmp_path):
         ("En que carpeta desea guardar el mensaje ?", "¿En qué carpeta desea guardar el mensaje?"),
         ("Entrada incorrecta. Buzon?", "Entrada incorrecta. ¿Buzón?"),
         ("Sus saludos [temporales] estan en uso", "Sus saludos temporales están en uso"),
-        ("[ tono de error ]", None), ("(beep)", None), ("", None), ("marque 500 o 28.8", None), ("X-Ray", "X-Ray"),
+        ("[ tono de error ]", None), ("(beep)", None), ("", None), ("marque 500 o 28.8", None), ("marque 500", None),
+        ("marque 2.8", None), ("Lo siento! Adiós.", "¡Lo siento! Adiós."), ("X-Ray", "X-Ray"),
     ],
 )  # fmt: skip
 def test_spanish_texts_are_put_right(written, spoken):
@@ -143,6 +203,7 @@ def test_spanish_texts_are_put_right(written, spoken):
     "written,spoken",
     [
         ("I'm sorry, that number is not valid.", "I am sorry, that number is not valid."),
+        ("Sorry. That's all.", "Sorry. That is all."),
         ("Press 10 when done. (simple tone sound plays)", "Press ten when done."),
         ("...callers waiting", "Callers waiting"),
         ("Press * or # to exit", "Press star or pound to exit"),

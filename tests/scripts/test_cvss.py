@@ -15,10 +15,11 @@ import yaml
 from echostream_plugin.data import DataError
 from echostream_plugin.data.cvss import SPLITS, Corpus
 from echostream_plugin.data.feature_zip import read_index, read_member
-from echostream_plugin.data.parallel import Shard, Workers
+from echostream_plugin.data.parallel import Shard, Workers, begin_ray
 from echostream_plugin.data.source_features import merge_features
 from echostream_plugin.data.tables import read_table
 from echostream_plugin.data.target_units import merge_units
+from echostream_plugin.data.units import read_units
 from echostream_plugin.inference.features import features_of
 from tests.data_prep import miniature_cvss
 from tests.data_prep.miniature_cvss import CENTRES, ENGLISH, SOURCE, ToyFeatures
@@ -139,10 +140,13 @@ def test_odd_texts_do_not_break_a_table_and_an_empty_translation_is_left_out(ori
     table = corpus.cvss / "dev.tsv"
     text = table.read_text().replace("where is the hotel", "where\\is\u2028the \t hotel")
     table.write_text(text.replace("two coffees please", " "), encoding="utf-8")
+    marks = corpus.cvss / "test.tsv"
+    marks.write_text(marks.read_text().replace("two coffees please", "?!"))
     prepare(corpus)
     rows = read_table(corpus.data_folder / "dev.tsv")
     assert [row["tgt_text"] for row in rows] == ["the train is late", "where is the hotel"]
-    assert "dev.tsv: no translation" in (corpus.output / "skipped.tsv").read_text()
+    skipped = (corpus.output / "skipped.tsv").read_text()
+    assert "dev.tsv: no translation" in skipped and "test.tsv: no translation" in skipped
 
 
 def test_fairseq_task_reads_the_prepared_data(corpus):
@@ -169,6 +173,8 @@ def test_shards_joined_are_the_bytes_of_one_run(originals, tmp_path):
     for shard in Shard(1, 3).of_all():
         features_step.build(parts, shard=shard, max_missing=50)
         units_step.build(parts, ToyFeatures, CENTRES, shard=shard)
+        assert len(read_units(shard.place(parts.units_path("dev")))) == 1
+        assert 3 <= len(read_index(shard.place(parts.feature_zip))) <= 4
     with pytest.raises(DataError, match=r"src_fbank80.4-of-4.zip|1-of-4.zip: not there; make it with .* --shard 1/4"):
         merge_features(parts, 4)
     features_step.build(parts, merge=3)
@@ -198,14 +204,15 @@ def test_processes_give_the_bytes_of_one_process(originals, tmp_path):
     same(one, two)
 
 
-def test_ray_gives_the_bytes_of_one_process(originals, tmp_path):
+def test_ray_gives_the_bytes_of_one_process(originals, tmp_path, monkeypatch):
     ray = pytest.importorskip("ray")
     one, two = copy_of(originals, "whole", tmp_path / "one"), copy_of(originals, "whole", tmp_path / "two")
     features_step.build(one)
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={
-        "env_vars": {"PYTHONPATH": str(ROOT)}})  # fmt: skip
+    for name in ("RAY_ADDRESS", "RAY_worker_niceness"):
+        monkeypatch.delenv(name, raising=False)
+    begin_ray(num_cpus=2, include_dashboard=False)
     try:
+        assert list(Workers(None, ray="").ordered(os.nice, [0] * 9, "niceness")) == [os.nice(0)] * 9
         features_step.build(two, Workers(None, ray=""))
     finally:
         ray.shutdown()
@@ -340,9 +347,85 @@ def damage_wav_list(corpus):
     path.write_text(path.read_text().replace("/clips/", "/gone/"))
 
 
+def edit_row(path, line, column, change):
+    """Change one cell of a table's line (the header is line 0)."""
+    lines = [row.split("\t") for row in path.read_text().splitlines()]
+    cell = lines[0].index(column)
+    lines[line][cell] = change(lines[line][cell])
+    path.write_text("".join("\t".join(row) + "\n" for row in lines))
+
+
+def damage_numbers(corpus):
+    """One unit more than there are clusters."""
+    edit_row(corpus.data_folder / "dev.tsv", 1, "tgt_audio", lambda units: "4" + units[1:])
+
+
+def damage_reduction(corpus):
+    path = corpus.data_folder / "dev.tsv"
+    edit_row(path, 2, "tgt_audio", lambda units: f"{units.split()[0]} {units}")
+    edit_row(path, 2, "tgt_n_frames", lambda count: str(int(count) + 1))
+
+
+def damage_count(corpus):
+    edit_row(corpus.data_folder / "dev.tsv", 2, "tgt_n_frames", lambda count: str(int(count) - 1))
+
+
+def damage_frames(corpus):
+    edit_row(corpus.data_folder / "test.tsv", 3, "src_n_frames", lambda frames: str(int(frames) + 1))
+
+
+def damage_rows(corpus):
+    edit_row(corpus.data_folder / "train.tsv", 2, "id", lambda name: name.replace("01", "00"))
+
+
+def damage_texts(corpus):
+    path = corpus.data_folder / "dev.txt"
+    path.write_text(path.read_text().replace("hotel", "hostel"))
+
+
+def damage_moments(corpus):
+    with np.load(corpus.output / "gcmvn.npz") as stored:
+        mean, std = stored["mean"] + 0.1, stored["std"]
+    np.savez(corpus.output / "gcmvn.npz", mean=mean, std=std)
+
+
+def damage_deviation(corpus):
+    with np.load(corpus.output / "gcmvn.npz") as stored:
+        mean, std = stored["mean"], np.where(np.arange(80) == 7, 0, stored["std"])
+    np.savez(corpus.output / "gcmvn.npz", mean=mean, std=std)
+
+
+def damage_unit_list(corpus):
+    path = corpus.output / "simuleval" / "test" / "unit.txt"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[::-1]))
+
+
+def damage_pieces(corpus):
+    edit_row(corpus.output / "tgt_unigram45" / "train.tsv", 1, "tgt_text", lambda text: f"@ {text}")
+
+
+def damage_features(corpus):
+    """A number that is none, in the first utterance that a quick check reads whole."""
+    entry = next(iter(read_index(corpus.feature_zip).values()))
+    with open(corpus.feature_zip, "r+b") as file:
+        file.seek(entry["offset"] + entry["size"] - 4)
+        file.write(np.float32(np.nan).tobytes())
+
+
 @pytest.mark.parametrize(
     "damage,what",
     [
+        (damage_numbers, "unit 4 of 4"),
+        (damage_reduction, "units are not reduced"),
+        (damage_count, "units, tgt_n_frames"),
+        (damage_frames, ", src_n_frames is "),
+        (damage_rows, "an id is there twice"),
+        (damage_texts, "dev.txt is not that of dev.tsv"),
+        (damage_moments, "gcmvn.npz is not of this training split"),
+        (damage_deviation, "a standard deviation is 0"),
+        (damage_unit_list, "unit.txt is not in the order of wav_list.txt"),
+        (damage_pieces, "tgt_unigram45/train.tsv are not in it"),
+        (damage_features, "a feature is not finite"),
         (damage_units, "unit 9 of 4"),
         (damage_offset, "common_voice_fr_20 at ../src_fbank80.zip:1"),
         (damage_zip, "is damaged (checksum)"),
