@@ -1,8 +1,15 @@
 """The command line: `echostream translate in.wav -o out/`; each command has its own module."""
 
+import signal
 import sys
+import threading
 
+# Ctrl-C while torch is loading ends the program at once: its imports swallow a KeyboardInterrupt now and then
+_interrupt = signal.getsignal(signal.SIGINT)
+_alone = threading.current_thread() is threading.main_thread() and _interrupt is signal.default_int_handler
 try:
+    if _alone:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     import argparse
     import logging
 
@@ -17,8 +24,9 @@ try:
     from echostream_plugin.cli_translate import add_translate_command, translate_recordings
     from echostream_plugin.config import ConfigError
     from echostream_plugin.inference.runs import translate_recording
-except KeyboardInterrupt:  # while torch is loading
-    sys.exit(130)
+finally:
+    if _alone:
+        signal.signal(signal.SIGINT, _interrupt)
 
 LEVELS = ("debug", "info", "warning", "error")
 EXAMPLES = """\

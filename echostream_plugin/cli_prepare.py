@@ -8,7 +8,7 @@ from echostream_plugin.config import ConfigError
 from echostream_plugin.data import DataError
 from echostream_plugin.data.own_table import COLUMNS
 from echostream_plugin.data.parallel import Workers
-from echostream_plugin.data.prepare import DECODERS, FEATURE_KINDS, Settings, prepare
+from echostream_plugin.data.prepare import DECODERS, FEATURE_KINDS, SOURCES, Settings, prepare
 from echostream_plugin.inference.errors import InputError
 
 DESCRIPTION = f"""Makes a folder in StreamSpeech's layout of a table of parallel recordings: features, units, subwords,
@@ -47,6 +47,8 @@ def add_prepare_command(commands):
         "word, 100 to 6000)")  # fmt: skip
     add("--decoder", choices=DECODERS, default=default.decoder, help="width of the MT decoder: full is StreamSpeech's, "
         "small that of --arch echostream_tiny (default %(default)s)")  # fmt: skip
+    add("--source", choices=SOURCES, default=default.source, help="what training reads: stored log-mel features, or "
+        "the recordings themselves: slower, no disk; encoders with features of their own need it")  # fmt: skip
     add("--dev-percent", type=float, default=default.dev_percent, help="of the sentences (default %(default)s)")
     add("--test-percent", type=float, default=default.test_percent, help="of the sentences (default %(default)s)")
     add("--most-seconds", type=float, default=default.most_seconds, help="longer recordings are left out (%(default)s)")

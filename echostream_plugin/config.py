@@ -53,10 +53,11 @@ def check_value(name: str, value, kind, bounds: dict):
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
     whole = isinstance(value, int)
-    _require(whole or math.isfinite(value), f"{name}: expected a finite number, got {value}")
     least, most = bounds.get("minimum"), bounds.get("maximum")
     least = (1 if whole and float not in kinds else 0) if least is None else least
     most = MOST if most is None else most
+    finite = whole or math.isfinite(value)
+    _require(finite, f"{name} must be at least {least} and a finite number, got {value}")
     _require(value >= least, f"{name} must be at least {least}, got {_shown(value)}")
     _require(value <= most, f"{name} must be at most {most}, got {_shown(value)}")
 
@@ -143,7 +144,10 @@ class ChunkConformerConfig:
     conv_channels: int = option(1024, "channels of the first subsampling convolution, before its gate")
     depthwise_kernel: int = option(31, "kernel of the depthwise convolution in frames, odd")
     segment_frames: int = option(
-        8, "chunk of attention and convolutions in encoder frames of 40 ms; 0 is the whole", minimum=0, maximum=10_000
+        8,
+        "chunk of attention and convolutions in encoder frames of 40 ms; 0 is the whole",
+        minimum=0,
+        maximum=10_000_000,  # StreamSpeech's offline scripts say 999999
     )
     dropout: float = option(0.1, "dropout of residual branches, activations and attention weights", maximum=1.0)
 

@@ -248,8 +248,14 @@ def test_help_says_how_commands_end(capsys):
 
 
 def start(*arguments, **more):
+    """A command of its own that Ctrl-C reaches, though a shell that runs the tests in its background ignores it."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([*COMMAND, *map(str, arguments)], cwd=ROOT, env=environment, stderr=subprocess.PIPE, **more)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        command = [*COMMAND, *map(str, arguments)]
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, **more)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_nobody_reads_the_output(bundle, tmp_path):

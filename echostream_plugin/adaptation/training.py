@@ -267,4 +267,8 @@ class Adaptation:
         self.student.load_state_dict(saved["student"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.update, self.epoch, self.number = saved["place"]
+        for log in self.folder.glob("*.tsv"):  # what was done after the checkpoint comes again
+            head, *rows = log.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [row for row in rows if int(row.split("\t", 1)[0]) <= self.update]
+            log.write_text("".join([head, *kept]), encoding="utf-8")
         say(f"{path}: goes on after update {self.update}")

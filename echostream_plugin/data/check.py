@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import soundfile
 import yaml
 from tqdm import tqdm
 
 from echostream_plugin.data import DataError
 from echostream_plugin.data.feature_zip import Moments, index_path, read_index
 from echostream_plugin.data.tables import MANIFEST_COLUMNS, normalise, read_table
+from echostream_plugin.data.waveforms import frames_of
 
 SPLITS = ("train", "dev", "test")
 MEL_BINS = 80
@@ -176,6 +178,9 @@ class Prepared:
         """Do the features at the offsets have the frames that the manifest says?"""
         problems, files = [], {}
         for number, row in enumerate(tqdm(rows, desc=f"check {split}.tsv", unit="utt", mininterval=1.0)):
+            if row["src_audio"].count(":") < 2:
+                problems += self._recording_problems(row)
+                continue
             name, offset, size = row["src_audio"].rsplit(":", 2)
             path = self.data / name  # an absolute name stays what it is
             if name not in files:
@@ -191,6 +196,18 @@ class Prepared:
         for file in files.values():
             file.close()
         return problems
+
+    def _recording_problems(self, row: dict) -> list[str]:
+        """Is the recording that a manifest names there, and as long as it says?"""
+        path = self.data / row["src_audio"]
+        if not path.is_file():
+            return [f"{row['id']}: {path} is not there"]
+        try:
+            frames = frames_of(path)
+        except (soundfile.LibsndfileError, RuntimeError) as error:
+            return [f"{row['id']}: {path} is not a readable recording ({error})"]
+        wrong = frames != int(row["src_n_frames"])
+        return [f"{row['id']}: {path} has {frames} frames, src_n_frames is {row['src_n_frames']}"] * wrong
 
     def _list_problems(self, split: str, rows: list[dict]) -> list[str]:
         wanted = {

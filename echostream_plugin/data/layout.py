@@ -18,6 +18,7 @@ class Layout:
 
     output: Path
     language: str
+    splits: tuple = SPLITS
 
     def utterances(self, split: str) -> list[dict]:
         """id, src_wav, tgt_wav, src_text, tgt_text of every utterance of a split, in the order of the manifest."""
@@ -33,7 +34,7 @@ class Layout:
 
     def all_utterances(self) -> list[dict]:
         """Those of all splits, one after the other, each with its `split`."""
-        return [row | {"split": split} for split in SPLITS for row in self.utterances(split)]
+        return [row | {"split": split} for split in self.splits for row in self.utterances(split)]
 
     def list_path(self, split: str) -> Path:
         """The table of usable utterances that the manifests step leaves for the text step."""

@@ -12,18 +12,20 @@ from echostream_plugin.data.layout import LIST_COLUMNS, SPLITS, Layout
 from echostream_plugin.data.pieces import DECODER, load_pieces, train_pieces, write_configs, write_task_table
 from echostream_plugin.data.tables import MANIFEST_COLUMNS, GrowingFile, cell, normalise, table_line, write_table
 from echostream_plugin.data.units import UNITS_NOTE, UnitsFile, reduce_units
+from echostream_plugin.data.waveforms import frames_of
 
 # languages of thousands of characters: what SentencePiece recommends, so that rare ones take no piece each
 WRITTEN_IN_MANY = {"zh-CN": 0.9995, "ja": 0.9995}
 SIDES = (("src", "src_text"), ("tgt", "tgt_text"))
 
 
-def manifest_row(corpus: Layout, row: dict, place: tuple[int, int, int], units: list[int]) -> dict:
-    """One utterance of fbank2unit/<split>.tsv; place: offset, size and frames of its features."""
-    reduced, (offset, size, frames) = reduce_units(units), place
+def manifest_row(row: dict, src_audio: str, frames: int, units: list[int]) -> dict:
+    """One utterance of fbank2unit/<split>.tsv. row: id, src_text, tgt_text; src_audio: `zip:offset:size` of stored
+    features, or a recording; frames: of 10 ms; units: at 50 Hz, repeats included."""
+    reduced = reduce_units(units)
     return {
         "id": row["id"],
-        "src_audio": f"../{corpus.feature_zip.name}:{offset}:{size}",
+        "src_audio": src_audio,
         "src_n_frames": frames,
         "src_text": row["src_text"],
         "tgt_text": row["tgt_text"],
@@ -32,15 +34,41 @@ def manifest_row(corpus: Layout, row: dict, place: tuple[int, int, int], units: 
     }
 
 
-def build_manifests(corpus: Layout) -> dict[str, int]:
+def stored_source(corpus: Layout):
+    """source(row) -> (src_audio, frames) of the corpus's feature zip, or why an utterance has no features."""
+    places, reasons = read_places(corpus.feature_zip)
+
+    def source(row: dict) -> tuple[str, int] | str:
+        name = row["id"]
+        if name in reasons:
+            return reasons[name]
+        if name not in places:
+            raise unknown(corpus.feature_zip, name)
+        offset, size, frames = places[name]
+        return f"../{corpus.feature_zip.name}:{offset}:{size}", frames
+
+    return source
+
+
+def unknown(made_by: Path, name: str) -> DataError:
+    return DataError(f"{made_by}: does not know utterance {name}; was it made from other tables? Remove it")
+
+
+def recorded_source(row: dict) -> tuple[str, int] | str:
+    """As what `stored_source` returns: the recording itself, whose features are computed when it is read."""
+    frames = frames_of(row["src_wav"])
+    return (str(Path(row["src_wav"]).resolve()), frames) if frames else f"{row['src_wav']}: shorter than 25 ms"
+
+
+def build_manifests(corpus: Layout, source=None) -> dict[str, int]:
     """fbank2unit/<split>.{tsv,src,txt,unit}, simuleval/<split>/*.txt, utterances/<split>.tsv and skipped.tsv.
 
-    Utterances with features and units are in them; returns how many a split. Rows are written as they are read: what
-    memory holds of an utterance is its name and a few numbers."""
-    places, reasons = read_places(corpus.feature_zip)
+    source: default `stored_source(corpus)`. Utterances with features and units are in them; returns how many a split.
+    Rows are written as they are read: what memory holds of an utterance is its name and a few numbers."""
+    source = source or stored_source(corpus)
     skipped, sizes = [], {}
     for split in SPLITS:
-        sizes[split] = _build_split(corpus, split, places, reasons, skipped)
+        sizes[split] = _build_split(corpus, split, source, skipped)
     write_table(corpus.output / "skipped.tsv", ("id", "why"), skipped)
     note = corpus.units_path(SPLITS[0]).with_name(UNITS_NOTE)
     if note.is_file():  # a training's data say which units they are
@@ -48,22 +76,21 @@ def build_manifests(corpus: Layout) -> dict[str, int]:
     return sizes | {"skipped": len(skipped)}
 
 
-def _build_split(corpus: Layout, split: str, places: dict, reasons: dict, skipped: list[dict]) -> int:
+def _build_split(corpus: Layout, split: str, source, skipped: list[dict]) -> int:
     units = UnitsFile(corpus.units_path(split))
     written = []  # where each row begins in the two tables
     with _SplitFiles(corpus, split) as files:
         for row in tqdm(corpus.stream(split), desc=f"manifest {split}", unit="utt"):
             name = row["id"]
-            if name not in units or (name not in places and name not in reasons):
-                made_by = corpus.feature_zip if name in units else corpus.units_path(split)
-                raise DataError(f"{made_by}: does not know utterance {name}; was it made from other tables? Remove it")
+            if name not in units:
+                raise unknown(corpus.units_path(split), name)
             row |= {column: cell(row[column]) for column in ("src_text", "tgt_text")}
-            found = units[name]
-            if name not in places or not found or not normalise(row["tgt_text"]):
+            found, heard = units[name], source(row)
+            if isinstance(heard, str) or not found or not normalise(row["tgt_text"]):
                 no_target = f"{row['tgt_wav']}: no units" if not found else f"{split}.tsv: no translation"
-                skipped.append({"id": name, "why": reasons.get(name) or no_target})
+                skipped.append({"id": name, "why": heard if isinstance(heard, str) else no_target})
                 continue
-            written.append((row["id"], files.add(row, manifest_row(corpus, row, places[name], found))))
+            written.append((name, files.add(row, manifest_row(row, *heard, found))))
         units.close()
         if not written:
             raise DataError(f"{split}: no utterance has features and units; first: {skipped[-1]['why']}")

@@ -169,7 +169,8 @@ def _reach(address: str) -> None:
 def add_worker_flags(parser: argparse.ArgumentParser) -> None:
     """--jobs, --ray, --shard, --merge; `workers_of` reads the first two."""
     parser.add_argument(
-        "--jobs", type=int,
+        "--jobs",
+        type=int,
         help="processes, or Ray's actors (default: what cores and free memory have room for; with --ray the cluster's)",
     )
     parser.add_argument(

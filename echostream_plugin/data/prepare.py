@@ -18,10 +18,9 @@ from tqdm import tqdm
 
 from echostream_plugin.data import DataError
 from echostream_plugin.data.check import Prepared, check_cmvn, check_units, check_zip, print_table, require
-from echostream_plugin.data.feature_zip import read_skipped
 from echostream_plugin.data.hubert import TransformersHubert
 from echostream_plugin.data.layout import SPLITS
-from echostream_plugin.data.manifests import build_manifests, build_text
+from echostream_plugin.data.manifests import build_manifests, build_text, recorded_source
 from echostream_plugin.data.own_table import OwnCorpus, check_table
 from echostream_plugin.data.parallel import Shard, Workers
 from echostream_plugin.data.pieces import DECODER
@@ -29,9 +28,19 @@ from echostream_plugin.data.source_features import build_features, write_moments
 from echostream_plugin.data.tables import normalise, read_table, write_text
 from echostream_plugin.data.target_units import build_units
 from echostream_plugin.data.unit_models import UNIT_SETS, ProjectedFeatures, UnitModel, fit_units, make_features
-from echostream_plugin.data.units import SAMPLE_RATE, UNIT_SAMPLES, load_centres, read_units, read_wave, reduce_units
+from echostream_plugin.data.units import (
+    SAMPLE_RATE,
+    UNIT_SAMPLES,
+    load_centres,
+    note_units,
+    read_units,
+    read_wave,
+    reduce_units,
+)
+from echostream_plugin.data.waveforms import write_cmvn
 
 FEATURE_KINDS = (*UNIT_SETS, "hubert")
+SOURCES = ("features", "waveforms")
 MOST_SUBWORDS = 6000  # StreamSpeech's
 DECODERS = {  # widths of the MT decoder in the multitask yaml
     "full": DECODER,
@@ -52,6 +61,7 @@ class Settings:
     fit_utterances: int = 600
     subwords: int = 0
     decoder: str = "full"
+    source: str = "features"
     dev_percent: float = 5.0
     test_percent: float = 5.0
     most_seconds: float = 60.0
@@ -64,6 +74,8 @@ class Settings:
             raise DataError("units of HuBERT need --hubert FOLDER, a model folder of the transformers library")
         if self.clusters < 2 or self.fit_utterances < 1:
             raise DataError(f"--clusters {self.clusters}, --fit-utterances {self.fit_utterances}: at least 2, and 1")
+        if self.source not in SOURCES:
+            raise DataError(f"--source {self.source}: use one of {', '.join(SOURCES)}")
         if self.decoder not in DECODERS:
             raise DataError(f"--decoder {self.decoder}: use one of {', '.join(DECODERS)}")
         for name in ("dev_percent", "test_percent"):
@@ -83,15 +95,18 @@ def prepare(table, output, settings: Settings, workers: Workers, max_missing: fl
     percents = settings.dev_percent, settings.test_percent
     check_table(table, corpus, workers, *percents, settings.most_seconds, max_missing)
     copy_targets(corpus, workers)
-    build_features(corpus, workers, Shard(), max_missing)
-    require(check_zip(corpus.feature_zip))
-    write_moments(corpus)
+    if settings.source == "features":
+        build_features(corpus, workers, Shard(), max_missing)
+        require(check_zip(corpus.feature_zip))
+        write_moments(corpus)
+    else:
+        write_cmvn(output / "gcmvn.npz", [row["src_wav"] for row in corpus.utterances("train")], workers)
     require(check_cmvn(output / "gcmvn.npz"))
     make, centres = unit_model(corpus, settings)
     build_units(corpus, make, centres, workers, Shard(), max_missing)
     for split in SPLITS:
         require(check_units(corpus.units_path(split), len(centres)))
-    build_manifests(corpus)
+    build_manifests(corpus, None if settings.source == "features" else recorded_source)
     build_text(corpus, subwords(corpus, settings.subwords), 1, decoder=DECODERS[settings.decoder])
     bad = print_table(Prepared(output, len(centres)).checks())
     write_text(output / "summary.txt", summarise(corpus, len(centres)))
@@ -140,25 +155,33 @@ def unit_model(corpus: OwnCorpus, settings: Settings) -> tuple[Callable, np.ndar
         maker = partial(make_features, settings.unit_features)
     given = Path(settings.kmeans) if settings.kmeans else corpus.output / "units" / "kmeans.npz"
     if settings.kmeans and given.suffix != ".npz":
-        return maker, load_centres(given)
+        centres = load_centres(given)
+        note_units(corpus.output / "units", centres)
+        return maker, centres
     if not given.is_file():
         if settings.kmeans:
             raise DataError(f"{given}: no such k-means model")
-        fit_kmeans(corpus, maker, settings).save(given)
-    return partial(ProjectedFeatures, maker, given), UnitModel.load(given).centroids
+        recordings = [row["tgt_wav"] for row in corpus.utterances("train")]
+        fit_kmeans(given, recordings, maker, settings.clusters, settings.fit_utterances, settings.seed)
+    return units_of_model(maker, given, corpus.output / "units")
 
 
-def fit_kmeans(corpus: OwnCorpus, maker: Callable, settings: Settings) -> UnitModel:
-    """k-means over training recordings that are spread over the split."""
-    rows = corpus.utterances("train")
-    rows = rows[:: max(1, len(rows) // settings.fit_utterances)][: settings.fit_utterances]
-    waves = [read_wave(row["tgt_wav"]) for row in rows]
-    (corpus.output / "units").mkdir(exist_ok=True)
+def units_of_model(maker: Callable, path: Path, folder: Path) -> tuple[Callable, np.ndarray]:
+    """As `unit_model`, of a fitted model; what its units are is noted in the folder of the units."""
+    model = UnitModel.load(path)
+    note_units(folder, model.offset, model.projection, model.centroids)
+    return partial(ProjectedFeatures, maker, path), model.centroids
+
+
+def fit_kmeans(path: Path, recordings: list, maker: Callable, clusters: int, fit_utterances: int, seed: int) -> None:
+    """k-means over `fit_utterances` of the recordings, spread over them, into an npz file."""
+    picked = recordings[:: max(1, len(recordings) // fit_utterances)][:fit_utterances]
+    path.parent.mkdir(parents=True, exist_ok=True)
 
     def bar(items):
         return tqdm(items, desc="k-means features", unit="wav", mininterval=1.0)
 
-    return fit_units(maker(), waves, settings.clusters, settings.seed, progress=bar)
+    fit_units(maker(), [read_wave(wav) for wav in picked], clusters, seed, progress=bar).save(path)
 
 
 def subwords(corpus: OwnCorpus, asked: int) -> int:
@@ -185,5 +208,5 @@ def summarise(corpus: OwnCorpus, clusters: int) -> str:
             f"{split:5s} {len(manifest):6d} utterances, {hours:6.2f} h of source; units per (target subword + 1): "
             f"mean {np.mean(rates):.1f}, 99th percentile {np.percentile(rates, 99):.1f}"
         )
-    lines.append(f"{clusters} units; {len(read_skipped(corpus.feature_zip))} recordings without features")
+    lines.append(f"{clusters} units")
     return "\n".join(lines) + "\n"

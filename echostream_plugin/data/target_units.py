@@ -38,7 +38,7 @@ def build_units(
 ) -> None:
     """Units of a shard (or of all recordings), a file a split; what is interrupted goes on."""
     waiting, logs = [], {}
-    for split in SPLITS:
+    for split in corpus.splits:
         target = shard.place(corpus.units_path(split))
         if not target.is_file():
             rows = shard.take(corpus.utterances(split))

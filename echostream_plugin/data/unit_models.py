@@ -2,6 +2,12 @@
 
 Two feature sets. `whisper`: the encoder output of whisper-base, which knows what is said better than how.
 `logmel`: three stacked log-mel frames after PCA, which needs no model but follows pitch and loudness too.
+
+Measured on 360 utterances of the quickstart's target speech (`examples/quickstart/compare_units.py`), whisper units: of
+the log-mel variance a linear map explains 0.797 with K = 250, 0.812 with 400 and 0.828 with 500 (19.6, 20.6 and 20.9
+units a second); of the first 200 ms 0.870, 0.891 and 0.899. By this measure a lead-in makes no difference (K = 400:
+0.814 and 0.893 without, 0.812 and 0.891 with 200 or 500 ms). It keeps a wave's first units from lying at whisper's
+first positions, whatever the wave begins with.
 """
 
 import dataclasses
@@ -49,20 +55,24 @@ class WhisperFeatures:
     """
 
     name = "whisper"
-    window = _POSITIONS - LEAD_IN - LEAD_OUT
 
-    def __init__(self, threads=1):
+    def __init__(self, threads=1, lead_in=LEAD_IN):
+        """lead_in: units of silence before a wave; other values are for comparisons."""
         from faster_whisper import WhisperModel
 
+        self._set_lead_in(lead_in)
         self._model = WhisperModel(str(whisper_folder()), device="cpu", compute_type="int8", cpu_threads=threads)
+
+    def _set_lead_in(self, units):
+        self.lead_in, self.window = units, _POSITIONS - units - LEAD_OUT
 
     def __call__(self, wave):
         frames = whole_units(wave)
-        padded = np.pad(wave, (LEAD_IN * UNIT_SAMPLES, LEAD_OUT * UNIT_SAMPLES))
+        padded = np.pad(wave, (self.lead_in * UNIT_SAMPLES, LEAD_OUT * UNIT_SAMPLES))
         windows = []
         for start in range(0, frames, self.window):
-            stop = min(start + self.window, frames) + LEAD_IN + LEAD_OUT
-            windows.append(self._encode(padded[start * UNIT_SAMPLES : stop * UNIT_SAMPLES])[LEAD_IN:-LEAD_OUT])
+            stop = min(start + self.window, frames) + self.lead_in + LEAD_OUT
+            windows.append(self._encode(padded[start * UNIT_SAMPLES : stop * UNIT_SAMPLES])[self.lead_in : -LEAD_OUT])
         return np.concatenate(windows)
 
     def _encode(self, wave):

@@ -6,6 +6,7 @@ Each step leaves files that the next run finds again, so the same command goes o
 """
 
 import argparse
+import functools
 import json
 import os
 import shutil
@@ -22,17 +23,17 @@ from human import HumanError  # noqa: E402
 from manifests import write_lists, write_splits  # noqa: E402
 from source_audio import build_source  # noqa: E402
 from speakers import engines_in_use  # noqa: E402
-from speech import EnglishVoice, read_wav, write_wav  # noqa: E402
-from tqdm import tqdm  # noqa: E402
+from speech import EnglishVoice, write_wav  # noqa: E402
 
-from echostream_plugin.data.feature_zip import Moments  # noqa: E402
-from echostream_plugin.data.parallel import Workers  # noqa: E402
+from echostream_plugin.data.layout import Layout  # noqa: E402
+from echostream_plugin.data.parallel import Shard, Workers  # noqa: E402
+from echostream_plugin.data.prepare import fit_kmeans, units_of_model  # noqa: E402
 from echostream_plugin.data.tables import read_table, write_text  # noqa: E402
-from echostream_plugin.data.unit_models import UNIT_SETS, UnitModel, fit_units, make_features  # noqa: E402
-from echostream_plugin.data.units import UNITS_NOTE, UnitsLog, note_units, read_units  # noqa: E402
-from echostream_plugin.inference.features import StreamingFbank  # noqa: E402
+from echostream_plugin.data.target_units import build_units  # noqa: E402
+from echostream_plugin.data.unit_models import UNIT_SETS, make_features  # noqa: E402
+from echostream_plugin.data.units import UNITS_NOTE, read_units  # noqa: E402
+from echostream_plugin.data.waveforms import write_cmvn  # noqa: E402
 
-CMVN_UTTERANCES = 3000  # that mean and deviation of the features are taken from
 STEPS = ("source", "target", "units", "manifests")
 _worker = {}  # what a worker process keeps between utterances
 
@@ -63,65 +64,38 @@ def speak_targets(out, text, jobs):
 # ----------------------------------------------------------------------------------------------------------- units
 
 
-def fit_unit_set(out, name, train, clusters, fit_utterances, seed):
-    """units/<name>/kmeans.npz, from `fit_utterances` training wavs spread over the split."""
-    path = out / "units" / name / "kmeans.npz"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picked = train[:: max(1, len(train) // fit_utterances)][:fit_utterances]
-        waves = [read_wav(out / "tgt_wav" / f"{row['id']}.wav") for row in picked]
-        bar = lambda items: tqdm(items, desc=f"{name} features", unit="wav", mininterval=1.0)  # noqa: E731
-        fit_units(make_features(name), waves, clusters, seed, progress=bar).save(path)
-    return path
+class TargetSide(Layout):
+    """The target recordings of every split, for the steps that all corpora share."""
+
+    def __init__(self, out, unit_set, text):
+        self.output, self.language, self.splits = out, "es", tuple(text)
+        self._folder, self._text = out / "units" / unit_set, text
+
+    def utterances(self, split):
+        return [{"id": row["id"], "tgt_wav": self.output / "tgt_wav" / f"{row['id']}.wav"} for row in self._text[split]]
+
+    def units_path(self, split):
+        return self._folder / f"{split}.txt"
 
 
-def start_units(name, path):
-    _worker["features"], _worker["units"] = make_features(name), UnitModel.load(path)
-
-
-def units_of(path):
-    return _worker["units"](_worker["features"](read_wav(path))).tolist()
-
-
-def write_unit_set(out, name, text, model_path, jobs):
-    """units/<name>/<split>.txt, lines `id|u u u ...` at 50 Hz; an interrupted file is continued."""
-    for split, rows in text.items():
-        path = out / "units" / name / f"{split}.txt"
-        if path.exists():
-            continue
-        log = UnitsLog(path)
-        work = [out / "tgt_wav" / f"{row['id']}.wav" for row in rows if row["id"] not in log.done]
-        label = f"{name} units {split}"
-        found = Workers(jobs).ordered(units_of, work, label, start_units, (name, model_path))
-        for wav, units in zip(work, found, strict=True):
-            log.add(wav.stem, units)
-        log.close()
-    model = UnitModel.load(model_path)
-    note_units(model_path.parent, model.offset, model.projection, model.centroids)
+def write_unit_set(out, name, text, args):
+    """units/<name>/kmeans.npz and <split>.txt, lines `id|u u u ...` at 50 Hz; what was interrupted is continued."""
+    side, maker = TargetSide(out, name, text), functools.partial(make_features, name)
+    model_path = out / "units" / name / "kmeans.npz"
+    if not model_path.exists():
+        recordings = [row["tgt_wav"] for row in side.utterances("train")]
+        fit_kmeans(model_path, recordings, maker, args.clusters, args.fit_utterances, args.seed)
+    features, centroids = units_of_model(maker, model_path, model_path.parent)
+    build_units(side, features, centroids, Workers(args.jobs), Shard(), max_missing_percent=0.0)
 
 
 # ------------------------------------------------------------------------------------------------------- manifests
 
 
-def features_of(path):
-    """Log-mel features [T, 80] of a 16 kHz recording, no CMVN."""
-    return StreamingFbank().push(read_wav(path))
-
-
-def write_cmvn(out, wavs, jobs):
-    """gcmvn.npz from at most CMVN_UTTERANCES of the training recordings, spread over them."""
-    if (out / "gcmvn.npz").exists():
-        return
-    moments = Moments()
-    picked = [out / wav for wav in wavs[:: max(1, len(wavs) // CMVN_UTTERANCES)]]
-    for features in Workers(jobs).ordered(features_of, picked, "mean and deviation"):
-        moments.add(features)
-    moments.save(out / "gcmvn.npz")
-
-
 def write_data_folder(out, text, planned, args):
     """Everything fairseq and SimulEval read besides the audio; cheap, so made anew by every run."""
-    write_cmvn(out, [row["wav"] for row in (*text["train"], *planned)], args.jobs)
+    recordings = [out / row["wav"] for row in (*text["train"], *planned)]
+    write_cmvn(out / "gcmvn.npz", recordings, Workers(args.jobs))
     units = {}
     for split in text:
         units |= read_units(out / "units" / args.units / f"{split}.txt")
@@ -243,8 +217,7 @@ def main(argv=None):
     if "target" in args.steps:
         speak_targets(out, text, args.jobs)
     for name in (UNIT_SETS if args.all_units else (args.units,)) if "units" in args.steps else ():
-        model_path = fit_unit_set(out, name, text["train"], args.clusters, args.fit_utterances, args.seed)
-        write_unit_set(out, name, text, model_path, args.jobs)
+        write_unit_set(out, name, text, args)
     if "manifests" in args.steps:
         write_data_folder(out, text, planned, args)
         summary = summarise(out, text, planned, args.units)

@@ -4,7 +4,8 @@
 
 Columns: reduced units per second and per English word; share of frames that repeat the frame before; difference, as
 edit distance over length, between the reduced units of one sentence spoken at two speeds; and the share of log-mel
-variance that a linear map of a unit and its three neighbours on each side explains (what a vocoder can start from).
+variance that a linear map of a unit and its three neighbours on each side explains (what a vocoder can start from),
+in all and in the first 200 ms of the wavs. Whisper's features are made with each of --lead-in units of silence before.
 """
 
 import argparse
@@ -18,7 +19,14 @@ from speech import EnglishVoice, read_wav  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from echostream_plugin.data.tables import read_table  # noqa: E402
-from echostream_plugin.data.unit_models import UNIT_SETS, LogMelFeatures, fit_units, make_features  # noqa: E402
+from echostream_plugin.data.unit_models import (  # noqa: E402
+    LEAD_IN,
+    UNIT_SETS,
+    LogMelFeatures,
+    WhisperFeatures,
+    fit_units,
+    make_features,
+)
 from echostream_plugin.data.units import reduce_units  # noqa: E402
 
 
@@ -32,31 +40,33 @@ def edit_distance(a, b):
 
 
 def explained_variance(units, mels, clusters, context=3):
-    """units: list of [T]; mels: list of [T, d]; R^2 of ridge regression on one-hot windows, held-out tenth."""
-    rows, values = [], []
-    for u, mel in zip(units, mels, strict=True):
+    """units: list of [T]; mels: list of [T, d]; R^2 of ridge regression on one-hot windows over a held-out tenth, and
+    over the first 20 to 200 ms of its wavs."""
+    rows = []
+    for u in units:
         padded = np.pad(u, context, mode="edge")
         rows.append(np.stack([padded[i : i + len(u)] + i * clusters for i in range(2 * context + 1)], axis=1))
-        values.append(mel)
-    cut = len(rows) * 9 // 10
-    width = (2 * context + 1) * clusters
-
-    def encode(parts):
-        index = np.concatenate(parts)
-        x = np.zeros((len(index), width), np.float32)
-        x[np.arange(len(index))[:, None], index] = 1
-        return x
-
-    x, y = encode(rows[:cut]), np.concatenate(values[:cut])
+    cut, width = len(rows) * 9 // 10, (2 * context + 1) * clusters
+    index, y = np.concatenate(rows[:cut]), np.concatenate(mels[:cut])
     mean = y.mean(0)
-    weights = np.linalg.solve(x.T @ x + 10 * np.eye(width, dtype=np.float32), x.T @ (y - mean))
-    x, y = encode(rows[cut:]), np.concatenate(values[cut:])
-    return 1 - np.square(y - mean - x @ weights).sum() / np.square(y - mean).sum()
+    square, product = 10 * np.eye(width), np.zeros((width, y.shape[1]))
+    for one in index.T:  # x is all zeros and ones, so its products are counts and sums
+        np.add.at(product, one, y - mean)
+        for other in index.T:
+            np.add.at(square, (one, other), 1)
+    weights = np.linalg.solve(square, product)
+    errors = [mel - mean - weights[row].sum(1) for row, mel in zip(rows[cut:], mels[cut:], strict=True)]
+    truth = [mel - mean for mel in mels[cut:]]
+    return _explained(errors, truth), _explained([e[1:10] for e in errors], [t[1:10] for t in truth])
 
 
-def compare(name, clusters, waves, words, pairs, seed=1):
-    """waves: list of [n]; words: their English word count; pairs: (wave, wave) of a sentence at two speeds."""
-    features = make_features(name)
+def _explained(errors, truth):
+    return 1 - sum(np.square(e).sum() for e in errors) / sum(np.square(t).sum() for t in truth)
+
+
+def compare(features, clusters, waves, words, pairs, seed=1):
+    """features: a feature set; waves: list of [n]; words: their English word count; pairs: (wave, wave) of a sentence
+    at two speeds."""
     model = fit_units(features, waves, clusters, seed)
     units = [model(features(wave)) for wave in waves]
     reduced = [reduce_units(u) for u in units]
@@ -66,10 +76,11 @@ def compare(name, clusters, waves, words, pairs, seed=1):
         a, b = (reduce_units(model(features(wave))) for wave in (one, other))
         changed, total = changed + edit_distance(a, b), total + max(len(a), len(b))
     mel = LogMelFeatures()
-    r2 = explained_variance(units, [mel(wave)[:, 80:160] for wave in waves], clusters)
+    r2, first = explained_variance(units, [mel(wave)[:, 80:160] for wave in waves], clusters)
     return (
-        f"{name:8s} K={clusters}: {kept / frames * 50:5.1f} units/s, {kept / sum(words):5.2f} units/word, "
-        f"{1 - kept / frames:5.1%} repeats, {changed / total:5.1%} differ between speeds, R2 {r2:.3f}"
+        f"{features.name:8s} K={clusters}: {kept / frames * 50:5.1f} units/s, {kept / sum(words):5.2f} units/word, "
+        f"{1 - kept / frames:5.1%} repeats, {changed / max(1, total):5.1%} differ between speeds, "
+        f"R2 {r2:.3f}, of the first 200 ms {first:.3f}"
     )
 
 
@@ -79,6 +90,7 @@ def main():
     parser.add_argument("--wavs", type=int, default=400, help="training wavs to use (default %(default)s)")
     parser.add_argument("--pairs", type=int, default=60, help="sentences spoken at two speeds (default %(default)s)")
     parser.add_argument("--clusters", type=int, nargs="+", default=[200, 300], help="numbers of units to try")
+    parser.add_argument("--lead-in", type=int, nargs="+", default=[0, LEAD_IN], help="units of silence to try")
     args = parser.parse_args()
     rows = read_table(args.corpus / "text" / "train.tsv")[: args.wavs]
     waves = [read_wav(args.corpus / "tgt_wav" / f"{row['id']}.wav") for row in rows]
@@ -86,8 +98,10 @@ def main():
     slow = EnglishVoice(length_scale=1.08)
     pairs = [(wave, slow.speak(row["target"])) for wave, row in tqdm(list(zip(waves, rows, strict=True))[: args.pairs])]
     for name in UNIT_SETS:
-        for clusters in args.clusters:
-            print(compare(name, clusters, waves, words, pairs), flush=True)
+        for lead_in in args.lead_in if name == "whisper" else [0]:
+            features = WhisperFeatures(lead_in=lead_in) if name == "whisper" else make_features(name)
+            for clusters in args.clusters:
+                print(f"lead-in {20 * lead_in:3d} ms, {compare(features, clusters, waves, words, pairs)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,16 @@
 """What fairseq and SimulEval read of this corpus: pieces, manifests, yamls, lists of recordings."""
 
-import soundfile
 from augment import VARIANTS
 from source_audio import variant_wav
 from speakers import HEARD, HELD_OUT
 
 from echostream_plugin.data import pieces
+from echostream_plugin.data.manifests import manifest_row
 from echostream_plugin.data.pieces import write_task_table
 from echostream_plugin.data.tables import MANIFEST_COLUMNS, normalise, write_lines, write_table
-from echostream_plugin.data.units import reduce_units
+from echostream_plugin.data.waveforms import frames_of
 
 PIECES = "spm_unigram_es"  # after StreamSpeech, named for the source language on both sides
-WINDOW_SAMPLES, HOP_SAMPLES = 400, 160  # of a feature frame
 
 SPECAUGMENT = {  # mild: the voices are few and clean
     "freq_mask_F": 15, "freq_mask_N": 1, "time_mask_N": 1, "time_mask_T": 20, "time_mask_p": 0.3, "time_wrap_W": 0,
@@ -52,7 +51,7 @@ def write_splits(out, spoken, train, units, sizes):
         for side, (column, model) in sides.items():
             write_task_table(out / f"{side}_unigram" / f"{split}.tsv", rows, column, model)
         data = out / "fbank2unit"
-        manifest = [_manifest_row(out, row, reduce_units(units[row.get("of", row["id"])])) for row in rows]
+        manifest = [_manifest_row(out, row, units[row.get("of", row["id"])]) for row in rows]
         write_table(data / f"{split}.tsv", MANIFEST_COLUMNS, manifest)
         for kind, column in (("unit", "tgt_audio"), ("src", "src_text"), ("txt", "tgt_text")):
             write_lines(data / f"{split}.{kind}", (row[column] for row in manifest))
@@ -60,16 +59,9 @@ def write_splits(out, spoken, train, units, sizes):
 
 
 def _manifest_row(out, row, units):
-    samples = soundfile.info(out / row["wav"]).frames
-    return {
-        "id": row["id"],
-        "src_audio": f"../{row['wav']}",  # features are computed when it is read: stored ones are nine times as large
-        "src_n_frames": 1 + (samples - WINDOW_SAMPLES) // HOP_SAMPLES,
-        "src_text": row["source"],
-        "tgt_text": normalise(row["target"]),
-        "tgt_audio": " ".join(map(str, units)),
-        "tgt_n_frames": len(units),
-    }
+    texts = {"id": row["id"], "src_text": row["source"], "tgt_text": normalise(row["target"])}
+    # features are computed when a recording is read: stored ones are nine times as large
+    return manifest_row(texts, f"../{row['wav']}", frames_of(out / row["wav"]), units)
 
 
 def write_lists(out, splits):

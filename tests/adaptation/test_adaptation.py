@@ -161,6 +161,8 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_was_not(folder, tmp_path):
     assert len(rates) == 5 and set(rates["chunk_ms"]) == {160, 320, 640, 960, 0}
 
     adaptation(folder, tmp_path / "parts").train(batches(folder), {}, lambda line: None, hours=1e-9)  # one update
+    with open(tmp_path / "parts" / "train.tsv", "a", encoding="utf-8") as log:
+        log.write("2\t1.0\t9.0\t9.0\n")  # of an update that no checkpoint has
     said = []
     again = adaptation(folder, tmp_path / "parts")
     again.train(batches(folder), {}, said.append)
@@ -168,6 +170,8 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_was_not(folder, tmp_path):
     assert saved_letters(tmp_path / "parts") == again.letters and saved_letters(tmp_path) is None
     for name, tensor in whole.student.state_dict().items():
         assert torch.equal(tensor, again.student.state_dict()[name]), name
+    logs = [np.genfromtxt(tmp_path / name / "train.tsv", names=True)["ctc"] for name in ("whole", "parts")]
+    np.testing.assert_array_equal(*logs)
     fresh = WhisperEncoder(CONFIG)
     load_whisper_encoder(fresh, tmp_path / "parts" / "adapted.safetensors")
 

@@ -11,12 +11,14 @@ import yaml
 from echostream_plugin.cli import main
 from echostream_plugin.data import DataError
 from echostream_plugin.data.check import Prepared
+from echostream_plugin.data.feature_zip import read_stored
 from echostream_plugin.data.own_table import OwnCorpus, check_table, problem_of, read_rows, split_rows
 from echostream_plugin.data.parallel import Workers
-from echostream_plugin.data.prepare import Settings, fit_kmeans, prepare, subwords
+from echostream_plugin.data.prepare import Settings, prepare, subwords, unit_model
 from echostream_plugin.data.tables import read_table
 from echostream_plugin.data.unit_models import LogMelFeatures, UnitModel
-from echostream_plugin.data.units import UNIT_SAMPLES, read_units, reduce_units
+from echostream_plugin.data.units import UNIT_SAMPLES, read_units, reduce_units, units_digest
+from echostream_plugin.data.waveforms import features_of
 from tests.tiny_bundle import speechlike
 
 WORDS = "the train is late where hotel two coffees please good morning".split()
@@ -95,9 +97,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(made, tmp_path):
 
 def test_another_table_or_setting_needs_another_folder(made, tmp_path):
     table, out, _, _ = made
-    with pytest.raises(
-        DataError, match="settings.json: .* begun with another clusters; use another --out"
-    ):
+    with pytest.raises(DataError, match="settings.json: .* begun with another clusters; use another --out"):
         prepare(table, out, Settings(**{**SETTINGS.__dict__, "clusters": 9}), Workers(1))
     with pytest.raises(DataError, match="begun with another table"):
         prepare(own_table(tmp_path, rows=5), out, SETTINGS, Workers(1))
@@ -192,11 +192,19 @@ def test_rows_without_use_are_left_out_where_that_is_allowed(tmp_path):
     assert dropped["id"] == "s1" and "0.05 s long; usable are 0.1 to 60" in dropped["why"]
 
 
-def test_units_are_fitted_on_training_speech_spread_over_the_split(made, monkeypatch):
+def test_units_are_fitted_on_training_speech_spread_over_the_split(made, tmp_path, monkeypatch):
     _, out, _, _ = made
     seen = []
-    monkeypatch.setattr("echostream_plugin.data.prepare.fit_units", lambda *given, **rest: seen.extend(given[1:]))
-    fit_kmeans(OwnCorpus(out, "src"), LogMelFeatures, Settings(clusters=7, fit_utterances=4, seed=3))
+
+    def fit(features, *given, **rest):
+        seen.extend(given)
+        return UnitModel.load(out / "units" / "kmeans.npz")
+
+    monkeypatch.setattr("echostream_plugin.data.prepare.fit_units", fit)
+    shutil.copy(out / "table.tsv", tmp_path)
+    shutil.copytree(out / "tgt_wav", tmp_path / "tgt_wav")
+    settings = Settings(unit_features="logmel", clusters=7, fit_utterances=4, seed=3)
+    assert unit_model(OwnCorpus(tmp_path, "src"), settings)[1].shape[0] == 8
     names = [row["id"] for row in read_table(out / "fbank2unit" / "train.tsv")][::2][:4]
     waves, *rest = seen
     assert rest == [7, 3] and len(waves) == len(names) == 4
@@ -255,6 +263,34 @@ def test_settings_that_make_no_sense_are_refused():
     ):
         with pytest.raises(DataError, match=why):
             Settings(**changes)
+
+
+def test_waveforms_are_named_instead_of_features(made, tmp_path):
+    """The same texts, units and frames; the sources are the recordings, whose features are those that were stored."""
+    table, out, _, _ = made
+    again = tmp_path / "out"
+    assert prepare(table, again, Settings(**{**SETTINGS.__dict__, "source": "waveforms"}), Workers(1)) == (0, 8)
+    assert not (again / "src_fbank80.zip").exists()
+    with np.load(out / "gcmvn.npz") as stored, np.load(again / "gcmvn.npz") as computed:
+        np.testing.assert_allclose(stored["mean"], computed["mean"], atol=1e-3)
+    rows = zip(read_table(out / "fbank2unit/train.tsv"), read_table(again / "fbank2unit/train.tsv"), strict=True)
+    for stored, named in rows:
+        features = features_of(named["src_audio"])
+        assert len(features) == int(named["src_n_frames"]) == int(stored["src_n_frames"])
+        name, offset, size = stored["src_audio"].rsplit(":", 2)
+        np.testing.assert_array_equal(features, read_stored(out / "fbank2unit" / name, int(offset), int(size)))
+        assert named | {"src_audio": ""} == stored | {"src_audio": ""}
+    manifest = again / "fbank2unit/dev.tsv"
+    row = read_table(manifest)[0]
+    for wrong, why in ((row["src_audio"] + "x", "is not there"), (str(table), "is not a readable recording")):
+        manifest.write_text(manifest.read_text().replace(row["src_audio"], wrong))
+        assert why in " ".join(check.problem for check in Prepared(again, clusters=8).tables())
+        manifest.write_text(manifest.read_text().replace(wrong, row["src_audio"]))
+
+
+def test_units_say_which_k_means_made_them(made, tmp_path):
+    _, out, _, _ = made
+    assert units_digest(out / "units") and units_digest(out / "units") == units_digest(out / "fbank2unit")
 
 
 def test_a_given_kmeans_model_is_used(made, tmp_path):

@@ -22,6 +22,7 @@ class Stub(WhisperFeatures):
 
     def __init__(self):
         self.heard = []
+        self._set_lead_in(LEAD_IN)
 
     def _encode(self, wave):
         assert wave.size <= _POSITIONS * UNIT_SAMPLES, "longer than the encoder's input"
@@ -48,7 +49,8 @@ def test_silence_leads_in_and_out_and_is_dropped(units):
 
 
 def test_windows_of_a_long_wave_join_without_a_seam():
-    stub, units = Stub(), 2 * WhisperFeatures.window + 100
+    stub = Stub()
+    units = 2 * stub.window + 100
     features = stub(steps(units))
     assert len(stub.heard) == 3
     means = np.arange(1, units + 1, dtype=np.float64)
@@ -59,8 +61,8 @@ def test_windows_of_a_long_wave_join_without_a_seam():
 def test_position_is_taken_away_in_every_window():
     """A position's share is the same in each window, so that the same sound is the same unit in both."""
     stub = Stub()
-    wave = np.tile(steps(5), WhisperFeatures.window // 5 * 2 + 3)
-    share = np.arange(LEAD_IN, LEAD_IN + WhisperFeatures.window)
+    wave = np.tile(steps(5), stub.window // 5 * 2 + 3)
+    share = np.arange(LEAD_IN, LEAD_IN + stub.window)
     offset = np.stack([np.zeros_like(share), np.zeros_like(share), share], axis=1).astype(np.float32)
     model = UnitModel(offset, np.eye(3, dtype=np.float32), np.zeros((1, 3), np.float32))
     assert np.abs(model.project(stub(wave))[:, 2]).max() == 0
@@ -113,5 +115,5 @@ def test_fitted_units_follow_the_directions_of_most_variance():
 def test_offset_covers_a_window():
     stub = Stub()
     offset = _position_offset(stub, [steps(50)], iter)
-    assert offset.shape == (WhisperFeatures.window, 3)
+    assert offset.shape == (stub.window, 3)
     np.testing.assert_allclose(offset[20:-20, 2], np.arange(LEAD_IN + 20, LEAD_IN + len(offset) - 20), atol=1e-3)

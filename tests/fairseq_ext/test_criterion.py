@@ -82,6 +82,7 @@ def seen_by_model(model, criterion, sample, times):
         seen.append((segment_frames, waits))
         return model(*arguments, waits=waits, segment_frames=segment_frames)
 
+    spy.encoder = model.encoder
     for _ in range(times):
         criterion(spy, sample)
     return seen

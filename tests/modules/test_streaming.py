@@ -12,6 +12,7 @@ from echostream_plugin.decoders.text import TextDecoder
 from echostream_plugin.decoders.unit import T2UEncoder, UnitDecoder
 from echostream_plugin.encoders.chunk_conformer import ChunkConformerEncoder
 from echostream_plugin.encoders.emformer import EmformerEncoder
+from echostream_plugin.encoders.whisper import WhisperConfig, WhisperEncoder
 from echostream_plugin.modules.streaming import StreamState
 from echostream_plugin.punctuation.model import Punctuator, PunctuatorConfig
 from echostream_plugin.vocoder import CodeVocos, StreamingVocoder, VocosConfig
@@ -69,6 +70,9 @@ KINDS = {
         EmformerEncoder, EncoderConfig(**SMALL, subsampling_channels=4, right_context_frames=1)
     ),
     "chunk conformer": lambda: encoder(ChunkConformerEncoder, ChunkConformerConfig(**SMALL, conv_channels=16)),
+    "Whisper's encoder": lambda: encoder(
+        WhisperEncoder, WhisperConfig(dim=16, inner_dim=16, layers=2, halve_after=1, heads=2, ffn_dim=32)
+    ),
     "CTC head": lambda: ctc_head(2),
     "linear CTC head": lambda: ctc_head(0),
     "collapse": lambda: lambda n, state: collapse_step(torch.randn(n, 9), state or CollapseState.initial())[2],

@@ -129,10 +129,14 @@ def test_a_sentence_of_the_domain_is_spoken():
     assert recording.target and len(recording.samples) > 8000 and np.abs(recording.samples).max() > 0.1
 
 
-def test_a_recording_that_could_not_be_read_has_no_translation(bundle_folder, tmp_path, capsys):
-    """It passes as a wav file, but its samples are no audio: the run says so and fails."""
+def test_a_recording_that_could_not_be_read_has_no_translation(bundle_folder, tmp_path, capsys, monkeypatch):
+    """It passes as a wav file, but its samples are no audio: it is refused at once, and where it was not, by the
+    agent; the run says so and fails."""
     soundfile.write(tmp_path / "loud.wav", 1e6 * np.ones(16000), 16000, subtype="FLOAT")
     flags = ["--wav", str(tmp_path / "loud.wav"), "--bundle", str(bundle_folder), "--no-judge", "--jobs", "1"]
+    assert demo.main([*flags, "--output", str(tmp_path / "none")]) == 2
+    assert "loud.wav: samples: floats up to 1e+06" in capsys.readouterr().err
+    monkeypatch.setattr(demo, "to_mono", lambda samples, rate: samples)
     assert demo.main([*flags, "--output", str(tmp_path / "out")]) == 1
     told = capsys.readouterr()
     assert "loud: could not be read, there is no translation: samples: floats up to 1e+06" in told.err

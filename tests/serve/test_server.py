@@ -193,7 +193,9 @@ def test_clients_that_vanish_in_every_state_leave_no_session_behind(bundle, tmp_
                 await socket.send_json({"end_of_stream": True})
             if stage % 3:
                 await asyncio.sleep(0.05)
-            socket._response.connection.transport.abort()
+            connection = socket._response.connection
+            if connection is not None and connection.transport is not None:  # else it was over before
+                connection.transport.abort()
 
     with running(bundle, tmp_path, resume=0.2) as server:
         for stage in range(8):
