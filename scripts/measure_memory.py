@@ -2,7 +2,8 @@
 """How much memory does a process hold that translates and speaks for long?
 
 The bundle's recordings in random order, each at a speed and loudness of its own and followed by a pause, go through one
-session, as fast as the machine can, in pushes of random sizes. Every minute of audio the resident memory is printed.
+session, as fast as the machine can, in pushes of 320 ms or of random sizes (`--push-ms`). Every minute of audio the
+resident memory is printed.
 
     python scripts/measure_memory.py --bundle BUNDLE --minutes 30 pause_ms=200
 """

@@ -14,6 +14,7 @@ from echostream_plugin.decoders.ctc import greedy_collapse
 from echostream_plugin.inference.dictionary import EOS, PAD, SPECIALS, UNK, Dictionary
 from echostream_plugin.inference.policy import complete_words, has_grown, target_length
 from echostream_plugin.model import S2STModel, Waits
+from echostream_plugin.vocoder import StreamingVocoder
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,9 @@ class PrefixTranslator:
 
 def speak_last(vocoder, units: list, new: int) -> np.ndarray:
     """Samples [n] of the last `new` units of a sequence that is spoken as a whole."""
-    device = next(vocoder.parameters()).device
-    wave, durations = vocoder(torch.tensor([units], device=device))
-    samples = int(durations[0, -new:].sum()) * vocoder.config.hop_samples
-    return wave[0, wave.size(1) - samples :].cpu().numpy()
+    stream = StreamingVocoder(vocoder)  # gives the same in blocks of few lengths, whatever the sequence's
+    samples, state = stream.push(units, stream.initial_state())
+    wave = torch.cat([samples, stream.finish(state)])
+    durations = vocoder.durations(torch.tensor([units], device=wave.device))
+    count = int(durations[0, -new:].sum()) * vocoder.config.hop_samples
+    return wave[len(wave) - count :].cpu().numpy()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .lengths import pad_to_bucket
 from .streaming import StreamState
 
 KERNEL = 3
@@ -73,7 +74,8 @@ class CausalSubsampling(nn.Module):
         convolution = self.convolutions[index]
         count = (inputs.size(2) - KERNEL) // STRIDE + 1
         if count > 0:
-            outputs = torch.relu_(convolution(inputs[:, :, : (count - 1) * STRIDE + KERNEL]))
+            window = inputs[:, :, : (count - 1) * STRIDE + KERNEL]
+            outputs = torch.relu_(convolution(pad_to_bucket(window, 2, count, STRIDE)))[:, :, :count]
         else:
             count = 0
             outputs = inputs.new_zeros(inputs.size(0), self.channels, 0, _halve(inputs.size(3)))

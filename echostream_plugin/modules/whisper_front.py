@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .lengths import pad_to_bucket
 from .streaming import StreamState
 
 KERNEL = 3
@@ -95,7 +96,8 @@ class WhisperFront(nn.Module):
         count = max(0, (inputs.size(1) - KERNEL) // stride + 1)
         if count == 0:
             return inputs.new_zeros(inputs.size(0), 0, convolution.out_channels), inputs
-        outputs = convolution(inputs[:, : (count - 1) * stride + KERNEL].transpose(1, 2)).transpose(1, 2)
+        window = inputs[:, : (count - 1) * stride + KERNEL].transpose(1, 2)
+        outputs = convolution(pad_to_bucket(window, 2, count, stride))[:, :, :count].transpose(1, 2)
         return F.gelu(outputs), inputs[:, count * stride :].clone()
 
 

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from echostream_plugin.modules.lengths import bucket
+
 # where minimal filtering was measured to be faster on a CPU: with fewer channels the transforms cost more than the
 # products saved, with more its larger weights have to be read too often
 MINIMAL_KERNEL, MINIMAL_CHANNELS = 7, range(64, 129)
@@ -38,16 +40,6 @@ def pack_transposed(
     weight = F.pad(weight, (0, taps * rate - kernel)).view(channels_in, channels_out, taps, rate)
     weight = weight.flip(2).permute(3, 1, 0, 2).reshape(rate * channels_out, channels_in, taps)
     return Convolution(weight.to(dtype), conv.bias.repeat(rate).to(dtype), 1, grain)
-
-
-def bucket(length: int, grain: int = 1) -> int:
-    """How many outputs are computed for `length` wanted ones: `grain` times 1 to 8, 10, 12, 14, 16, 20, 24, 28, 32 ...
-
-    oneDNN compiles and keeps a kernel of some 100 kB for every length that a convolution has had. A stream has all
-    lengths in the long run, which come to hundreds of megabytes; four in an octave are a few dozen."""
-    grains = -(-length // grain)
-    step = max(1, (1 << max(0, grains - 1).bit_length()) // 8)
-    return -(-grains // step) * step * grain
 
 
 def folded_weight(conv: nn.Module) -> Tensor:
