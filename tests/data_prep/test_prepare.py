@@ -14,7 +14,7 @@ from echostream_plugin.data.check import Prepared
 from echostream_plugin.data.feature_zip import read_stored
 from echostream_plugin.data.own_table import OwnCorpus, check_table, problem_of, read_rows, split_rows
 from echostream_plugin.data.parallel import Workers
-from echostream_plugin.data.prepare import Settings, fit_kmeans, prepare, subwords
+from echostream_plugin.data.prepare import Settings, prepare, subwords, unit_model
 from echostream_plugin.data.tables import read_table
 from echostream_plugin.data.unit_models import LogMelFeatures, UnitModel
 from echostream_plugin.data.units import UNIT_SAMPLES, read_units, reduce_units, units_digest
@@ -194,13 +194,17 @@ def test_rows_without_use_are_left_out_where_that_is_allowed(tmp_path):
 
 def test_units_are_fitted_on_training_speech_spread_over_the_split(made, tmp_path, monkeypatch):
     _, out, _, _ = made
-    seen, model = [], UnitModel.load(out / "units" / "kmeans.npz")
-    monkeypatch.setattr(
-        "echostream_plugin.data.prepare.fit_units", lambda *given, **rest: seen.extend(given[1:]) or model
-    )
-    recordings = [row["tgt_wav"] for row in OwnCorpus(out, "src").utterances("train")]
-    fit_kmeans(tmp_path / "units" / "kmeans.npz", recordings, LogMelFeatures, 7, 4, 3)
-    assert (tmp_path / "units" / "kmeans.npz").read_bytes() == (out / "units" / "kmeans.npz").read_bytes()
+    seen = []
+
+    def fit(features, *given, **rest):
+        seen.extend(given)
+        return UnitModel.load(out / "units" / "kmeans.npz")
+
+    monkeypatch.setattr("echostream_plugin.data.prepare.fit_units", fit)
+    shutil.copy(out / "table.tsv", tmp_path)
+    shutil.copytree(out / "tgt_wav", tmp_path / "tgt_wav")
+    settings = Settings(unit_features="logmel", clusters=7, fit_utterances=4, seed=3)
+    assert unit_model(OwnCorpus(tmp_path, "src"), settings)[1].shape[0] == 8
     names = [row["id"] for row in read_table(out / "fbank2unit" / "train.tsv")][::2][:4]
     waves, *rest = seen
     assert rest == [7, 3] and len(waves) == len(names) == 4

@@ -117,3 +117,9 @@ def test_offset_covers_a_window():
     offset = _position_offset(stub, [steps(50)], iter)
     assert offset.shape == (stub.window, 3)
     np.testing.assert_allclose(offset[20:-20, 2], np.arange(LEAD_IN + 20, LEAD_IN + len(offset) - 20), atol=1e-3)
+
+
+def test_offset_is_the_mean_of_all_windows():
+    stub = Stub()
+    halves = np.repeat(np.float32([1, 3]), stub.window * UNIT_SAMPLES)
+    np.testing.assert_allclose(_position_offset(stub, [halves], iter)[:, 0], 2)

@@ -111,6 +111,9 @@ def test_a_room_starts_with_the_direct_sound_and_decays():
         assert response[0] == pytest.approx(1.0) and response.size == int(decay_s * RATE) + 1
         quarter = response.size // 4
         assert aug.rms(response[:quarter]) > 3 * aug.rms(response[-quarter:])
+        parts = [response[int(start * response.size) : int((start + 0.1) * response.size)] for start in (0.4, 0.8)]
+        if decay_s > 0.2:  # past the first 50 ms: 60 dB in `decay_s`
+            assert 20 * np.log10(aug.rms(parts[0]) / aug.rms(parts[1])) == pytest.approx(24, abs=2.5)
 
 
 def test_reverberation_keeps_length_and_level(speech):
