@@ -53,19 +53,48 @@ class Sentence:
 
 
 @dataclass(frozen=True)
+class Revision:
+    """A better version of a finished sentence (`Sentence.index`), from all of its source at once. What was written and
+    spoken before stays as it was; subtitles and transcripts take these texts in place of the sentence's.
+
+    start_ms, end_ms: the sentence's, in the source; decided after `source_ms`."""
+
+    index: int
+    source_text: str
+    target_text: str
+    start_ms: float
+    end_ms: float
+    source_ms: float
+
+
+@dataclass(frozen=True)
+class Unsure:
+    """Somebody spoke from start_ms to end_ms of the source, and it was not understood well enough to be translated.
+
+    confidence: 0 to 1, that of the session's gate; decided after `source_ms`."""
+
+    start_ms: float
+    end_ms: float
+    confidence: float
+    source_ms: float
+
+
+@dataclass(frozen=True)
 class Finished:
     """The last event of an utterance."""
 
     source_ms: float
 
 
-Event = SourceText | TargetText | Speech | Sentence | Finished
+Event = SourceText | TargetText | Speech | Sentence | Revision | Unsure | Finished
 
 KINDS = {
     SourceText: "source_text",
     TargetText: "target_text",
     Speech: "speech",
     Sentence: "sentence",
+    Revision: "revision",
+    Unsure: "unsure",
     Finished: "finished",
 }
 
@@ -84,6 +113,6 @@ def as_record(event: Event) -> dict:
     if isinstance(event, Speech):
         duration_ms = 1000 * len(event.samples) / event.sample_rate
         return {**record, "duration_ms": round(duration_ms, 3), "units": list(event.units)}
-    if isinstance(event, Finished | Sentence):
-        return {**record, **dataclasses.asdict(event)}
-    return {**record, "text": event.text, "added": event.added}
+    if isinstance(event, SourceText | TargetText):
+        return {**record, "text": event.text, "added": event.added}
+    return {**record, **dataclasses.asdict(event)}
