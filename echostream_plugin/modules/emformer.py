@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import EncoderConfig
-from . import dense_attention
+from . import dense_attention, native
 from .attention import EmformerAttention
 from .convolution import CausalConvolution
 from .emformer_step import one_segment
+from .native_step import NativeStep, pack_stack
 from .recording import Recorder
 from .streaming import StreamState
 from .windows import Windows, WindowShape
@@ -98,7 +99,17 @@ class Emformer(nn.Module):
         super().__init__()
         self.config = config
         self.layers = nn.ModuleList(EmformerLayer(config, index) for index in range(config.layers))
-        self._recorder = None
+        self._recorder = self._native = None
+
+    def compile_steps(self) -> bool:
+        """From now on steps are taken by the compiled operator, where it was built; for inference on a CPU.
+
+        Returns whether they are. The weights of linear layers are packed for it."""
+        path = native.instructions()
+        if path is not None:
+            pack_stack(self, path)
+            self._native = NativeStep(self, path)
+        return path is not None
 
     def record_steps(self) -> None:
         """From now on streaming steps can be recorded, within `recording.record_calls`; for inference."""
@@ -153,8 +164,13 @@ class Emformer(nn.Module):
         """The frames still pending, [B, p, D], as the parallel form has them when the utterance ends here."""
         frames = state.pending.size(1)
         if 0 < frames <= (state.segment_frames or frames) and not self._differentiable:
-            return self._step(state.pending, frames, state)[0]
+            return self._step(state.pending, frames, state, keeps=False)[0]
         return self._tail(state.pending, None, state)
+
+    def _apply(self, *args, **kwargs):
+        if self._native is not None:
+            self._native.forget()
+        return super()._apply(*args, **kwargs)
 
     @property
     def _differentiable(self) -> bool:
@@ -192,9 +208,11 @@ class Emformer(nn.Module):
         kept = tuple(torch.stack(tensors, dim=1) for tensors in zip(*kept, strict=True))
         return x[:, :, :count].reshape(batch_size, segments * count, dim), kept
 
-    def _step(self, x: Tensor, count: int, state: EmformerState):
+    def _step(self, x: Tensor, count: int, state: EmformerState, keeps: bool = True):
         """`_run` for one segment in fewer operations. x: [B, count + up to R, D], all of it valid; returns
-        [B, count, D] and what `_run` returns with it."""
+        [B, count, D] and what `_run` returns with it, which may be None unless the caller `keeps` it."""
+        if self._native is not None and (tables := self._native.tables(x)) is not None:
+            return tables.step(x, count, state, keeps)
         left_frames, memory_size = state.left_context.size(2), state.memory.size(2)
         shape = WindowShape(1, state.segment_frames or count, left_frames, x.size(1) - count, memory_size)
         step = self._recorder or self._one_segment

@@ -26,10 +26,13 @@ class PackedLinear(nn.Linear):
         self.packing = packing
         self._pack(linear)
 
+    def _keep_bias(self, linear: nn.Linear):
+        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach(), requires_grad=False)
+
     def _pack(self, linear: nn.Linear):
         weight = linear.weight.detach()
-        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach(), requires_grad=False)
-        # the bias is left out: it would be an alias that copies of this layer share
+        self._keep_bias(linear)
+        # the bias is left out of the packed weights: it would be an alias that copies of this layer share
         if self.packing == "half":
             self._packed = torch.ops.quantized.linear_prepack_fp16(weight, None)
         else:
