@@ -7,6 +7,8 @@
   void linear(const Linear& linear, const float* x, int64_t rows, float* out, void* workspace);          \
   int64_t step_workspace(const Stack& stack, const Step& step);                                          \
   void step(const Stack& stack, const Step& step, void* workspace);                                      \
+  int64_t subsampling_workspace(const Subsampling& network, const SubsamplingStep& step);                \
+  void subsampling(const Subsampling& network, const SubsamplingStep& step, void* workspace);            \
   }
 
 DECLARE(portable)
@@ -56,5 +58,18 @@ void echostream_step(int64_t path, const Stack* stack, const Step* step, void* w
   if (path == AVX512_VNNI) return avx512_vnni::step(*stack, *step, workspace);
 #endif
   portable::step(*stack, *step, workspace);
+}
+
+int64_t echostream_subsampling_workspace(const Subsampling* network, const SubsamplingStep* step) {
+  return portable::subsampling_workspace(*network, *step);
+}
+
+void echostream_subsampling(int64_t path, const Subsampling* network, const SubsamplingStep* step, void* workspace) {
+#if defined(__x86_64__)
+  if (path == AVX2) return avx2::subsampling(*network, *step, workspace);
+  if (path == AVX512) return avx512::subsampling(*network, *step, workspace);
+  if (path == AVX512_VNNI) return avx512_vnni::subsampling(*network, *step, workspace);
+#endif
+  portable::subsampling(*network, *step, workspace);
 }
 }

@@ -6,6 +6,8 @@
 #pragma once
 #include <cstdint>
 
+#define EXPORT __attribute__((visibility("default")))
+
 extern "C" {
 
 // Weights of a linear layer in panels of 32 outputs: [outputs / 32, inputs, 32], or of int8
@@ -49,12 +51,33 @@ struct Step {
   int64_t batch, frames, width, segment_frames, left_frames, memory_size;
 };
 
+// Convolutions as linear layers [channels, 3 * 3 * inputs] of float32, by frame, band and input.
+struct Subsampling {
+  Linear first, second, projection;
+  Norm norm;
+  int64_t channels;
+};
+
+// Of `features` frames of x, those that were kept among them, and `hidden` frames of the first convolution that were
+// kept; see modules/subsampling.py. S, r: frames that come out, and frames of the first convolution that are kept next.
+struct SubsamplingStep {
+  const float* x;     // [B, features, bands]
+  const float* past;  // [B, channels, hidden, bands / 2]
+  float* out;         // [B, S, D]
+  float* next;        // [B, channels, r, bands / 2]
+  int64_t batch, features, bands, hidden;
+};
+
 enum Path : int64_t { PORTABLE = 0, AVX2 = 1, AVX512 = 2, AVX512_VNNI = 3 };
 
-__attribute__((visibility("default"))) int64_t echostream_version();
-__attribute__((visibility("default"))) int64_t echostream_has_path(int64_t path);  // can this processor take it?
-__attribute__((visibility("default"))) int64_t echostream_linear_workspace(const Linear* linear, int64_t rows);  // bytes
-__attribute__((visibility("default"))) void echostream_linear(int64_t path, const Linear* linear, const float* x, int64_t rows, float* out, void* workspace);
-__attribute__((visibility("default"))) int64_t echostream_step_workspace(const Stack* stack, const Step* step);  // bytes
-__attribute__((visibility("default"))) void echostream_step(int64_t path, const Stack* stack, const Step* step, void* workspace);
+EXPORT int64_t echostream_version();
+EXPORT int64_t echostream_has_path(int64_t path);  // can this processor take it?
+EXPORT int64_t echostream_linear_workspace(const Linear* linear, int64_t rows);  // bytes
+EXPORT void echostream_linear(int64_t path, const Linear* linear, const float* x, int64_t rows, float* out,
+                              void* workspace);
+EXPORT int64_t echostream_step_workspace(const Stack* stack, const Step* step);  // bytes
+EXPORT void echostream_step(int64_t path, const Stack* stack, const Step* step, void* workspace);
+EXPORT int64_t echostream_subsampling_workspace(const Subsampling* network, const SubsamplingStep* step);  // bytes
+EXPORT void echostream_subsampling(int64_t path, const Subsampling* network, const SubsamplingStep* step,
+                                   void* workspace);
 }

@@ -14,11 +14,12 @@ namespace {
 #include "product.h"
 #include "attention.h"
 #include "emformer.h"
+#include "subsampling.h"
 
 }  // namespace
 
 int64_t linear_workspace(const Linear& linear, int64_t rows) {
-  return linear.kind == INT8 ? rows * (grouped(linear.inputs) + int64_t(sizeof(float))) : 0;
+  return linear_bytes(linear, rows);
 }
 
 void linear(const Linear& linear, const float* x, int64_t rows, float* out, void* workspace) {
@@ -33,6 +34,14 @@ int64_t step_workspace(const Stack& stack, const Step& step) {
 
 void step(const Stack& stack, const Step& step, void* workspace) {
   Segment(stack, step, {(char*)workspace, 0}).run();
+}
+
+int64_t subsampling_workspace(const Subsampling& network, const SubsamplingStep& step) {
+  return Subsampler(network, step, {nullptr, 0}).used;
+}
+
+void subsampling(const Subsampling& network, const SubsamplingStep& step, void* workspace) {
+  Subsampler(network, step, {(char*)workspace, 0}).run();
 }
 
 }  // namespace PATH

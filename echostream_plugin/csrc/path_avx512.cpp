@@ -8,7 +8,7 @@
 #endif
 #define PATH avx512
 #define LANES 16
-#define MOST_ROWS 12
+#define MOST_ROWS 14
 #include "path.h"
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -8,7 +8,7 @@
 #endif
 #define PATH avx512_vnni
 #define LANES 16
-#define MOST_ROWS 12
+#define MOST_ROWS 14
 #define VNNI
 #include "path.h"
 #if defined(__clang__)

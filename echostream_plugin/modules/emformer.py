@@ -16,7 +16,8 @@ from . import dense_attention, native
 from .attention import EmformerAttention
 from .convolution import CausalConvolution
 from .emformer_step import one_segment
-from .native_step import NativeStep, pack_stack
+from .native_linear import pack_native
+from .native_step import NativeStep
 from .recording import Recorder
 from .streaming import StreamState
 from .windows import Windows, WindowShape
@@ -107,7 +108,7 @@ class Emformer(nn.Module):
         Returns whether they are. The weights of linear layers are packed for it."""
         path = native.instructions()
         if path is not None:
-            pack_stack(self, path)
+            pack_native(self, path)
             self._native = NativeStep(self, path)
         return path is not None
 

@@ -12,6 +12,9 @@ from functools import lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from echostream_plugin.config import ConfigError
 
 VARIABLE = "ECHOSTREAM_NATIVE"
@@ -57,6 +60,16 @@ class Step(ctypes.Structure):
     _fields_ = [(name, c_void_p) for name in POINTERS] + [(name, c_int64) for name in SIZES]
 
 
+class Subsampling(ctypes.Structure):
+    _fields_ = [(name, Linear) for name in ("first", "second", "projection")]
+    _fields_ += [("norm", Norm), ("channels", c_int64)]
+
+
+class SubsamplingStep(ctypes.Structure):
+    _fields_ = [(name, c_void_p) for name in ("x", "past", "out", "next")]
+    _fields_ += [(name, c_int64) for name in ("batch", "features", "bands", "hidden")]
+
+
 FUNCTIONS = {  # name: result, arguments
     "echostream_version": (c_int64, ()),
     "echostream_has_path": (c_int64, (c_int64,)),
@@ -64,6 +77,8 @@ FUNCTIONS = {  # name: result, arguments
     "echostream_linear": (None, (c_int64, POINTER(Linear), c_void_p, c_int64, c_void_p, c_void_p)),
     "echostream_step_workspace": (c_int64, (POINTER(Stack), POINTER(Step))),
     "echostream_step": (None, (c_int64, POINTER(Stack), POINTER(Step), c_void_p)),
+    "echostream_subsampling_workspace": (c_int64, (POINTER(Subsampling), POINTER(SubsamplingStep))),
+    "echostream_subsampling": (None, (c_int64, POINTER(Subsampling), POINTER(SubsamplingStep), c_void_p)),
 }
 
 
@@ -116,3 +131,10 @@ def instructions() -> str | None:
             raise ConfigError(f"{VARIABLE} '{wanted}': this processor cannot take it; it has {', '.join(there)}")
         return wanted
     return there[-1] if there else None
+
+
+def computes(x: Tensor) -> bool:
+    """Can the operator take this input? Only float32 on the CPU, neither under autocast nor within a trace."""
+    if x.dtype != torch.float32 or x.device.type != "cpu":
+        return False
+    return not (torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"))

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from . import native
 from .packed import PackedLinear
 
-PANEL, GROUP = 32, 4  # as in csrc/product.h
+PANEL, GROUP, MANY = 32, 4, 32  # as in csrc/product.h
 LARGEST_HALF = 65504
 
 
@@ -95,6 +95,8 @@ class NativeLinear(PackedLinear):
         rows, space = x.numel() // self.in_features, None
         if self.packing == "int8":
             space = torch.empty(rows * (self.in_features + GROUP + 4), dtype=torch.uint8)
+        elif rows >= MANY:
+            space = torch.empty(self.in_features * PANEL)
         function(path, linear, x.data_ptr(), rows, out.data_ptr(), space if space is None else space.data_ptr())
         return out
 
@@ -111,3 +113,14 @@ class NativeLinear(PackedLinear):
 
     def __getstate__(self):
         return {**self.__dict__, "_bound": None}
+
+
+def pack_native(module: nn.Module, path: str) -> None:
+    """Replace the linear layers below a module by those of the operator: packed ones keep their packing, others keep
+    their float32 weights."""
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if type(child) in (nn.Linear, PackedLinear):
+                packed = isinstance(child, PackedLinear)
+                linear = child._unpacked() if packed else child
+                setattr(parent, name, NativeLinear(linear, child.packing if packed else "float32", path))

@@ -13,20 +13,8 @@ from torch import Tensor, nn
 
 from . import native
 from .native_linear import NativeLinear
-from .packed import PackedLinear
 from .parts import Parts
 from .rotary import rotary_table
-
-
-def pack_stack(stack: nn.Module, path: str) -> None:
-    """Replace the linear layers below an `Emformer` by those of the operator: packed ones keep their packing, others
-    keep their float32 weights."""
-    for parent in list(stack.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, nn.Linear) and not isinstance(child, NativeLinear):
-                packed = isinstance(child, PackedLinear)
-                linear = child._unpacked() if packed else child
-                setattr(parent, name, NativeLinear(linear, child.packing if packed else "float32", path))
 
 
 class NativeStep:
@@ -51,9 +39,7 @@ class NativeStep:
     def tables(self, x: Tensor) -> "Tables | None":
         """The tables of the stack as it is, for a step of x; None where the operator cannot compute it: under autocast,
         within a trace, in other types than float32, or since the stack is not made of what it knows any more."""
-        if x.dtype != torch.float32 or x.device.type != "cpu":
-            return None
-        if torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"):
+        if not native.computes(x):
             return None
         tables = self._tables
         if tables is None or not tables.parts.unchanged:

@@ -91,20 +91,21 @@ def can_pack() -> bool:
     return "fbgemm" in torch.backends.quantized.supported_engines
 
 
-def pack_linears(module: nn.Module, packing: str) -> nn.Module:
+def pack_linears(module: nn.Module, packing: str, kind=PackedLinear) -> nn.Module:
     """Replace every `nn.Linear` below a module, which must lie on the CPU, but for those that their parent names in
-    `UNPACKED`; the module itself is returned.
+    `UNPACKED`; the module itself is returned. kind(linear, packing) makes a layer: `PackedLinear` or
+    `native_linear.NativeLinear` with its path.
 
     Raises ValueError for an unknown packing, RuntimeError where this CPU cannot do it."""
     if packing not in PACKINGS:
         raise ValueError(f"packing {packing!r}: use one of {', '.join(PACKINGS)}")
     if packing == "none":
         return module
-    if not can_pack():
+    if kind is PackedLinear and not can_pack():
         raise RuntimeError(f"packing '{packing}' needs an x86 CPU and a torch with FBGEMM")
     for name, child in module.named_children():
         if type(child) is nn.Linear and name not in getattr(module, "UNPACKED", ()):
-            setattr(module, name, PackedLinear(child, packing))
+            setattr(module, name, kind(child, packing))
         else:
-            pack_linears(child, packing)
+            pack_linears(child, packing, kind)
     return module

@@ -102,7 +102,12 @@ def recorded_frames(bundle):
     return {(x[0][0], x[0][1]) for (_, _, x, *_) in bundle.model.encoder.emformer._recorder._recordings}
 
 
-def test_whole_segments_and_those_that_pushes_leave_are_recorded_before_any_push():
+@pytest.fixture
+def without_operator(monkeypatch):
+    monkeypatch.setenv("ECHOSTREAM_NATIVE", "off")
+
+
+def test_whole_segments_and_those_that_pushes_leave_are_recorded_before_any_push(without_operator):
     bundle = optimize(tiny_bundle(), options=SessionOptions(chunk_ms=960))
     assert recorded_frames(bundle) == {(1, 8), (1, 16), (1, 24)}
     prepare(bundle, SessionOptions(chunk_ms=160), push_ms=40)
@@ -118,7 +123,7 @@ def test_whole_segments_and_those_that_pushes_leave_are_recorded_before_any_push
         prepare(bundle, push_ms=0)
 
 
-def test_sessions_record_nothing_whatever_they_push():
+def test_sessions_record_nothing_whatever_they_push(without_operator):
     bundle = optimize(tiny_bundle())
     before = recorded_frames(bundle)
     session, samples = TranslationSession(bundle, max_tokens=4), speechlike(3.0)
