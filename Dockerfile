@@ -1,7 +1,7 @@
 # EchoStream's live server on a CPU:  docker build -t echostream .  &&  docker run -p 127.0.0.1:8080:8080 echostream
 FROM python:3.11-slim-bookworm
 RUN apt-get update \
- && apt-get install -y --no-install-recommends libsndfile1 \
+ && apt-get install -y --no-install-recommends libsndfile1 g++ \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --create-home echostream
 WORKDIR /opt/echostream

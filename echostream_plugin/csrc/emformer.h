@@ -26,8 +26,7 @@ struct Buffers {  // rows: those of all streams' frames, then one for each strea
   Buffers(const Stack& stack, const Step& step, Arena& arena) {
     const int64_t frames = step.batch * step.width, rows = frames + step.batch, dim = stack.dim;
     const int64_t window = step.memory_size + step.left_frames + step.width;
-    Linear widest = {};
-    widest.inputs = dim > stack.hidden ? dim : stack.hidden;
+    const int64_t widest = dim > stack.hidden ? dim : stack.hidden;
     x = arena.take<float>(frames * dim);
     normed = arena.take<float>(rows * dim);
     keys_values = arena.take<float>(rows * 2 * dim);
@@ -43,10 +42,7 @@ struct Buffers {  // rows: those of all streams' frames, then one for each strea
     scratch = arena.take<float>((dim / stack.heads + window + SPARE) * QUERIES);
     keys = arena.take<const float*>(window + SPARE);
     values = arena.take<const float*>(window + SPARE);
-    const int64_t wide = linear_bytes(widest, rows);
-    widest.kind = INT8;
-    const int64_t narrow = linear_bytes(widest, rows);
-    bytes = arena.take<char>(wide > narrow ? wide : narrow);
+    bytes = arena.take<char>(rows * (grouped(widest) + int64_t(sizeof(float))));
   }
 };
 

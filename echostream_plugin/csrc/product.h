@@ -12,7 +12,6 @@ struct Half {
 const int PANEL = 32;               // outputs that lie together
 const int TILE = LANES < 16 ? LANES * 2 : PANEL;  // of them at once
 const int VECTORS = TILE / LANES;
-const int64_t MANY = 32;  // rows
 const int AHEAD = 2560;  // bytes of weights fetched before they are needed
 
 struct Rows {  // what a kernel reads and writes: rows of x and out, from one column of out on
@@ -80,37 +79,24 @@ INLINE void with_rows(int64_t count, bool several, const Rows& rows, const typen
   }
 }
 
-// all rows by `step` panels, the first of which begins at output p * PANEL
 template <class Weights>
-static void panel_product(const Linear& linear, const typename Weights::Number* weights, int64_t p, int64_t step,
-                          const float* x, int64_t rows, float* out, bool add) {
-  const int64_t blocks = (rows + MOST_ROWS - 1) / MOST_ROWS;
-  for (int64_t first = 0; first < PANEL; first += TILE) {
-    const int64_t column = p * PANEL + first, columns = linear.outputs - column;
-    if (columns <= 0) break;
-    // of several panels every vector is there; of one, no more than the tile
-    const int64_t there = step > 1 ? columns : columns < TILE ? columns : TILE;
-    for (int64_t b = 0; b < blocks; b++) {
-      const int64_t begin = rows * b / blocks, end = rows * (b + 1) / blocks;
-      Rows block = {x + begin * linear.inputs, linear.inputs, out + begin * linear.outputs + column, linear.outputs,
-                    linear.bias ? linear.bias + column : nullptr, there, add};
-      with_rows<Weights, MOST_ROWS>(end - begin, step > 1, block, weights + first, linear.inputs * PANEL, linear.inputs);
-    }
-  }
-}
-
-template <class Weights>
-static void float_product(const Linear& linear, const float* x, int64_t rows, float* out, bool add, void* workspace) {
+static void float_product(const Linear& linear, const float* x, int64_t rows, float* out, bool add) {
   const auto* weights = (const typename Weights::Number*)linear.weights;
-  const int64_t panel = linear.inputs * PANEL, panels = (linear.outputs + PANEL - 1) / PANEL;
-  for (int64_t p = 0, step; p < panels; p += step, weights += step * panel) {
-    step = rows <= MOST_ROWS && p + panels_of(rows) <= panels ? panels_of(rows) : 1;
-    if (rows >= MANY && sizeof *weights < sizeof(float)) {  // widened once for all blocks of rows
-      float* wide = (float*)workspace;
-      for (int64_t i = 0; i < panel; i += LANES) store(wide + i, Weights::load_weights(weights + i));
-      panel_product<Single>(linear, wide, p, step, x, rows, out, add);
-    } else {
-      panel_product<Weights>(linear, weights, p, step, x, rows, out, add);
+  const int64_t panel = linear.inputs * PANEL, blocks = (rows + MOST_ROWS - 1) / MOST_ROWS;
+  const int64_t panels = (linear.outputs + PANEL - 1) / PANEL;
+  for (int64_t p = 0, step; p < panels; p += step) {
+    step = blocks == 1 && p + panels_of(rows) <= panels ? panels_of(rows) : 1;
+    for (int64_t first = 0; first < PANEL; first += TILE) {
+      const int64_t column = p * PANEL + first, columns = linear.outputs - column;
+      if (columns <= 0) break;
+      // of several panels every vector is there; of one, no more than the tile
+      const int64_t there = step > 1 ? columns : columns < TILE ? columns : TILE;
+      for (int64_t b = 0; b < blocks; b++) {
+        const int64_t begin = rows * b / blocks, end = rows * (b + 1) / blocks;
+        Rows block = {x + begin * linear.inputs, linear.inputs, out + begin * linear.outputs + column, linear.outputs,
+                      linear.bias ? linear.bias + column : nullptr, there, add};
+        with_rows<Weights, MOST_ROWS>(end - begin, step > 1, block, weights + p * panel + first, panel, linear.inputs);
+      }
     }
   }
 }
@@ -119,13 +105,12 @@ static void float_product(const Linear& linear, const float* x, int64_t rows, fl
 
 // bytes that `product` needs beside its arguments
 INLINE int64_t linear_bytes(const Linear& linear, int64_t rows) {
-  if (linear.kind == INT8) return rows * (grouped(linear.inputs) + int64_t(sizeof(float)));
-  return rows >= MANY ? linear.inputs * PANEL * int64_t(sizeof(float)) : 0;
+  return linear.kind == INT8 ? rows * (grouped(linear.inputs) + int64_t(sizeof(float))) : 0;
 }
 
 // out [rows, outputs] = x [rows, inputs] times the weights + bias; add: to what out holds
 static void product(const Linear& linear, const float* x, int64_t rows, float* out, bool add, void* workspace) {
   if (linear.kind == INT8) return int8_product(linear, x, rows, out, add, workspace);
-  if (linear.kind == HALF) return float_product<Half>(linear, x, rows, out, add, workspace);
-  float_product<Single>(linear, x, rows, out, add, workspace);
+  if (linear.kind == HALF) return float_product<Half>(linear, x, rows, out, add);
+  float_product<Single>(linear, x, rows, out, add);
 }

@@ -11,7 +11,7 @@ struct Part {     // fewer, at the end of a row
   int64_t count;
 };
 
-INLINE Vec set(float value) { return Vec{} + value; }
+INLINE Vec set(float value) { return value - Vec{}; }  // minus 0 is nothing to do, plus 0 is an addition
 
 INLINE Vec load(const float* from, Whole = {}) {
   Vec v;

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import native
-from .packed import PackedLinear
+from .packed import PackedLinear, int8_scales, quantized
 
-PANEL, GROUP, MANY = 32, 4, 32  # as in csrc/product.h
+PANEL, GROUP = 32, 4  # as in csrc/product.h
 LARGEST_HALF = 65504
 
 
@@ -28,11 +28,9 @@ class Panels:
         outputs, inputs = weight.shape
         filled = F.pad(weight.detach().float(), (0, -inputs % GROUP, 0, -outputs % PANEL))
         if packing == "int8":
-            scales = (weight.detach().abs().amax(1) / 127).clamp(min=1e-12)
-            steps = filled / F.pad(scales, (0, -outputs % PANEL), value=1.0).unsqueeze(1)
-            whole = steps.round().clamp(-127, 127).to(torch.int8)
+            whole, scales = quantized(filled).int_repr(), int8_scales(filled)
             groups = whole.view(-1, PANEL, filled.size(1) // GROUP, GROUP).transpose(1, 2)
-            return cls(groups.contiguous(), scales, whole[:outputs].sum(1, dtype=torch.int32))
+            return cls(groups.contiguous(), scales[:outputs].clone(), whole[:outputs].sum(1, dtype=torch.int32))
         panels = filled[:, :inputs].reshape(-1, PANEL, inputs).transpose(1, 2)
         if packing == "half":
             panels = panels.clamp(-LARGEST_HALF, LARGEST_HALF).half()
@@ -81,22 +79,20 @@ class NativeLinear(PackedLinear):
         return native.Linear(*addresses, native.KINDS[self.packing], self.in_features, self.out_features)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: [..., in_features] float32 to [..., out_features]; inference only."""
-        if torch.jit.is_tracing():  # a recording would not see the call
-            return F.linear(x, self.weight, self.bias)
+        """x: [..., in_features] to [..., out_features]; inference only. Other types than float32 are torch's."""
+        if torch.jit.is_tracing() or x.dtype != torch.float32:  # a recording would not see the call
+            return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
         bound = self._bound
         if bound is None or bound[2] is not self._parameters.get("bias") or bound[3] is not self._packed:
             bound = self._bind()
         function, linear, *_, path = bound
         x = x if x.is_contiguous() else x.contiguous()
-        if x.dtype != torch.float32 or x.size(-1) != self.in_features:
-            raise ValueError(f"expected float32 [..., {self.in_features}], got {x.dtype} {list(x.shape)}")
+        if x.size(-1) != self.in_features:
+            raise ValueError(f"expected [..., {self.in_features}], got {list(x.shape)}")
         out = x.new_empty(*x.shape[:-1], self.out_features)
         rows, space = x.numel() // self.in_features, None
         if self.packing == "int8":
             space = torch.empty(rows * (self.in_features + GROUP + 4), dtype=torch.uint8)
-        elif rows >= MANY:
-            space = torch.empty(self.in_features * PANEL)
         function(path, linear, x.data_ptr(), rows, out.data_ptr(), space if space is None else space.data_ptr())
         return out
 

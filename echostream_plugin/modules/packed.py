@@ -36,10 +36,7 @@ class PackedLinear(nn.Linear):
         if self.packing == "half":
             self._packed = torch.ops.quantized.linear_prepack_fp16(weight, None)
         else:
-            scales = (weight.abs().amax(1) / 127).clamp(min=1e-12)
-            zeros = torch.zeros(len(scales), dtype=torch.long)
-            quantized = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
-            self._packed = torch.ops.quantized.linear_prepack(quantized, None)
+            self._packed = torch.ops.quantized.linear_prepack(quantized(weight), None)
 
     @property
     def weight(self) -> Tensor:
@@ -84,6 +81,17 @@ class PackedLinear(nn.Linear):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, packing={self.packing}"
+
+
+def int8_scales(weight: Tensor) -> Tensor:
+    """[N] steps of the weights of each output, of [N, K]: the largest of them is 127."""
+    return (weight.abs().amax(1) / 127).clamp(min=1e-12)
+
+
+def quantized(weight: Tensor) -> Tensor:
+    """The weights [N, K] in whole numbers of `int8_scales`."""
+    zeros = torch.zeros(len(weight), dtype=torch.long)
+    return torch.quantize_per_channel(weight, int8_scales(weight), zeros, 0, torch.qint8)
 
 
 def can_pack() -> bool:
