@@ -12,6 +12,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         gauge = {"registry": self.registry}
         self.sessions = Gauge("echostream_sessions", "Speakers that are heard now", **gauge)
+        self.room = Gauge("echostream_room", "Speakers that are taken at a time", **gauge)
         self.detached = Gauge("echostream_detached_sessions", "Dropped sessions that wait for their speaker", **gauge)
         self.queued = Gauge("echostream_queued_seconds", "Audio that waits for the model, of all speakers", **gauge)
         self.load = Gauge("echostream_load", "Share of the time that the model works, of the last ten seconds", **gauge)

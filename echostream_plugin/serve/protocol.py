@@ -45,18 +45,21 @@ class Settings:
         unknown = sorted(set(message) - KNOWN)
         if unknown:
             raise ProtocolError(f"unknown setting '{unknown[0][:40]}'; known: {', '.join(sorted(KNOWN))}")
-        kinds = {"sample_rate": int, "audio_out": bool, "received": int}
+        kinds = {"sample_rate": int, "audio_out": bool, "received": int, "end_of_stream": bool}
         values = {}
         for name, value in message.items():
-            if name in ("metrics_metadata", "end_of_stream"):
+            if name == "metrics_metadata":
                 continue
             kind = kinds.get(name, str)
             if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
                 raise ProtocolError(f"{name}: expected {kind.__name__}, got {json.dumps(value)[:40]}")
-            values[name] = value
+            if name != "end_of_stream":
+                values[name] = value
         settings = replace(self, **values)
         if not MIN_RATE <= settings.sample_rate <= MAX_RATE:
             raise ProtocolError(f"sample_rate {settings.sample_rate}: expected {MIN_RATE} to {MAX_RATE} Hz")
+        if not 0 <= settings.received < 2**53:
+            raise ProtocolError("received: expected the number of an event, or 0")
         for name, choices in (("format", FORMATS), ("protocol", PROTOCOLS)):
             if getattr(settings, name) not in choices:
                 raise ProtocolError(f"{name} '{getattr(settings, name)[:40]}': use {' or '.join(choices)}")

@@ -7,17 +7,17 @@ import threading
 
 import aiohttp
 import numpy as np
-from aiohttp import web
 
 from echostream_plugin.serve.app import Server
+from echostream_plugin.serve.door import Door, listening_socket
 from echostream_plugin.serve.limits import Limits
 
 
 class Running:
     """The server of a bundle at a free port of this machine."""
 
-    def __init__(self, bundle, folder, **options):
-        self.server = Server(bundle, folder, **options)
+    def __init__(self, bundle, folder, tls=None, **options):
+        self.server, self._tls = Server(bundle, folder, **options), tls
         self._loop = asyncio.new_event_loop()
         self._up = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -26,17 +26,16 @@ class Running:
 
     def _serve(self):
         asyncio.set_event_loop(self._loop)
-        self._runner = web.AppRunner(self.server.app(), shutdown_timeout=5)
-        self._loop.run_until_complete(self._runner.setup())
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        self._loop.run_until_complete(site.start())
-        self.port = self._runner.addresses[0][1]
+        listen = listening_socket("127.0.0.1", 0)
+        self.port = listen.getsockname()[1]
+        self._door = Door(self.server.app(), listen, self._tls, self.server.limits.connections)
+        self._loop.run_until_complete(self._door.open())
         self._up.set()
         self._loop.run_forever()
 
     def stop(self):
         """As Ctrl-C does."""
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(60)
+        asyncio.run_coroutine_threadsafe(self._door.close(), self._loop).result(60)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
 
@@ -50,10 +49,10 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(bundle, folder, options=None, origins=(), token="", **limits):
+def running(bundle, folder, options=None, origins=(), token="", tls=None, **limits):
     """A server that is stopped at the end; limits: changes of `Limits`."""
-    limits = Limits(**{"push_ms": 80, **limits})
-    server = Running(bundle, folder, limits=limits, options=options, origins=origins, token=token)
+    limits = Limits(**{"push_ms": 80, "max_sessions": 8, **limits})
+    server = Running(bundle, folder, tls, limits=limits, options=options, origins=origins, token=token)
     try:
         yield server
     finally:
