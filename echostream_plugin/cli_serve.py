@@ -66,7 +66,6 @@ def serve(args: argparse.Namespace) -> int:
         raise ConfigError(f"--port {args.port}: use 0 to 65535")
     if args.threads:
         torch.set_num_threads(args.threads)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     bundle = open_bundle(args)
     token = args.token or os.environ.get("ECHOSTREAM_TOKEN", "")
     options = live_options(bundle, options_of(args, SessionOptions))
@@ -75,19 +74,28 @@ def serve(args: argparse.Namespace) -> int:
     raise_file_limit(limits.connections)
     for warning in exposed(listen.getsockname()[0], tls, token):
         LOG.warning(warning)
-    line = f"EchoStream is at {address_of(listen, tls)}  (Ctrl-C ends it)"
-    asyncio.run(serve_until_stopped(Door(server.app(), listen, tls, limits.connections), line))
+    door = Door(server.app(), listen, tls, limits.connections)
+
+    def say():
+        print(f"EchoStream is at {address_of(listen, tls)}  (Ctrl-C ends it)", flush=True)
+        room = server.engine.room
+        print(
+            f"room for {room} speaker{'s' * (room > 1)} at once (--max-sessions {args.max_sessions or 'auto'})",
+            flush=True,
+        )
+
+    asyncio.run(serve_until_stopped(door, say))
     return 0
 
 
-async def serve_until_stopped(door, line: str):
-    """Open the door and say so, until SIGINT or SIGTERM; what was heard is finished. A second one ends at once."""
+async def serve_until_stopped(door, say):
+    """Open the door and say() so, until SIGINT or SIGTERM; what was heard is finished. A second one ends at once."""
     stopped, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     try:
         await door.open()
-        print(line, flush=True)
+        say()
         await stopped.wait()
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):

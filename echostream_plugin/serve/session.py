@@ -73,7 +73,7 @@ class Session:
         self.outbox.put_nowait(message)
 
     def _keep_message(self, message):
-        self._kept.append((getattr(self.writer, "number", 0), message))
+        self._kept.append((self.writer.number, message))
         self._kept_bytes += len(message)
         while len(self._kept) > KEPT_MESSAGES or self._kept_bytes > self._most_kept:
             self._kept_bytes -= len(self._kept.popleft()[1])
