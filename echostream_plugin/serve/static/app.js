@@ -177,7 +177,8 @@ async function about() {
   }
   $("about").textContent = info.card.name ? `${info.card.name}. Speak; the translation follows while you speak.` :
     $("about").textContent;
-  $("card").textContent = [info.card.task, info.card.data, info.card.limits].filter(Boolean).join(". ");
+  const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1).replace(/\.$/, "")}.`;
+  $("card").textContent = [info.card.task, info.card.data, info.card.limits].filter(Boolean).map(sentence).join(" ");
   $("speak").disabled = !info.speaks;
   $("speak").checked = info.speaks;
   for (const one of info.recordings) {
