@@ -126,14 +126,19 @@ class Server:
         origin = request.headers.get("Origin")
         if origin is None or origin in self.origins or "*" in self.origins:
             return True
-        return urlsplit(origin).netloc == request.host
+        try:
+            return urlsplit(origin).netloc == request.host
+        except ValueError:
+            return False
 
     async def _socket(self, request: web.Request):
         if not self._origin_is_right(request):
             self.metrics.refused.labels("origin").inc()
             raise web.HTTPForbidden(text="this page may not connect: start the server with --allow-origin\n")
         # audio does not compress, and a small message that unpacks to a large one is no use to anybody
-        socket = web.WebSocketResponse(max_msg_size=self.limits.message_kb * 1024, heartbeat=20, compress=False)
+        socket = web.WebSocketResponse(
+            max_msg_size=self.limits.message_kb * 1024, heartbeat=20, compress=False, timeout=3
+        )
         if not socket.can_prepare(request).ok:
             raise web.HTTPBadRequest(text="this address is a websocket's\n")
         await socket.prepare(request)
@@ -184,6 +189,10 @@ async def _secure(request, handler):
     except web.HTTPException as refusal:
         refusal.headers.update(SECURITY)
         raise
+    except (OSError, ValueError):
+        if not request.path.startswith(("/static/", "/samples/")):
+            raise
+        raise web.HTTPNotFound(headers=SECURITY) from None  # a name that no file system takes
     if not response.prepared:
         response.headers.update(SECURITY)
     return response

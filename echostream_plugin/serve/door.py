@@ -1,9 +1,13 @@
 """The listening side: how connections come in, over TLS or not, and how many of them there may be."""
 
 import asyncio
+import logging
 import socket
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+LOG = logging.getLogger("echostream.serve.http")
 
 HEADER_S = 15  # for a request's header and between two requests: half-open connections are closed
 HANDSHAKE_S = 15  # for TLS
@@ -16,7 +20,7 @@ class Door:
     connections: open ones; one more is closed at once, before anything of it is read."""
 
     def __init__(self, app: web.Application, listen: socket.socket, tls=None, connections: int = 1000):
-        self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=HEADER_S, shutdown_timeout=30)
+        self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=HEADER_S, shutdown_timeout=30, logger=LOG)
         self._listen, self._tls, self._most = listen, tls, connections
         self._server = None
 
@@ -35,6 +39,14 @@ class Door:
 
     def _protocol(self) -> asyncio.Protocol:
         return Refusing() if len(self._runner.server.connections) >= self._most else self._runner.server()
+
+
+def is_ours(record: logging.LogRecord) -> bool:
+    """Does a line of the log speak of this program? A request that is no HTTP is answered, and no error of ours."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+LOG.addFilter(is_ours)
 
 
 class Refusing(asyncio.Protocol):

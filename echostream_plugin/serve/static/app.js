@@ -177,7 +177,7 @@ async function about() {
   }
   $("about").textContent = info.card.name ? `${info.card.name}. Speak; the translation follows while you speak.` :
     $("about").textContent;
-  const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1).replace(/\.$/, "")}.`;
+  const sentence = (text) => `${text.replace(/^[a-z](?=[a-z]*[ -])/, (c) => c.toUpperCase()).replace(/\.$/, "")}.`;
   $("card").textContent = [info.card.task, info.card.data, info.card.limits].filter(Boolean).map(sentence).join(" ");
   $("speak").disabled = !info.speaks;
   $("speak").checked = info.speaks;
