@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import time
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
@@ -162,10 +163,13 @@ class Connection:
         """Replies as they come; a client that does not read them is let go."""
         code = WSCloseCode.OK
         try:
-            while (message := await session.outbox.get()) is not None:
+            while (entry := await session.outbox.get()) is not None:
+                message, said = entry
                 session.unread -= len(message)
                 send = self.socket.send_bytes if isinstance(message, bytes) else self.socket.send_str
                 await asyncio.wait_for(send(message), self.limits.idle)
+                if said is not None:
+                    self.server.metrics.reply.observe(time.monotonic() - said)
                 if session.unread > self.limits.outbox_mb * 2**20:
                     error = f"more than {self.limits.outbox_mb:g} MiB of replies were not read: the client is too slow"
                     code = WSCloseCode.TRY_AGAIN_LATER

@@ -27,7 +27,7 @@ class Session:
         self.key, self.engine, self.settings, self.options = secrets.token_urlsafe(12), engine, settings, options
         self.writer = writer_of(settings)
         self.connection = None  # the one that it is served by
-        self.outbox = asyncio.Queue()
+        self.outbox = asyncio.Queue()  # (message, when it was said or None); None at the end
         self.unread = 0  # bytes in the outbox
         self.pushed = 0  # samples that arrived
         self.began = time.monotonic()
@@ -66,11 +66,14 @@ class Session:
             self.ending = True
             self.engine.finish(self.speaker)
 
-    def post(self, message):
-        """A reply for the client."""
+    def post(self, message, said: float | None = None):
+        """A reply for the client; said: when the session said it, by `time.monotonic`."""
         self._keep_message(message)
+        self._put(message, said)
+
+    def _put(self, message, said=None):
         self.unread += len(message)
-        self.outbox.put_nowait(message)
+        self.outbox.put_nowait((message, said))
 
     def _keep_message(self, message):
         self._kept.append((self.writer.number, message))
@@ -114,21 +117,20 @@ class Session:
                 raise Refused("resume", "no session waits under this key; begin a new one")
             self.open()
         self.outbox, self.unread, self.detached_at = asyncio.Queue(), 0, None
-        self.outbox.put_nowait(json.dumps({"kind": "resumed", "key": self.key, "samples": self.pushed}))
+        self._put(json.dumps({"kind": "resumed", "key": self.key, "samples": self.pushed}))
         for number, message in self._kept:
             if number > received:
-                self.unread += len(message)
-                self.outbox.put_nowait(message)
+                self._put(message)
         if self.over:
             self.outbox.put_nowait(None)
 
     def _from_engine(self, events: list, heard_s: float):
         finished = any(isinstance(event, Finished) for event in events)
-        self._loop.call_soon_threadsafe(self._deliver, events, heard_s, finished)
+        self._loop.call_soon_threadsafe(self._deliver, events, heard_s, finished, time.monotonic())
 
-    def _deliver(self, events, heard_s, finished):
+    def _deliver(self, events, heard_s, finished, said):
         for message in self.writer.messages(events, heard_s):
-            self.post(message)
+            self.post(message, said)
         if finished:
             for message in self.writer.closing():
                 self.post(message)
