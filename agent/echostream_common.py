@@ -31,7 +31,8 @@ from echostream_plugin.inference.events import (  # noqa: E402
     refusal,
 )
 from echostream_plugin.inference.optimize import PUSH_MS, optimize  # noqa: E402
-from echostream_plugin.inference.session import DECODINGS, FRAME_MS, TranslationSession, bundle_options  # noqa: E402
+from echostream_plugin.inference.session import FRAME_MS, TranslationSession, bundle_options  # noqa: E402
+from echostream_plugin.inference.translators import TRANSLATORS  # noqa: E402
 
 DEFAULT_BUNDLE = REPOSITORY / "examples" / "quickstart" / "bundle"
 DEFAULT_CHUNK_MS = 320
@@ -89,7 +90,7 @@ def add_flags(parser: argparse.ArgumentParser):
     policy.add_argument("--max-len", type=int, default=100, help="most tokens added at the end of the source")
     policy.add_argument(
         "--decoding",
-        choices=DECODINGS,
+        choices=TRANSLATORS,
         default=None,
         help="incremental (default): each token keeps the source it was made from, as in training; recompute: as "
         "StreamSpeech's agent, which computes everything again at every push",

@@ -142,8 +142,8 @@ def test_with_a_fresh_encoder_a_sentence_is_what_it_is_alone(bundle, monkeypatch
     heard, end = [], TranslationSession._end_sentence
 
     def noted(self, events):
-        heard.append((self._opened_frame, self._listener.frames))
-        end(self, events)
+        heard.append((self._endpointer.opened_frame, self._listener.frames))
+        return end(self, events)
 
     monkeypatch.setattr(TranslationSession, "_end_sentence", noted)
     samples = stream(2).samples
