@@ -5,20 +5,17 @@ share one model and know nothing of each other.
 """
 
 import dataclasses
-from collections import deque
 
-import numpy as np
 import torch
 
 from echostream_plugin.inference.bundle import Bundle
-from echostream_plugin.inference.endpointing import ENDPOINTERS
 from echostream_plugin.inference.errors import InputError, SessionError
-from echostream_plugin.inference.events import Finished, Sentence
+from echostream_plugin.inference.events import Finished
 from echostream_plugin.inference.features import Frontend, checked_audio
 from echostream_plugin.inference.options import FRAME_MS, SessionOptions, bundle_options
-from echostream_plugin.inference.output import SentenceOutput
-from echostream_plugin.inference.snapshot import give, take
-from echostream_plugin.inference.stages import Listener, alone
+from echostream_plugin.inference.sentences import SentenceStream
+from echostream_plugin.inference.snapshot import VERSION, check_version, give, take
+from echostream_plugin.inference.stages import alone
 from echostream_plugin.inference.translators import TRANSLATORS
 
 SLICE_SECONDS = 10  # a longer push is worked off in slices of this size, which bounds its memory
@@ -44,10 +41,7 @@ class TranslationSession:
     `snapshot()` between two pushes is all that another session of this bundle and options needs to go on (`restore`).
     """
 
-    SAVED = (
-        *("_listener", "_endpointer", "_translator", "_output", "_context"),
-        *("_decided_frames", "_pushed_samples", "_sentences", "_finished"),
-    )
+    SAVED = ("_stream", "_pushed_samples", "_finished")
 
     def __init__(self, bundle: Bundle, options: SessionOptions | None = None, **changes):
         """options: default `bundle_options(bundle)`; changes: single fields of them by name. Raises SessionError if the
@@ -62,44 +56,27 @@ class TranslationSession:
 
     def reset(self):
         """Forget the utterance, finished or not. The next push begins a new one, at any sample rate."""
-        options = self.options
         with torch.inference_mode():
-            self._frontend = None
-            self._listener = Listener(self.bundle.model, options.chunk_ms // FRAME_MS, options.restarts_encoder)
-            self._endpointer = ENDPOINTERS[options.endpointer](self._listener, self._features, options)
-            self._context = []  # the last target tokens of the sentences before
-            self._begin_sentence()
-        self._decided_frames = 0  # encoder frames that the policy was asked about
+            self._stream = SentenceStream(self.bundle, self.options)
+        self._frontend = None
         self._pushed_samples = 0
-        self._sentences = 0
         self._finished = False
 
     def snapshot(self) -> dict:
         """The stream as it is now, a value: `restore` goes on from it, `inference.snapshot` writes it to a file."""
         frontend = self._frontend
         rate, saved = (frontend.sample_rate, frontend.snapshot()) if frontend else (None, None)
-        return {"sample_rate": rate, "frontend": saved, "stream": take(self)}
+        return {"version": VERSION, "sample_rate": rate, "frontend": saved, "stream": take(self)}
 
     def restore(self, saved: dict):
-        """Go on where a session of the same bundle and options was when it made the snapshot."""
+        """Go on where a session of the same bundle and options was when it made the snapshot. Raises ResumeError for a
+        snapshot of another version."""
+        check_version(saved)
         self.reset()
         if saved["sample_rate"] is not None:
             self._accept_rate(saved["sample_rate"])
             self._frontend.restore(saved["frontend"])
         give(self, saved["stream"])
-
-    def _begin_sentence(self):
-        self._endpointer.open()
-        self._output = SentenceOutput(self.bundle, self.options)
-        self._translator = None
-        if self.options.translate:
-            translator = TRANSLATORS[self.options.decoding]
-            self._translator = translator(self.bundle, self.options, self._listener, self._context)
-
-    @property
-    def _features(self) -> tuple:
-        """Mean, std and kind of the features that the encoder reads."""
-        return self.bundle.cmvn_mean, self.bundle.cmvn_std, self.bundle.config.encoder.features
 
     @property
     def finished(self) -> bool:
@@ -114,17 +91,17 @@ class TranslationSession:
     @property
     def sentence_start_ms(self) -> float:
         """Where the present sentence was opened in the source: where the one before it was ended."""
-        return float(self._endpointer.opened_frame * FRAME_MS)
+        return self._stream.opened_ms
 
     @property
     def source_text(self) -> str:
         """The transcript of the present sentence."""
-        return self._output.source_text
+        return self._stream.output.source_text
 
     @property
     def target_text(self) -> str:
         """The translation of the present sentence."""
-        return self._output.target_text
+        return self._stream.output.target_text
 
     @torch.inference_mode()
     def push(self, samples, sample_rate: int, last: bool = False) -> list:
@@ -145,11 +122,11 @@ class TranslationSession:
         events = []
         slice_samples = SLICE_SECONDS * self._frontend.sample_rate
         self._pushed_samples += len(samples)
+        self._stream.source_ms = self.source_ms
         for start in range(0, len(samples), slice_samples):
             features = self._frontend.push(samples[start : start + slice_samples])
-            yield from self._hear(features, events)
-        if self._translator is not None and (self._translator.decides_last or not last):
-            yield from self._decide_provisionally(events)
+            yield from self._stream.hear(features, events)
+        yield from self._stream.decide_provisionally(events, last)
         return events
 
     @torch.inference_mode()
@@ -165,10 +142,8 @@ class TranslationSession:
             return []
         events = []
         if self._frontend is not None:
-            yield from self._hear(self._frontend.finish(), events)
-            if not self._endpointer.asleep:
-                yield from self._take_in((yield from self._listener.rest()), events)
-            yield from self._end_sentence(events)
+            yield from self._stream.hear(self._frontend.finish(), events)
+            yield from self._stream.finish(events)
         events.append(Finished(self.source_ms))
         self._finished = True
         return events
@@ -181,76 +156,6 @@ class TranslationSession:
                     "finish() or reset() it first"
                 )
             return
-        self._frontend = Frontend(sample_rate, *self._features, self._endpointer.detector)
-
-    def _hear(self, features: np.ndarray, events: list):
-        """Everything that comes of the segments which these features complete."""
-        endpointer = self._endpointer
-        segments = deque((yield from endpointer.hear(features)))
-        while segments:
-            for frames in endpointer.split(segments.popleft()):
-                yield from self._take_in(frames, events)
-                if self._translator is not None and self._translator.by_segment:
-                    yield from self._decide(events)
-                if not endpointer.is_over():
-                    continue
-                if endpointer.spoken_so_far:
-                    yield from self._end_sentence(events)
-                self._listener.forget()
-                self._begin_sentence()
-                if self.options.fresh_encoder:
-                    segments = deque((yield from endpointer.wake()))
-                    break
-                if self._translator is not None and not endpointer.quiet:
-                    self._translator.hear(frames)  # the next word may begin here, not yet found by the CTC heads
-
-    def _take_in(self, frames: torch.Tensor, events: list):
-        """Complete encoder frames [1, s, C]: transcript, and source of the translation."""
-        yield from self._listener.take_in(frames)
-        self._endpointer.advance(frames.size(1))
-        if self._translator is not None:
-            self._translator.hear(frames)
-        if self._endpointer.spoken:
-            events += self._output.transcribe(self._listener.asr, self.source_ms)
-
-    def _decide_provisionally(self, events: list):
-        """Ask the policy about the unfinished segment, if it has frames that it was not asked about yet."""
-        available = self._listener.available_frames
-        asked = not self.options.chunk_ms or self._endpointer.asleep or available <= self._decided_frames
-        if asked or self._reads_on:
-            return
-        frames = yield from self._listener.rest()
-        yield from self._decide(events, self._endpointer.before_pause(frames))
-        self._decided_frames = available
-
-    def _decide(self, events: list, provisional: torch.Tensor | None = None):
-        """Write as much as the policy allows; provisional: [1, p, C] frames of the unfinished segment."""
-        if self._reads_on:
-            return
-        self._decided_frames = self._listener.frames + (0 if provisional is None else provisional.size(1))
-        self._tell((yield from self._translator.decide(provisional, self.source_text)), events)
-
-    @property
-    def _reads_on(self) -> bool:
-        """Whatever the heads find, nothing is decided: nobody speaks, or the translated speech is far behind."""
-        return not self._endpointer.speaking or self._output.is_behind(self.source_ms - self.sentence_start_ms)
-
-    def _end_sentence(self, events: list):
-        """Write and speak what is left; where nobody spoke or neither head found a token there is nothing to say."""
-        if not self._endpointer.spoken:
-            return
-        heard, translator = self._listener.heard, self._translator
-        if translator is not None and (heard or translator.tokens):
-            self._tell((yield from translator.finish(self.source_text)), events)
-            if self.options.context_tokens:
-                self._context = [*self._context, *translator.tokens][-self.options.context_tokens :]
-        if self.options.pause_ms and (heard or self.target_text):
-            start, newest = self._listener.sentence_frames if heard else (self._endpointer.opened_frame,) * 2
-            times = start * FRAME_MS, (newest + 1) * FRAME_MS, self.source_ms
-            events.append(Sentence(self._sentences, self.source_text, self.target_text, *map(float, times)))
-            self._sentences += 1
-
-    def _tell(self, written, events: list):
-        """The events of what was written; None: nothing was."""
-        if written is not None:
-            events += self._output.write(written, self.source_ms, self.sentence_start_ms)
+        bundle, detector = self.bundle, self._stream.endpointer.detector
+        kind = bundle.config.encoder.features
+        self._frontend = Frontend(sample_rate, bundle.cmvn_mean, bundle.cmvn_std, kind, detector)

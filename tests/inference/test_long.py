@@ -92,7 +92,7 @@ def test_silence_of_any_length_is_dropped():
     session = TranslationSession(bundle, options())
     for _ in range(20):
         assert session.push(np.zeros(CHUNK, dtype=np.float32), 16000) == []
-        assert session._translator.writer._state.source_frames <= 20
+        assert session._stream.translator.writer._state.source_frames <= 20
     assert session.finish() == [Finished(6400.0)]
 
 
@@ -146,7 +146,7 @@ def watch_minutes(count: int) -> list:
             events = session.push(minute[start : start + 8 * CHUNK], 16000)
             work["sentences"] += sum(isinstance(event, Sentence) for event in events)
             work["held"] = max(work["held"], held_bytes(session))
-            work["source"] = max(work["source"], session._translator.writer._state.source_frames)
+            work["source"] = max(work["source"], session._stream.translator.writer._state.source_frames)
         gc.collect()
         minutes.append({**work, "resident": resident_bytes()})
     return minutes
