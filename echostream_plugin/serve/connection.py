@@ -95,8 +95,8 @@ class Connection:
 
     def _begin(self):
         self._check_token()
-        options, most_kept = self.server.options_of(self.settings), self.limits.outbox_mb * 2**20
-        session = Session(self.server.engine, self.settings, options, asyncio.get_running_loop(), most_kept)
+        options = self.server.options_of(self.settings)
+        session = Session(self.server.engine, self.settings, options, asyncio.get_running_loop())
         session.open()
         self._attach(session)
         for message in session.writer.opening(session.key):

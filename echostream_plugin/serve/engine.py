@@ -20,7 +20,7 @@ from echostream_plugin.inference.session import SessionOptions, bundle_options
 from echostream_plugin.serve.capacity import Capacity, calibrate, speech_of
 from echostream_plugin.serve.limits import Limits
 from echostream_plugin.serve.metrics import Metrics
-from echostream_plugin.serve.speaker import Refused, Speaker
+from echostream_plugin.serve.speaker import MOST_PIECES, Refused, Speaker
 
 LOG = logging.getLogger("echostream.serve")
 MOST_AT_ONCE_S = 1.0  # audio of one speaker in one push: one that brings much does not hold up the others
@@ -123,7 +123,8 @@ class Engine:
         return time.monotonic() - min(ready) if ready else 0.0
 
     def _is_ready(self, speaker: Speaker) -> bool:
-        return speaker.ending or speaker.queued_s * 1000 >= self.limits.push_ms
+        enough = speaker.queued_s * 1000 >= self.limits.push_ms or len(speaker.queue) > MOST_PIECES
+        return speaker.ending or enough
 
     # ---------------------------------------------------------------------------------------------- in the thread
 
@@ -156,7 +157,7 @@ class Engine:
                 speech, rate = speech_of(self._folder)
                 calibrate(self.capacity, self._batch, self._options, speech, rate)
                 if self.capacity.load(1) > 1:
-                    LOG.warning("this machine is %.1f times too slow for one speaker", self.capacity.load(1))
+                    LOG.warning("this machine takes %.1f times as long as a speaker speaks, now", self.capacity.load(1))
                 LOG.info("room for %d speakers at once (--max-sessions sets another number)", self.room)
         except Exception:
             LOG.warning("the capacity could not be measured: the first speakers show it", exc_info=True)

@@ -16,14 +16,14 @@ from echostream_plugin.serve.protocol import ProtocolError, Settings, writer_of
 from echostream_plugin.serve.speaker import Refused, Speaker
 
 KEPT_MESSAGES = 2000  # of a session, which a client that comes back may have missed
+KEPT_BYTES = 4 * 2**20  # of them; two minutes of a voice that never stops
 OUR_FAULT = "the session ended by an error of the server; its log says more"
 
 
 class Session:
     """What a key stands for. Everything but the engine's calls happens on the event loop."""
 
-    def __init__(self, engine: Engine, settings: Settings, options: SessionOptions, loop, most_kept: float = 2**24):
-        """most_kept: bytes of replies that are kept for a client that comes back."""
+    def __init__(self, engine: Engine, settings: Settings, options: SessionOptions, loop):
         self.key, self.engine, self.settings, self.options = secrets.token_urlsafe(12), engine, settings, options
         self.writer = writer_of(settings)
         self.connection = None  # the one that it is served by
@@ -35,11 +35,7 @@ class Session:
         self.snapshot = None
         self.aside = asyncio.Event()  # dropped, and nothing of it is going on in the engine any more
         self.ending = self.over = False
-        self._kept, self._kept_bytes, self._most_kept = (
-            deque(),
-            0,
-            most_kept,
-        )  # (number of the last event in it, message)
+        self._kept, self._kept_bytes = deque(), 0  # (number of the last event in it, message)
         self._loop = loop
         self.speaker = self._new_speaker()
 
@@ -76,9 +72,11 @@ class Session:
         self.outbox.put_nowait((message, said))
 
     def _keep_message(self, message):
+        if self.settings.protocol != "events":  # nobody comes back to it
+            return
         self._kept.append((self.writer.number, message))
         self._kept_bytes += len(message)
-        while len(self._kept) > KEPT_MESSAGES or self._kept_bytes > self._most_kept:
+        while len(self._kept) > KEPT_MESSAGES or self._kept_bytes > KEPT_BYTES:
             self._kept_bytes -= len(self._kept.popleft()[1])
 
     def detach(self):

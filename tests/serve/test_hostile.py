@@ -16,6 +16,9 @@ import pytest
 from echostream_plugin.inference.batch import Reply
 from echostream_plugin.inference.events import TargetText
 from echostream_plugin.serve import door as door_module
+from echostream_plugin.serve.protocol import Settings
+from echostream_plugin.serve.session import KEPT_BYTES, Session
+from echostream_plugin.serve.speaker import MOST_PIECES, Refused
 from tests.serve.running import ScriptedBatch, gather_replies, kinds, pcm, running, texts, translate
 from tests.tiny_bundle import speechlike, tiny_bundle
 
@@ -352,8 +355,11 @@ def test_a_client_that_reads_nothing_is_told_and_let_go(serve):
 
 
 def test_audio_in_tiny_pieces_waits_within_limits(serve):
-    """One sample a message, more of them than may wait, and none of them is lost."""
-    server = serve(push_ms=1000)
+    """One sample a message, more of them than may wait in less than a push, and none of them is lost."""
+    server = serve(push_ms=2000)
+    engine, waiting = server.server.engine, []
+    hear = engine.hear
+    engine.hear = lambda speaker, samples: (hear(speaker, samples), waiting.append(len(speaker.queue)))
 
     async def send():
         async with aiohttp.ClientSession() as client, client.ws_connect(server.ws) as socket:
@@ -365,6 +371,7 @@ def test_audio_in_tiny_pieces_waits_within_limits(serve):
 
     replies = asyncio.run(send())
     assert [reply["seconds"] for reply in replies if reply["kind"] == "heard"][-1] == 9000 / 4000
+    assert max(waiting) <= MOST_PIECES + 1
 
 
 async def begun(client, server, **settings):
@@ -473,6 +480,8 @@ def test_a_client_that_says_goodbye_leaves_nothing(serve):
 
 def test_dropped_sessions_are_few(serve):
     server = serve(kept=3, max_sessions=64, resume=2.0)
+    keep, waiting = server.server.keep, []
+    server.server.keep = lambda session: (keep(session), waiting.append(len(server.server._waiting)))
 
     async def run():
         async with aiohttp.ClientSession() as client:
@@ -480,9 +489,10 @@ def test_dropped_sessions_are_few(serve):
             for socket in sockets:
                 await hear(socket, 1)
                 socket._response.connection.transport.abort()
-            await until(lambda: not server.server._sockets and len(server.server.sessions) <= 3)
+            await until(lambda: len(waiting) == 10)
 
     asyncio.run(run())
+    assert max(waiting) == 3
 
 
 def test_what_goes_wrong_inside_is_not_told_to_strangers(serve, caplog):
@@ -572,3 +582,20 @@ def test_a_good_speaker_of_a_real_model_among_floods(bundle, tmp_path):
             return (await asyncio.gather(translate(server.ws, samples), flood(), flood()))[0]
 
         assert texts(asyncio.run(both()))[-1] == alone
+
+
+@pytest.mark.parametrize("protocol, kept", [("events", True), ("text", False)])
+def test_what_is_kept_for_a_client_that_comes_back_is_bounded_and_its_loss_is_said(protocol, kept):
+    session = Session(None, Settings(protocol=protocol), None, None)
+    session.ending = True
+    for number in range(300):
+        session.writer.number = number + 1
+        session.post("x" * 50_000)
+        session.outbox.get_nowait()
+    assert session._kept_bytes == sum(len(message) for _, message in session._kept) <= KEPT_BYTES
+    assert bool(session._kept) == kept
+    if kept:
+        with pytest.raises(Refused, match="missed more than is kept"):
+            session.take_up(received=100)
+        session.take_up(received=290)
+        assert session.outbox.qsize() == 11  # `resumed` and ten that it missed
