@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import torch
 
-from echostream_plugin import cli
+from echostream_plugin import cli_translate
 from echostream_plugin.cli import main
 from echostream_plugin.inference import snapshot
 from echostream_plugin.inference.bundle import load_bundle
@@ -195,7 +195,7 @@ def test_another_command_does_not_go_on(folder, tmp_path, capsys, monkeypatch):
     soundfile.write(other, speechlike(1.0, seed=1), 16000)
     command = ["--bundle", str(folder), "--max-tokens", "3", "--push-ms", "100", "--quiet", "-o", str(out)]
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(cli, "translate_recording", killed_at_once)
+        patched.setattr(cli_translate, "translate_recording", killed_at_once)
         main(["translate", str(wav), *command])
     for flags, words in (
         ([str(other), *command], "another recording"),
