@@ -187,7 +187,7 @@ def test_everything_can_be_done_with_the_keyboard(page):
         page.keyboard.press("Tab")
         seen.add(page.evaluate("document.activeElement.id"))
     assert {"device", "speak", "monitor", "drop", "save-wav", "save-srt", "save-log"} <= seen
-    page.evaluate("document.getElementById('file').onclick = (e) => { e.preventDefault(); window.asked = true; }")
+    page.evaluate("() => { document.getElementById('file').onclick = () => { window.asked = true; return false; }; }")
     page.focus("#drop")
     page.keyboard.press("Space")  # asks for a file, as a click does
     page.wait_for_function("window.asked", timeout=60_000)
