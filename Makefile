@@ -37,7 +37,7 @@ live: $(STAMP)  ## live translation in the browser
 	@$(VENV)/bin/echostream serve
 
 test: $(STAMP)
-	$(PY) -m pytest -q $(TESTS)
+	$(PY) -m pytest -q -rs $(TESTS)
 
 # The compiled operator's tests under the address and undefined-behaviour sanitizers of gcc.
 sanitize: $(STAMP)
