@@ -179,6 +179,13 @@ def test_chunk_causal_convolution(chunk):
     with torch.no_grad():
         ours.chunkwise_conv_scale.normal_()
     theirs.load_state_dict(ours.state_dict())
-    x = torch.randn(2, 6, 4 * chunk)
+    x, past = torch.randn(2, 4 * chunk, 6), torch.zeros(2, 4, 6)
+    wanted = theirs(x.transpose(1, 2), chunk).transpose(1, 2)
     windows = type("Sizes", (), {"count": 4, "frames": chunk, "chunk": chunk, "lengths": None})
-    torch.testing.assert_close(ours(x, torch.zeros(2, 6, 4), windows)[0], theirs(x, chunk), atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours(x, past, windows)[0], wanted, atol=1e-5, rtol=0)
+    windows.count, outputs = 1, []
+    with torch.inference_mode():
+        for piece in x.split(chunk, dim=1):  # as sums
+            out, past = ours(piece, past, windows)
+            outputs.append(out)
+        torch.testing.assert_close(torch.cat(outputs, dim=1), wanted, atol=1e-5, rtol=0)

@@ -75,7 +75,7 @@ class ZipformerLayer(nn.Module):
         self, x: Tensor, past: Tensor, inputs: Tensor, windows: Windows, positions: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x: [B, T, C]; past: [B, M + L, X] keys, gated values and both values of memory and left context, side by
-        side; inputs: [B, 2, C, K // 2] of both convolutions before; positions: [L + 2 * S - 1, P].
+        side; inputs: [B, 2, K // 2, C] of both convolutions before; positions: [L + 2 * S - 1, P].
 
         Returns [B, T, C], what x adds to the past [B, T, X], and the next inputs."""
         before = x

@@ -26,7 +26,7 @@ class LayerStack(nn.Module):
         )
 
     def forward(self, x: Tensor, past: Tensor, inputs: Tensor, windows: Windows, mask: Tensor | None):
-        """x: [B, T, C] frames of the stack; past: [B, n, M + L, X] of its n layers; inputs: [B, n, 2, C, K // 2] of
+        """x: [B, T, C] frames of the stack; past: [B, n, M + L, X] of its n layers; inputs: [B, n, 2, K // 2, C] of
         their convolutions; mask: [B, 1, C] of the channels in a training, None for all.
 
         Returns [B, T, C], what x adds to the pasts [B, n, T, X], and the next inputs."""

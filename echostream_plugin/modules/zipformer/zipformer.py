@@ -26,7 +26,7 @@ DROPPED = 0.125  # of the sequences of a training, twice: the higher half, then 
 @dataclass(frozen=True)
 class StackState(StreamState):
     """Of the n layers of a stack: past [B, n, M + L, X], memory and left context, keys and values side by side;
-    inputs [B, n, 2, C, K // 2] of the convolutions. Slots are filled from the right, unfilled ones are masked."""
+    inputs [B, n, 2, K // 2, C] of the convolutions. Slots are filled from the right, unfilled ones are masked."""
 
     past: Tensor
     inputs: Tensor
@@ -80,7 +80,7 @@ class Zipformer(nn.Module):
             stacks=tuple(
                 StackState(
                     like.new_zeros(batch_size, each.layers, memory + left // each.factor, sum(each.widths)),
-                    like.new_zeros(batch_size, each.layers, 2, each.dim, each.kernel // 2),
+                    like.new_zeros(batch_size, each.layers, 2, each.kernel // 2, each.dim),
                 )
                 for each in self.configs
             ),
