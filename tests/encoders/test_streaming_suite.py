@@ -37,7 +37,8 @@ VARIANTS = {
     },
     "zipformer": {
         "default": ZIPFORMER,
-        "ahead": {**ZIPFORMER, "lookahead_frames": 1, "memory_size": 2, "left_context_frames": 8, "scaled_scores": True},
+        "ahead": {**ZIPFORMER, "lookahead_frames": 1, "memory_size": 2, "left_context_frames": 8,
+                  "scaled_scores": True},
     },
 }  # fmt: skip
 RAGGED = (0, 1, 2, 3, 4, 15, 16, 17, 31, 63, 64, 65, 150)

@@ -9,7 +9,6 @@ from .parts import scaled_linear, swoosh_r
 from .regularisers import Balancer, Whiten, whitening_limit
 from .schedule import Clock, Schedule
 
-
 FEW = 24  # frames of a chunk up to which a CPU sums products
 
 
