@@ -4,6 +4,7 @@ A tensor ten times as large makes steps ten times as large, so that the learning
 tensor's size is learned too, at a tenth of the rate. Own implementation; the numbers are those of icefall's.
 """
 
+import math
 from collections import defaultdict, deque
 
 import torch
@@ -126,19 +127,19 @@ class ScaledAdam(Optimizer):
             size = group["size_rate"] if _is_scalar(values) else state["size"]
             total = total + (gradient * size).square().sum()
         norm, step = total.sqrt().item(), group["steps"]
+        norm = norm if math.isfinite(norm) else math.inf
         norms = deque(group["norms"], maxlen=group["clipping_period"])
         norms.append(norm)
         group["norms"] = list(norms)
         early = step in EARLY and step < group["clipping_period"]
         if early or step % group["clipping_period"] == 0:
             median = sorted(norms)[len(norms) // 4 * 2]
-            if median - median != 0:
+            if median == math.inf:
                 raise FloatingPointError("ScaledAdam: half of the last gradients are not finite")
             group["threshold"] = group["clipping_scale"] * median * (2 if early else 1)
-        if group["threshold"] is None:
-            return 1.0
-        factor = min(1.0, group["threshold"] / (norm + TINY))
-        return 0.0 if factor != factor else factor
+        if norm == math.inf:
+            return 0.0
+        return 1.0 if group["threshold"] is None else min(1.0, group["threshold"] / (norm + TINY))
 
 
 def _is_scalar(values: Tensor) -> bool:
