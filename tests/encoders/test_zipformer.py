@@ -190,12 +190,12 @@ def test_frames_come_as_soon_as_they_can():
             assert encoder.step(features[:, needed - 1 : needed], state)[0].size(1) == 8
 
 
-@pytest.mark.parametrize("memory", [0, 30])
+@pytest.mark.parametrize("memory", [0, 40])
 def test_old_chunks_are_heard_through_the_memory_alone(memory):
-    """Of 25 chunks of 160 ms the second is another; attention to one chunk back and convolutions do not reach so far
-    through six layers, whose pasts add up to 14."""
+    """Of 35 chunks of 160 ms the second is another. Six attentions and twelve convolutions that each reach one chunk
+    back, and a front end that reads 19 features, do not take it to the last two."""
     encoder = tiny(segment_frames=4, left_context_frames=4, memory_size=memory)
-    features = features_of(400, bins=12)
+    features = features_of(560, bins=12)
     others = features.clone()
     others[:, 16:32] += 3.0
     with torch.no_grad():
@@ -215,7 +215,8 @@ def test_a_memory_of_fewer_chunks_forgets():
     with torch.no_grad():
         change = (parallel(encoder, others) - parallel(encoder, features)).abs().amax((0, 2))
     assert change[4:8].min() > 0.01 and change[-8:].max() == 0
-    assert differ(stream(encoder, features, 100), parallel(encoder, features)) < 10 * TOLERANCE
+    encoder, features = encoder.double(), features.double()  # so many layers after each other multiply rounding errors
+    assert differ(stream(encoder, features, 100), parallel(encoder, features)) < 1e-8
 
 
 def test_without_memory_the_network_is_icefalls():

@@ -55,8 +55,9 @@ class BiasNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: [..., C]."""
         log_scale = limited(self.log_scale, -1.5, 1.5) if self.training else self.log_scale
-        power = (x - self.bias).float().square().mean(-1, keepdim=True)
-        return x * (power.rsqrt() * log_scale.float().exp()).to(x.dtype)
+        wide = torch.promote_types(x.dtype, torch.float32)  # squares of half precision overflow
+        power = (x - self.bias).to(wide).square().mean(-1, keepdim=True)
+        return x * (power.rsqrt() * log_scale.to(wide).exp()).to(x.dtype)
 
 
 class Bypass(nn.Module):
