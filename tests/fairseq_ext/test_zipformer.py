@@ -1,9 +1,12 @@
 """The Zipformer under fairseq: trained, generated with, bundled, its decoders a warm start, its optimizer resumed."""
 
+import json
+import sys
 from argparse import ArgumentParser
 
 import miniature
 import pytest
+import soundfile
 import torch
 from fairseq.models import ARCH_MODEL_REGISTRY
 from miniature import run_cli, task_arguments, train
@@ -114,6 +117,26 @@ def test_a_checkpoint_becomes_a_bundle_that_streams_and_a_checkpoint_again(corpu
     assert again.config == bundle.config == load_checkpoint_bundle(checkpoint, corpus).config
     state = again.model.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in bundle.model.state_dict().items())
+
+
+@pytest.mark.parametrize("agent", ["echostream_s2tt_agent", "echostream_asr_agent"])
+def test_agents_run_with_it(corpus, checkpoint, tmp_path, monkeypatch, agent):
+    simuleval = pytest.importorskip("simuleval.utils.agent")
+    from simuleval.evaluator import build_evaluator
+
+    folder = export_bundle(tmp_path / "bundle", checkpoint, corpus)
+    soundfile.write(tmp_path / "a.wav", speechlike(1.3, seed=3), 16000)
+    (tmp_path / "wavs").write_text(f"{tmp_path / 'a.wav'}\n")
+    (tmp_path / "refs").write_text("a b c\n")
+    flags = ["--agent", str(miniature.ROOT / "agent" / f"{agent}.py"), "--bundle", str(folder), "--source-segment-size",
+             "320", "--source", str(tmp_path / "wavs"), "--target", str(tmp_path / "refs"), "--output", str(tmp_path),
+             "--no-progress-bar", "--no-scoring", "--max-len", "6"]  # fmt: skip
+    simuleval.EVALUATION_SYSTEM_LIST.clear()
+    monkeypatch.setattr(sys, "argv", ["simuleval", *flags])
+    system, args = simuleval.build_system_args()
+    build_evaluator(args)(system)
+    (instance,) = map(json.loads, (tmp_path / "instances.log").read_text().splitlines())
+    assert instance["source_length"] == pytest.approx(1300, abs=1)
 
 
 def test_generate(corpus, checkpoint, tmp_path, capsys):

@@ -168,6 +168,30 @@ def test_every_flag_changes_a_training(part):
     assert (given - wanted).abs().max() > 0.01 and given.isfinite().all()
 
 
+@pytest.mark.parametrize("segment", [8, 0])
+def test_every_update_has_gradients_of_all_parameters(segment):
+    """Of those that nothing of a batch used too, or a training of several processes ends."""
+    torch.manual_seed(0)
+    encoder = ZipformerEncoder(ZipformerConfig(**TINY, memory_size=2, balancers=True, whiten=True)).train()
+    encoder.set_num_updates(0)
+    for _ in range(4):  # positions are left out in half of the calls
+        encoder.zero_grad(set_to_none=True)
+        encoder(torch.randn(2, 40, 12), torch.tensor([40, 21]), segment)[0].square().mean().backward()
+        assert all(parameter.grad is not None for parameter in encoder.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_trains(dtype):
+    torch.manual_seed(0)
+    encoder = ZipformerEncoder(ZipformerConfig(**TINY, memory_size=2, balancers=True, whiten=True)).to(dtype)
+    encoder.set_num_updates(100)
+    features = torch.randn(2, 200, 12).to(dtype)
+    out, lengths = encoder(features, torch.tensor([200, 141]), 4)
+    out.float().square().mean().backward()
+    assert out.dtype is dtype and out.isfinite().all() and lengths.tolist() == [50, 36]
+    assert all(parameter.grad.isfinite().all() for parameter in encoder.parameters())
+
+
 def test_left_contexts_are_drawn():
     encoder = ZipformerEncoder(ZipformerConfig(**TINY, left_context_frames=64, left_context_choices=(16, 32, 0)))
     assert {encoder.train()._view(8)[1] for _ in range(60)} == {2, 4, 8}

@@ -134,8 +134,10 @@ class AttentionWeights(nn.Module):
         if self.scale is not None:
             query = query * self.scale
         scores = self._heads(query, windows) @ keys
-        if not (self.training and self.skips and chance(self.position_skip.at(self.clock))):
-            scores = scores + self._position_scores(place, windows, positions)
+        of_positions = self._position_scores(place, windows, positions)
+        if self.training and self.skips and chance(self.position_skip.at(self.clock)):
+            of_positions = 0.0 * of_positions  # every process of a training needs a gradient of every parameter
+        scores = scores + of_positions
         if self.training and self.penalised and chance(0.1):
             scores = penalise_excess(scores, 25.0, 1e-4)
         return (scores + windows.mask).softmax(-1), key
@@ -148,8 +150,10 @@ class AttentionWeights(nn.Module):
         # dropping the first S - 1 numbers and reading rows of one less shifts every row by one more
         scores = scores.flatten(2)[:, :, rows - 1 : -1] if rows > 1 else scores.flatten(2)
         scores = scores.unflatten(2, (rows, -1))[:, :, :, : windows.left + rows]
-        if self.memory_bias is None or not windows.memory:
+        if self.memory_bias is None:
             return scores
+        if not windows.memory:
+            return scores + 0.0 * self.memory_bias.sum() if self.training else scores
         bias = self.memory_bias[:, None, None].expand(scores.size(0), -1, rows, windows.memory)
         return torch.cat([bias, scores], dim=3)
 
