@@ -1,7 +1,7 @@
 """Pipes in and out, long recordings, and what is made of them."""
 
-import io
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -11,6 +11,7 @@ import soundfile
 from echostream_plugin.cli import main
 from echostream_plugin.cli_options import FRESH_PAUSE_MS, LONG_PAUSE_MS, session_options
 from echostream_plugin.inference.errors import NoRecordingError
+from tests.cli_runs import standard_input, translate, write_recording
 from tests.tiny_bundle import save_tiny_bundle, speechlike, tiny_bundle
 
 
@@ -21,17 +22,7 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def wav(tmp_path_factory):
-    path = tmp_path_factory.mktemp("wav") / "in.wav"
-    soundfile.write(path, speechlike(3.0, seed=3), 16000)
-    return path
-
-
-def translate(bundle, *arguments):
-    return main(["translate", *map(str, arguments), "--bundle", str(bundle), "--max-tokens", "3"])
-
-
-def standard_input(monkeypatch, data: bytes):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    return write_recording(tmp_path_factory.mktemp("wav"))
 
 
 def records(text: str) -> list:
@@ -175,16 +166,16 @@ def test_info_describes_bundle_and_machine(bundle, tmp_path, capsys):
     assert "torch:" in said.out and "config.json" in said.err
 
 
-def test_without_packages_for_training_the_other_commands_work(bundle, capsys, monkeypatch):
+def test_without_packages_for_training_the_other_commands_work(bundle):
     """`pip install .` alone has no yaml."""
-    monkeypatch.setitem(sys.modules, "yaml", None)
-    needing = ("echostream_plugin.cli_prepare", "echostream_plugin.data")
-    for name in [name for name in sys.modules if name.startswith(needing)]:
-        monkeypatch.delitem(sys.modules, name)
-    assert main(["info", str(bundle)]) == 0
-    capsys.readouterr()
-    assert main(["prepare", "table.tsv", "-o", "corpus"]) == 2
-    assert "needs the package yaml: pip install" in capsys.readouterr().err
+    program = (
+        "import sys; sys.modules['yaml'] = None\n"
+        "from echostream_plugin.cli import main\n"
+        f"print(main(['info', {str(bundle)!r}]), main(['prepare', 'table.tsv', '-o', 'corpus']))"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout.endswith("0 2\n")
+    assert "prepare needs the package yaml: pip install" in ran.stderr
 
 
 def test_a_name_that_is_missing_is_wrong_use(bundle, tmp_path):

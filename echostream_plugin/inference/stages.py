@@ -7,6 +7,7 @@ What the listener computes it asks for: its methods are generators that yield a 
 answers them at once, `inference.batch` answers those of many streams together.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 
@@ -52,13 +53,12 @@ def alone(work: Generator):
 class CTCPrefix:
     """The greedy tokens of a CTC head over the encoder frames so far."""
 
-    SAVED = ("tokens", "starts", "first_frame", "newest_frame", "_head_state", "_collapse_state")
+    SAVED = ("tokens", "starts", "_head_state", "_collapse_state")
 
     def __init__(self, head: CTCHead):
         self.head = head
         self.tokens = []
-        self.starts = []  # the frame at which each of them starts
-        self.first_frame = self.newest_frame = None  # where the first and the newest of the tokens start
+        self.starts = []  # the frame of the stream at which each of them starts
         self._head_state = head.initial_state()
         self._collapse_state = CollapseState.initial()
 
@@ -66,12 +66,8 @@ class CTCPrefix:
         """frames: [1, s, C] that will not change any more."""
         logits, self._head_state = yield Call(self.head.step, frames, self._head_state)
         tokens, starts, self._collapse_state = collapse_step(logits[0], self._collapse_state)
-        if tokens:
-            self.tokens += tokens
-            self.starts += starts
-            self.newest_frame = starts[-1]
-            if self.first_frame is None:
-                self.first_frame = starts[0]
+        self.tokens += tokens
+        self.starts += starts
 
     def count(self, provisional: Tensor | None = None):
         """How many tokens there are, with those of provisional frames [1, p, C] if given."""
@@ -80,10 +76,14 @@ class CTCPrefix:
         logits, _ = yield Call(self.head.step, provisional, self._head_state)
         return len(self.tokens) + len(collapse_step(logits[0], self._collapse_state)[0])
 
-    def forget(self):
-        """A new sentence: no tokens yet, while the head goes on."""
-        self.tokens, self.starts = [], []
-        self.first_frame = self.newest_frame = None
+    def forget(self, frame: int):
+        """A new sentence begins at that frame: what starts before is forgotten, while the head goes on."""
+        kept = self.count_before(frame)
+        self.tokens, self.starts = self.tokens[kept:], self.starts[kept:]
+
+    def count_before(self, frame: int) -> int:
+        """How many of the tokens start before that frame."""
+        return bisect_left(self.starts, frame)
 
     def restart(self, frame: int):
         """The head begins anew too, at that frame of the stream."""
@@ -115,11 +115,12 @@ class Listener:
         """Did any head find a token?"""
         return bool(self.asr.tokens or self.st.tokens)
 
-    @property
-    def sentence_frames(self) -> tuple[int, int]:
-        """The frames at which the first and the newest token of the sentence start, whichever head found them."""
-        heads = [head for head in (self.asr, self.st) if head.tokens]
-        return min(head.first_frame for head in heads), max(head.newest_frame for head in heads)
+    def token_frames(self, before: int | None = None) -> tuple[int, int] | None:
+        """The frames at which the first and the newest token start, whichever head found them, of those that start
+        before a frame, None: of all; None where there is none."""
+        starts = [head.starts[: None if before is None else head.count_before(before)] for head in (self.asr, self.st)]
+        found = [own for own in starts if own]
+        return (min(own[0] for own in found), max(own[-1] for own in found)) if found else None
 
     @property
     def available_frames(self) -> int:
@@ -173,10 +174,11 @@ class Listener:
         """The frames [1, r, C] of the unfinished segment if the utterance ended here; changes nothing."""
         return (yield Call(self.encoder.finish, None, self._state))
 
-    def forget(self):
-        """A new sentence begins: its transcript and CTC translation are empty, encoder and heads go on."""
-        self.asr.forget()
-        self.st.forget()
+    def forget(self, frame: int):
+        """A new sentence begins at that frame of the stream: what the heads found before it is forgotten, encoder and
+        heads go on."""
+        self.asr.forget(frame)
+        self.st.forget(frame)
 
 
 @dataclass(frozen=True)
@@ -209,14 +211,15 @@ class Writer:
         if frames.size(1):
             self._state = self.decoder.add_source(frames, self._state)
 
-    def draft(self, count: int, provisional: Tensor | None = None) -> list:
+    def draft(self, count: int, provisional: Tensor | None = None, attention: list | None = None) -> list:
         """Up to `count` drafts after the committed tokens; a draft of `</s>` is the last.
 
-        provisional: [1, p, C] frames that are seen now and not kept."""
+        provisional: [1, p, C] frames that are seen now and not kept; attention: takes the weights of each draft, as of
+        `TextDecoder.step`."""
         drafts, state, unread = [], self._state, self.tokens[-1:] or [EOS, *self.prefix]
         while len(drafts) < count:
             previous = torch.tensor([unread], device=self._device)
-            hidden, state = self.decoder.step(previous, state, provisional)
+            hidden, state = self.decoder.step(previous, state, provisional, attention)
             hidden = hidden[:, -1:]
             scores = self.decoder.logits(hidden)[0, -1]
             scores[PAD] = -torch.inf
@@ -229,12 +232,24 @@ class Writer:
             unread = [last]
         return drafts
 
+    def attention(self, count: int, provisional: Tensor | None = None) -> Tensor:
+        """Where the next `count` drafts look: [u, layers, heads, S] weights over the S source frames, provisional ones
+        included; u is below `count` where `</s>` comes before. Changes nothing."""
+        weights = []
+        self.draft(count, provisional, weights)
+        return cross_attention(weights)
+
     def commit(self, drafts: list):
         """drafts: the first ones of the newest `draft` call; none of them `</s>`."""
         if drafts:
             self.tokens += [draft.token for draft in drafts]
             # source added since the draft is in the present state, the consumed tokens in the draft's
             self._state = replace(drafts[-1].state, source=self._state.source)
+
+
+def cross_attention(weights: list) -> Tensor:
+    """[u, layers, heads, S] of u steps of an MT decoder, from what `TextDecoder.step` gave for each; none: [0]."""
+    return torch.stack([step[0, :, :, -1] for step in weights]) if weights else torch.zeros(0)
 
 
 class Speaker:
