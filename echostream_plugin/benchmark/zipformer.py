@@ -31,6 +31,7 @@ FEATURES_PER_S = 100
 HEAD = ["claimed", "what that number was", *(f"{name}, measured" for name in MODELS)]
 
 
+@torch.inference_mode()
 def measure(device: str, runs: int, quick: bool = False) -> dict:
     """Everything for both tables; quick: tiny models and seconds instead of minutes."""
     models = {name: replace(config, **TINY) if quick else config for name, config in MODELS.items()}
@@ -47,7 +48,7 @@ def measure(device: str, runs: int, quick: bool = False) -> dict:
         plain = kind(config).eval().to(device)
         for form in ("float32", "half-precision weights, recorded" if _packs(device) else "recorded"):
             encoder = _in_form(plain, form)
-            rows = [_aged(encoder, age, device, runs) for age in ages]
+            rows = _aged(encoder, ages if "recorded" in form else ages[:1], device, runs)
             parameters = sum(parameter.numel() for parameter in plain.parameters())
             found["steps"].append({"name": name, "form": form, "parameters": parameters, "ages": rows})
     return found
@@ -85,10 +86,10 @@ def spent(work, runs: int, device: str) -> Spread:
     if device.startswith("cuda"):
         return timed(work, runs, device)
     times = []
-    for run in range(runs + 2):
+    for run in range(runs + 1):
         began = time.process_time()
         work()
-        if run >= 2:
+        if run:
             times.append(1000 * (time.process_time() - began))
     return Spread.of(times)
 
@@ -129,15 +130,17 @@ def _chunk(encoder, chunk_ms: int, device: str, runs: int) -> Spread:
 
 
 @torch.inference_mode()
-def _aged(encoder, seconds: float, device: str, runs: int) -> dict:
-    """A step of 320 ms after so many seconds of a stream."""
-    features, state = torch.randn(1, 32, 80, device=device), encoder.initial_state(1, 8)
+def _aged(encoder, ages: tuple, device: str, runs: int) -> list:
+    """A step of 320 ms after so many seconds of a stream, for each."""
+    features, state, done, rows = torch.randn(1, 32, 80, device=device), encoder.initial_state(1, 8), 0, []
     with record_calls():
-        state = encoder.step(features, state)[1]
-    for _ in range(round(seconds / 0.32) - 1):
-        state = encoder.step(features, state)[1]
-    ms = spent(lambda: encoder.step(features, state), max(runs, 5), device)
-    return {"age_s": seconds, "ms": ms, "state_bytes": state.nbytes}
+        encoder.step(features, state)
+    for age in ages:
+        for _ in range(round(age / 0.32) - done):
+            state, done = encoder.step(features, state)[1], done + 1
+        ms = spent(lambda state=state: encoder.step(features, state), max(runs, 5), device)
+        rows.append({"age_s": age, "ms": ms, "state_bytes": state.nbytes})
+    return rows
 
 
 def markdown(results: dict) -> str:
@@ -145,11 +148,11 @@ def markdown(results: dict) -> str:
     columns = [_column(found) for found in results["claims"].values()]
     rows = [[*claim, *cells] for claim, *cells in zip(CLAIMS, *columns, strict=True)]
     steps = results["steps"]
-    ages = [row["age_s"] for row in steps[0]["ages"]]
+    ages = [row["age_s"] for row in steps[-1]["ages"]]
     head = ["ms for 320 ms", "", "parameters, M", *(f"at {age_name(age)}" for age in ages), "state, kB"]
     body = [
         [each["name"], each["form"], mega(each["parameters"]), *(cell(row["ms"]) for row in each["ages"]),
-         round(each["ages"][-1]["state_bytes"] / 1000)]
+         *["-"] * (len(ages) - len(each["ages"])), round(each["ages"][-1]["state_bytes"] / 1000)]
         for each in steps
     ]  # fmt: skip
     return f"{table(HEAD, rows)}\n{table(head, body)}\n{ratios(results)}"
