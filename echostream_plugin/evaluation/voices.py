@@ -152,7 +152,7 @@ def write_rows(folder: Folder, output: Path, length: int) -> Folder:
         recordings = [read_mono(wav) for wav in folder.wavs[start : start + length]]
         stream = spoken_stream(recordings, GAPS_MS, np.random.default_rng(start))
         wavs.append(output / f"row{start // length}.wav")
-        soundfile.write(wavs[-1], stream.samples, SAMPLE_RATE, subtype="FLOAT")
+        soundfile.write(wavs[-1], stream.samples, SAMPLE_RATE, subtype="PCM_16")  # float ones hold the time
         references.append(" ".join(folder.references[start : start + length]))
     return Folder(wavs, references, [])
 
