@@ -13,9 +13,9 @@ import torch
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_loss
 from fairseq.logging import metrics
+from rapidfuzz.distance.Levenshtein import distance as edit_distance
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torchaudio.functional import edit_distance
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.decoders.ctc import FIRST_FRAMES, greedy_collapse_batch
