@@ -153,6 +153,7 @@ class TwoPassCTCCriterion(FairseqCriterion):
             logging[metric] = infeasible(targets.get(name, sample["target"]), frames[name])
         if not self.training:
             logging.update(self.errors(output, sample["target"], targets))
+            logging.update(first_tokens(output))
         return logging
 
     def check_segments(self, model):
@@ -219,8 +220,7 @@ class TwoPassCTCCriterion(FairseqCriterion):
 
     @torch.no_grad()
     def errors(self, output: ModelOutput, units: Tensor, targets: dict[str, Tensor]) -> dict[str, float]:
-        """Edit distances of the greedy CTC outputs, the lengths they are divided by, tokens in the first frames, and
-        correct MT tokens."""
+        """Edit distances of the greedy CTC outputs, the lengths they are divided by, and correct MT tokens."""
         counts = defaultdict(float)
         heads = (
             ("asr", output.asr_logits, targets["source_unigram"], self.source_dictionary),
@@ -228,8 +228,7 @@ class TwoPassCTCCriterion(FairseqCriterion):
         )
         for name, logits, target, dictionary in heads:
             collapsed = greedy_collapse_batch(logits, output.lengths)
-            for (tokens, starts), reference in zip(collapsed, target.tolist(), strict=True):
-                counts[f"{name}_first"] += sum(start < FIRST_FRAMES for start in starts)
+            for (tokens, _), reference in zip(collapsed, target.tolist(), strict=True):
                 reference = [token for token in reference if token not in (PAD, EOS)]
                 words, reference_words = text_of(tokens, dictionary).split(), text_of(reference, dictionary).split()
                 counts[f"{name}_ter"] += edit_distance(reference, tokens)
@@ -283,6 +282,16 @@ class TwoPassCTCCriterion(FairseqCriterion):
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
         return True
+
+
+@torch.no_grad()
+def first_tokens(output: ModelOutput) -> dict[str, int]:
+    """How many tokens the text heads write in the first `FIRST_FRAMES` frames of the utterances of a batch."""
+    found = {}
+    for head in _HEADS:
+        logits, lengths = getattr(output, f"{head}_logits")[:, :FIRST_FRAMES], output.lengths.clamp(max=FIRST_FRAMES)
+        found[f"{head}_first"] = sum(len(tokens) for tokens, _ in greedy_collapse_batch(logits, lengths))
+    return found
 
 
 def _sizes(text: str) -> list[int]:

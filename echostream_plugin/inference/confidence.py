@@ -30,13 +30,14 @@ FEATURES = (
 # ------------------------------------------------------------------------------------------------------------ evidence
 
 
-def frame_sums(logits: Tensor, before: Sequence | None = None, blank: int = 0) -> list[float]:
+def frame_sums(logits: Tensor | None = None, before: Sequence | None = None, blank: int = 0) -> list[float]:
     """Sums over the frames of a CTC head so far, older frames fading: frames, those with a token, their largest
     posterior, doubt (what the largest posterior lacks to 1) and entropy in nats over all frames.
 
-    logits: [s, V] of the next frames; before: the sums up to them. Any cutting of the frames gives the same."""
+    logits: [s, V] of the next frames, None: of none yet; before: the sums up to them. Any cutting of the frames gives
+    the same."""
     before = list(before or [0.0] * 5)
-    frames = logits.size(0)
+    frames = 0 if logits is None else logits.size(0)
     if not frames:
         return before
     log_probs = logits.double().index_fill(1, torch.tensor(FORBIDDEN, device=logits.device), -math.inf).log_softmax(1)
@@ -139,7 +140,7 @@ class Heard:
     """What a CTC head has found in a sentence so far: its tokens, and the sums of `frame_sums`."""
 
     tokens: list
-    sums: Sequence
+    sums: Sequence | None
 
 
 class Gate:
@@ -155,7 +156,7 @@ class Gate:
         self.model, self.threshold = model, threshold
         self.confidence = 0.0  # at the newest question
         self.opened = self.lost = False
-        self.passed_frame = 0  # encoder frames of the sentence at the newest question that was answered yes
+        self.passed_frame = 0  # of the stream, at the newest question that was answered yes
         self._mt = [0.0, 0.0, 0.0]  # sums over the written tokens
 
     @property
@@ -173,7 +174,7 @@ class Gate:
         """May these tokens be written now? If so, they are counted as written.
 
         asr, st: what the heads have found, provisional frames included; written: tokens of before; scores: logits [V]
-        that each of the new ones was chosen from; frames: of the sentence so far."""
+        that each of the new ones was chosen from; frames: of the stream so far."""
         if self.lost:
             return False
         mt = token_sums(scores, tokens, self._mt)
