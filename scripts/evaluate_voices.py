@@ -111,7 +111,8 @@ class Evaluation:
         bundle_options(load_bundle(bundle), **options)  # says at once what is wrong with either
         name = f"bundle-{bundle_digest(bundle)[:DIGITS]}"
         name += f"-options-{value_digest(options)[:DIGITS]}" if options else ""
-        folder = self.args.output / name / (f"most{self.args.most}" if self.args.most else "all")
+        size = f"most{self.args.most}" if self.args.most else "all"
+        folder = self.args.output / name / f"{self.args.segment_ms}ms_{size}"
         return Runner(bundle.resolve(), folder, self.args.segment_ms, self.args.jobs, options, judge, cache)
 
     def wants(self, part: str, *names: str) -> bool:

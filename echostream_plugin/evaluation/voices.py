@@ -69,8 +69,9 @@ class Runner:
     def translate(self, name: str, folder: Folder, speech: bool = False, **options) -> list[Utterance]:
         """The utterances of a folder; speech: with speech too; options: further session options."""
         options = {**self.options, "speech": speech and self.judge is not None, **options}
+        output = self.output / (f"{name}_spoken" if options["speech"] else name)
         return translate_recordings(
-            folder.wavs, folder.references, self.output / name, self.bundle, self.push_ms, self.jobs, options, name
+            folder.wavs, folder.references, output, self.bundle, self.push_ms, self.jobs, options, name
         )
 
     def heard(self, utterances: list, name: str) -> list[str]:

@@ -78,7 +78,7 @@ def test_what_the_corpus_lacks_is_said_and_left_out(bundle_folder, corpus, tmp_p
     assert evaluate_voices.main(arguments) == 0
     said = capsys.readouterr().err
     assert all(name in said for name in ("test-held-out is not there", "simuleval/human", "not_spanish/test.tsv"))
-    assert list((tmp_path / "out").glob("bundle-*-options-*/most1/voices.json"))
+    assert list((tmp_path / "out").glob("bundle-*-options-*/320ms_most1/voices.json"))
     assert evaluate_voices.main([*arguments[:-4], "--options", "lagging=2"]) == 1
     assert "unknown session option(s) lagging" in capsys.readouterr().err
     (folder / "test" / "target.txt").write_text("one\ntwo\n")
