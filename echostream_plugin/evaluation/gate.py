@@ -179,7 +179,7 @@ def calibrate(asked: list[Asked], refuse_percent: float) -> Calibration:
     on."""
     confidences = left_out(asked)
     of_speech = np.array([c for c, item in zip(confidences, asked, strict=True) if item.wanted and len(item.closed)])
-    threshold = float(np.quantile(of_speech, refuse_percent / 100, method="lower"))
+    threshold = allowing(of_speech, refuse_percent)
     threshold = min(max(threshold, ALMOST), 1 - ALMOST)
     model = fit(asked)
     model = GateModel(model.weights, model.bias, keep_share(model, threshold, asked))
@@ -194,8 +194,12 @@ def keep_share(model: GateModel, threshold: float, asked: list[Asked]) -> float:
         first = next((n for n, confidence in enumerate(confidences) if confidence >= threshold), None)
         if first is not None:
             lows.append(min(confidences[first:]))
-    low = float(np.quantile(lows, LOST_PERCENT / 100, method="lower")) if lows else 0.0
-    return min(1.0, low / threshold)
+    return min(1.0, allowing(lows, LOST_PERCENT) / threshold) if lows else 0.0
+
+
+def allowing(values, percent: float) -> float:
+    """The largest of the values below which no more than `percent` of them lie."""
+    return float(np.sort(values)[int(len(values) * percent / 100)])
 
 
 def table(asked: list[Asked], confidences: np.ndarray, threshold: float) -> list[dict]:
