@@ -43,6 +43,8 @@ class EndPointer(ABC):
     A class says of itself:
         name: the value of the session option `endpointer`.
         measures_loudness: it needs the pauses of the audio.
+        late_frames: the most encoder frames after a sentence's end that may have been taken in when `end` says so. The
+            transcript stays so many behind, what was taken in since the end is heard again as the next sentence's.
 
     opened_frame: the first encoder frame of the present sentence; asleep: nothing but silence since it was opened, the
     encoder begins anew with the first sound.
@@ -50,6 +52,7 @@ class EndPointer(ABC):
 
     name: ClassVar[str]
     measures_loudness: ClassVar[bool] = True
+    late_frames: ClassVar[int] = 0
     SAVED = ("detector", "pauses", "opened_frame", "asleep", "_opened_loud")
 
     def __init__(self, listener: Listener, features: tuple, options: "SessionOptions"):
@@ -59,15 +62,15 @@ class EndPointer(ABC):
         measures = options.pause_ms and self.measures_loudness or self.detector is not None
         self.pauses = PauseDetector(*features) if measures else None
         self.asleep = options.restarts_encoder
-        self.open()
+        self.open(0)
 
     @abstractmethod
     def silent_frames(self) -> int:
         """For how many encoder frames there has been a pause, up to the last one that was taken in."""
 
-    def open(self):
-        """A new sentence begins after the frames that were taken in."""
-        self.opened_frame = self.listener.frames
+    def open(self, frame: int):
+        """A new sentence begins at that frame of the stream."""
+        self.opened_frame = frame
         self._opened_loud = self.pauses.loud_features if self.pauses is not None else 0
 
     def hear(self, features: np.ndarray):
@@ -112,8 +115,12 @@ class EndPointer(ABC):
         if self.pauses is not None:
             self.pauses.advance(frames)
 
-    def is_over(self) -> bool:
-        """Does the sentence end with the frames that were taken in?"""
+    def end(self) -> int | None:
+        """The frame of the stream before which the sentence ended, None while it goes on: the number of frames that
+        were taken in, or up to `late_frames` less."""
+        return self.listener.frames if self._is_over() else None
+
+    def _is_over(self) -> bool:
         pause_frames, longest_frames = self.options.pause_ms // FRAME_MS, self.options.longest_sentence_ms // FRAME_MS
         open_frames = self.listener.frames - self.opened_frame
         over = sentence_ends(self.silent_frames(), open_frames, pause_frames, longest_frames)
@@ -141,8 +148,8 @@ class EndPointer(ABC):
 
     def _blank_frames(self) -> int:
         """For how many frames no CTC head has found a token."""
-        listener = self.listener
-        return listener.frames - (listener.sentence_frames[1] if listener.heard else self.opened_frame)
+        found = self.listener.token_frames()
+        return self.listener.frames - (found[1] if found else self.opened_frame)
 
     def _quiet_frames(self) -> int:
         """For how many frames it has been quiet. Tokens that the heads guess in a pause open no sentence: it ends after

@@ -19,9 +19,9 @@ class SentenceOutput:
         self.source_text = self.target_text = ""
         self.said_samples = 0
 
-    def transcribe(self, asr: CTCPrefix, source_ms: float) -> list:
-        """The events that the transcript's tokens lead to."""
-        kept = places_without_repeats(asr.tokens, self.options.max_repeats)
+    def transcribe(self, asr: CTCPrefix, before: int, source_ms: float) -> list:
+        """The events that the transcript's tokens lead to, of those that start before a frame of the stream."""
+        kept = places_without_repeats(asr.tokens[: asr.count_before(before)], self.options.max_repeats)
         tokens = [asr.tokens[place] for place in kept]
         text = self.bundle.source_dictionary.text(tokens)
         if text == self.source_text:

@@ -7,6 +7,7 @@ What the listener computes it asks for: its methods are generators that yield a 
 answers them at once, `inference.batch` answers those of many streams together.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 
@@ -53,13 +54,12 @@ def alone(work: Generator):
 class CTCPrefix:
     """The greedy tokens of a CTC head over the encoder frames so far."""
 
-    SAVED = ("tokens", "starts", "first_frame", "newest_frame", "sums", "_head_state", "_collapse_state")
+    SAVED = ("tokens", "starts", "sums", "_head_state", "_collapse_state")
 
     def __init__(self, head: CTCHead):
         self.head = head
         self.tokens = []
-        self.starts = []  # the frame at which each of them starts
-        self.first_frame = self.newest_frame = None  # where the first and the newest of the tokens start
+        self.starts = []  # the frame of the stream at which each of them starts
         self.sums = None  # of `confidence.frame_sums` over the sentence, where somebody watches
         self._head_state = head.initial_state()
         self._collapse_state = CollapseState.initial()
@@ -72,14 +72,10 @@ class CTCPrefix:
         """frames: [1, s, C] that will not change any more."""
         logits, self._head_state = yield Call(self.head.step, frames, self._head_state)
         tokens, starts, self._collapse_state = collapse_step(logits[0], self._collapse_state)
+        self.tokens += tokens
+        self.starts += starts
         if self.sums is not None:
             self.sums = frame_sums(logits[0], self.sums)
-        if tokens:
-            self.tokens += tokens
-            self.starts += starts
-            self.newest_frame = starts[-1]
-            if self.first_frame is None:
-                self.first_frame = starts[0]
 
     def look(self, provisional: Tensor | None = None):
         """What was found so far (`confidence.Heard`), with what is in provisional frames [1, p, C] if given."""
@@ -89,12 +85,16 @@ class CTCPrefix:
         sums = None if self.sums is None else frame_sums(logits[0], self.sums)
         return Heard(self.tokens + collapse_step(logits[0], self._collapse_state)[0], sums)
 
-    def forget(self):
-        """A new sentence: no tokens yet, while the head goes on."""
-        self.tokens, self.starts = [], []
+    def forget(self, frame: int):
+        """A new sentence begins at that frame: what starts before is forgotten, while the head goes on."""
+        kept = self.count_before(frame)
+        self.tokens, self.starts = self.tokens[kept:], self.starts[kept:]
         if self.sums is not None:
             self.watch()
-        self.first_frame = self.newest_frame = None
+
+    def count_before(self, frame: int) -> int:
+        """How many of the tokens start before that frame."""
+        return bisect_left(self.starts, frame)
 
     def restart(self, frame: int):
         """The head begins anew too, at that frame of the stream."""
@@ -131,11 +131,12 @@ class Listener:
         """Did any head find a token?"""
         return bool(self.asr.tokens or self.st.tokens)
 
-    @property
-    def sentence_frames(self) -> tuple[int, int]:
-        """The frames at which the first and the newest token of the sentence start, whichever head found them."""
-        heads = [head for head in (self.asr, self.st) if head.tokens]
-        return min(head.first_frame for head in heads), max(head.newest_frame for head in heads)
+    def token_frames(self, before: int | None = None) -> tuple[int, int] | None:
+        """The frames at which the first and the newest token start, whichever head found them, of those that start
+        before a frame, None: of all; None where there is none."""
+        starts = [head.starts[: None if before is None else head.count_before(before)] for head in (self.asr, self.st)]
+        found = [own for own in starts if own]
+        return (min(own[0] for own in found), max(own[-1] for own in found)) if found else None
 
     @property
     def available_frames(self) -> int:
@@ -189,10 +190,11 @@ class Listener:
         """The frames [1, r, C] of the unfinished segment if the utterance ended here; changes nothing."""
         return (yield Call(self.encoder.finish, None, self._state))
 
-    def forget(self):
-        """A new sentence begins: its transcript and CTC translation are empty, encoder and heads go on."""
-        self.asr.forget()
-        self.st.forget()
+    def forget(self, frame: int):
+        """A new sentence begins at that frame of the stream: what the heads found before it is forgotten, encoder and
+        heads go on."""
+        self.asr.forget(frame)
+        self.st.forget(frame)
 
 
 @dataclass(frozen=True)
