@@ -69,6 +69,7 @@ def main(argv=None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(markdown_table([gate.shown(row) for row in calibration.table], gate.COLUMNS))
+    print("\n" + markdown_table([gate.shown(row) for row in calibration.choices], gate.CHOICES))
     model = calibration.model
     spans = {name: (of[2] - of[1]) * of[0] for name, of in model.weights.items()}
     print("\nlog-odds between the ends of each feature: " + ", ".join(f"{n} {spans[n]:+.1f}" for n in FEATURES))

@@ -17,6 +17,7 @@ from echostream_plugin.inference.confidence import FEATURES, GateModel
 
 FOLDS = 5
 EDGE_PERCENT = 0.5  # of all values of a feature lie beyond each end of what the gate tells apart
+CHOICES_PERCENT = (0.5, 1.0, 2.0, 3.0, 5.0)  # of the speech refused, for the table of thresholds
 LOST_PERCENT = 0.5  # of the recordings of speech that may be broken off
 GARBLED_MS = (80, 240)
 ALMOST = 1e-9  # a threshold that everything, or nothing, reaches
@@ -167,23 +168,36 @@ def left_out(asked: list[Asked]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Calibration:
-    """model and threshold; table: rows of percent that are refused of speech, and that lead to words of the rest."""
+    """model and threshold; table: rows of percent that are refused of speech, and that lead to words of the rest;
+    choices: the same two numbers for other thresholds."""
 
     model: GateModel
     threshold: float
     table: list
+    choices: list
 
 
 def calibrate(asked: list[Asked], refuse_percent: float) -> Calibration:
     """The gate that refuses at most so many percent of the speech, as counted on recordings that it was not fitted
     on."""
     confidences = left_out(asked)
-    of_speech = np.array([c for c, item in zip(confidences, asked, strict=True) if item.wanted and len(item.closed)])
-    threshold = allowing(of_speech, refuse_percent)
-    threshold = min(max(threshold, ALMOST), 1 - ALMOST)
+    threshold = threshold_for(asked, confidences, refuse_percent)
     model = fit(asked)
     model = GateModel(model.weights, model.bias, keep_share(model, threshold, asked))
-    return Calibration(model, threshold, table(asked, confidences, threshold))
+    others = [threshold_for(asked, confidences, percent) for percent in CHOICES_PERCENT]
+    choices = [{"threshold": f"{other:.3f}", **_both(asked, confidences, other)} for other in others]
+    return Calibration(model, threshold, table(asked, confidences, threshold), choices)
+
+
+def threshold_for(asked: list[Asked], confidences: np.ndarray, refuse_percent: float) -> float:
+    """The threshold that refuses so many percent of the speech."""
+    of_speech = [c for c, item in zip(confidences, asked, strict=True) if item.wanted and len(item.closed)]
+    return min(max(allowing(of_speech, refuse_percent), ALMOST), 1 - ALMOST)
+
+
+def _both(asked: list[Asked], confidences: np.ndarray, threshold: float) -> dict:
+    rows = {row["kind"]: row for row in table(asked, confidences, threshold)}
+    return {"refused": rows["speech"]["refused"], "wordy": rows["all but speech"]["wordy"]}
 
 
 def keep_share(model: GateModel, threshold: float, asked: list[Asked]) -> float:
@@ -218,6 +232,7 @@ def table(asked: list[Asked], confidences: np.ndarray, threshold: float) -> list
 
 
 COLUMNS = {"kind": "what", "recordings": "n", "wordy": "leads to words %", "refused": "refused %"}
+CHOICES = {"threshold": "threshold", "refused": "speech refused %", "wordy": "anything else leads to words %"}
 
 
 def write_gate(folder: Path, calibration: Calibration) -> None:

@@ -66,6 +66,9 @@ def test_the_threshold_refuses_no_more_speech_than_asked_for():
     assert list(rows) == ["speech", "noise", "music", "all but speech"] and rows["all but speech"]["recordings"] == 71
     assert rows["speech"]["refused"].value <= 2.0 and rows["music"]["recordings"] == 21
     assert rows["music"]["wordy"].value < rows["speech"]["wordy"].value == 100 - rows["speech"]["refused"].value
+    shares = [(row["refused"].value, row["wordy"].value) for row in found.choices]
+    assert shares[2][0] == rows["speech"]["refused"].value and shares[2][1] == rows["all but speech"]["wordy"].value
+    assert [refused for refused, _ in shares] == sorted(refused for refused, _ in shares)
     stricter = calibrate([*items, silent], 20.0)
     assert stricter.threshold > found.threshold
     assert stricter.table[-1]["wordy"].value <= rows["all but speech"]["wordy"].value
