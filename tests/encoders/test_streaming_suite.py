@@ -15,6 +15,11 @@ from tests import native_library
 
 TOLERANCE = 1e-4
 BINS = 12
+ZIPFORMER = {
+    "dim": 16, "stack_dims": (12, 16, 16, 16, 16, 16), "layers": (1, 1, 1, 2, 1, 1), "ffn_dim": (16,) * 6,
+    "heads": (2,) * 6, "query_dim": 4, "value_dim": 4, "conv_kernel": (5, 7, 5, 5, 5, 5), "unmasked_dims": (8,) * 6,
+    "left_context_frames": 9,
+}  # fmt: skip
 # of each kind, options by variant; a new encoder gets the suite by a line here
 VARIANTS = {
     "emformer": {
@@ -30,6 +35,11 @@ VARIANTS = {
                  "left_context_frames": 5, "memory_size": 3},
         "rotary": {"dim": 12, "inner_dim": 16, "layers": 2, "heads": 2, "ffn_dim": 24, "halve_after": 1,
                    "left_context_frames": 0, "memory_size": 2, "memory_kind": "attention", "position": "rotary"},
+    },
+    "zipformer": {
+        "default": ZIPFORMER,
+        "ahead": {**ZIPFORMER, "lookahead_frames": 1, "memory_size": 2, "left_context_frames": 8,
+                  "scaled_scores": True},
     },
 }  # fmt: skip
 RAGGED = (0, 1, 2, 3, 4, 15, 16, 17, 31, 63, 64, 65, 150)
@@ -112,9 +122,11 @@ def test_padding_changes_nothing(encoder):
 
 
 def test_nothing_depends_on_what_comes_after_the_segment(encoder):
-    """Features from frame 96 on (the fourth segment) are others: the outputs of three segments stay."""
+    """Features after three segments, and after what is heard beyond them, are others: the outputs of three segments
+    stay."""
+    heard = 96 + type(encoder).hearing_ms(encoder.config)["right_context"] // 10
     features, others = features_of(200), features_of(200, seed=1)
-    changed = torch.cat([features[:, :96], others[:, 96:]], dim=1)
+    changed = torch.cat([features[:, :heard], others[:, heard:]], dim=1)
     before, after = parallel(encoder, features, 8), parallel(encoder, changed, 8)
     assert torch.equal(before[:, :24], after[:, :24]) or (before - after)[:, :24].abs().max() < TOLERANCE
     assert (before - after)[:, 24:].abs().max() > 0.01
