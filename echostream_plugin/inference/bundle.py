@@ -46,6 +46,7 @@ class Bundle:
     card: dict = dataclasses.field(default_factory=dict)
     session: dict = dataclasses.field(default_factory=dict)  # `SessionOptions` of the model by name
     quantize: str = "none"  # what `inference.optimize` did to the weights
+    instructions: str | None = None  # of `modules.native.PATHS`, where the compiled operator takes the steps
     target_spm: Path | None = None  # SentencePiece model that makes target pieces, where there is one
     gate: GateModel | None = None  # tells how sure the model is of a translation, where it was calibrated
 
@@ -66,7 +67,8 @@ class Bundle:
 
     def to(self, device) -> "Bundle":
         """Move the parameters, in place. Raises BundleError where their packing ties them to the CPU."""
-        if self.quantize in ("half", "int8") and torch.device(device).type != "cpu":
+        packed = self.quantize in ("half", "int8") or self.instructions is not None
+        if packed and torch.device(device).type != "cpu":
             raise BundleError(
                 f"the weights are packed ({self.quantize}) for the CPU: load the bundle again for {device}"
             )
