@@ -1,12 +1,16 @@
 """Training of the punctuator: random windows of texts, simulated recognition errors, drawn delays."""
 
+import dataclasses
+import pickle
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..config import ConfigError
 from .model import MARKS, Punctuator, word_rows
 
 UNKNOWN = -100  # label that no loss is taken of
@@ -17,9 +21,9 @@ class Recipe:
     """How a punctuator is trained. delays: drawn per batch, None is the longest; windows: words; mid_share: of the
     windows begin in the middle of a sentence; clean_share: have no simulated errors, the others up to most_errors."""
 
-    steps: int = 2500
-    batch: int = 48
-    window: int = 96
+    steps: int = 4000
+    batch: int = 32
+    window: int = 64
     rate: float = 2e-3
     warmup: int = 200
     delays: tuple = (0, 1, 2, 4, 9, None)
@@ -98,25 +102,67 @@ def loss_of(model: Punctuator, batch, delay: int, case_weight: float) -> tuple[T
     return of_marks, of_marks + case_weight * of_cases
 
 
-def train(model: Punctuator, windows: Windows, recipe: Recipe, show=lambda step, loss: None) -> Punctuator:
-    """Train in place, deterministic by seed; show(step, loss of the marks) is called after each step."""
-    torch.manual_seed(recipe.seed)
-    rng = np.random.default_rng(recipe.seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.01)
-    model.train()
-    for step in range(1, recipe.steps + 1):
-        remaining = 1 - step / (recipe.steps + 1)
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate * min(step / recipe.warmup, remaining**0.5 if remaining > 0 else 0.0)
+class Training:
+    """The updates of a model, one after the other; each draws from a seed of its own, so that a training that goes on
+    from a checkpoint (`save`, `resume`) gives what one without a break gives."""
+
+    def __init__(self, model: Punctuator, windows: Windows, recipe: Recipe):
+        self.model, self.windows, self.recipe = model, windows, recipe
+        self.done, self.loss = 0, None  # updates, and the loss of the marks, smoothed
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.01)
+
+    def update(self) -> float:
+        """One update in place; returns the loss of the marks before it."""
+        model, recipe, self.done = self.model.train(), self.recipe, self.done + 1
+        rng = np.random.default_rng([recipe.seed, self.done])
+        torch.manual_seed(int(rng.integers(1 << 62)))  # of the dropout
+        remaining = 1 - self.done / (recipe.steps + 1)
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.rate * min(self.done / recipe.warmup, remaining**0.5)
         drawn, longest = recipe.delays[int(rng.integers(len(recipe.delays)))], model.config.right_words
         delay = longest if drawn is None else min(drawn, longest)
-        batch = windows.batch(rng, recipe.batch, delay, model.config.buckets)
+        batch = self.windows.batch(rng, recipe.batch, delay, model.config.buckets)
         of_marks, loss = loss_of(model, batch, delay, recipe.case_weight)
-        optimizer.zero_grad()
+        self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        show(step, float(of_marks.detach()))
+        self.optimizer.step()
+        loss = float(of_marks.detach())
+        self.loss = loss if self.loss is None else 0.98 * self.loss + 0.02 * loss
+        return loss
+
+    @property
+    def _made_by(self) -> str:
+        words = [len(text) for _, text, _ in self.windows.sources]
+        return repr((dataclasses.asdict(self.recipe), dataclasses.asdict(self.model.config), words))
+
+    def save(self, path: Path):
+        """Write a checkpoint."""
+        partial = path.with_name(path.name + ".part")
+        state = {"made_by": self._made_by, "done": self.done, "loss": self.loss, "model": self.model.state_dict()}
+        torch.save({**state, "optimizer": self.optimizer.state_dict()}, partial)
+        partial.replace(path)
+
+    def resume(self, path: Path):
+        """Go on from a checkpoint. Raises ConfigError where it is none, or of another recipe, model or texts."""
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            made_by = state["made_by"]
+        except (OSError, EOFError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            raise ConfigError(f"{path}: not a checkpoint of a punctuator; delete it to train anew") from error
+        if made_by != self._made_by:
+            raise ConfigError(f"{path}: of another recipe, model or texts; delete it to train anew")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.done, self.loss = state["done"], state["loss"]
+
+
+def train(model: Punctuator, windows: Windows, recipe: Recipe, show=lambda step, loss: None) -> Punctuator:
+    """Train in place, deterministic by seed; show(step, loss of the marks) is called after each update."""
+    training = Training(model, windows, recipe)
+    while training.done < recipe.steps:
+        loss = training.update()
+        show(training.done, loss)
     return model.eval()
 
 

@@ -17,7 +17,7 @@ from echostream_plugin.punctuation import (
     load_punctuator,
     save_punctuator,
 )
-from echostream_plugin.punctuation.training import UNKNOWN, Recipe, Windows, scores, train
+from echostream_plugin.punctuation.training import UNKNOWN, Recipe, Training, Windows, scores, train
 
 SMALL = PunctuatorConfig(buckets=307, dim=32, layers=2, heads=2, ffn_dim=48, left_words=8, right_words=6, kernel=3)
 
@@ -125,3 +125,39 @@ def change(folder, **values):
     description = json.loads((folder / "punctuator.json").read_text())
     description["config"] |= values
     (folder / "punctuator.json").write_text(json.dumps(description))
+
+
+@pytest.mark.parametrize("stop", [1, 7, 12])
+def test_training_that_was_interrupted_gives_the_same_weights(tmp_path, stop):
+    recipe = Recipe(steps=12, batch=4, warmup=4, rate=5e-3, most_sentences=3)
+    config = PunctuatorConfig(**{**SMALL.__dict__, "languages": ("en",)})
+    torch.manual_seed(3)
+    whole = Training(Punctuator(config), windows(recipe), recipe)
+    for done in range(recipe.steps):
+        if done == stop - 1:
+            whole.update()
+            whole.save(tmp_path / "training.pt")
+        else:
+            whole.update()
+    torch.manual_seed(99)
+    resumed = Training(Punctuator(config), windows(recipe), recipe)
+    resumed.resume(tmp_path / "training.pt")
+    assert resumed.done == stop
+    while resumed.done < recipe.steps:
+        resumed.update()
+    assert resumed.loss == whole.loss
+    assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True))
+
+
+def test_a_checkpoint_of_another_recipe_or_none_is_refused(tmp_path):
+    recipe = Recipe(steps=2, batch=2)
+    training = Training(
+        Punctuator(PunctuatorConfig(**{**SMALL.__dict__, "languages": ("en",)})), windows(recipe), recipe
+    )
+    training.save(tmp_path / "training.pt")
+    training.windows = windows(recipe, ["another text, that is longer than the first."])
+    with pytest.raises(ConfigError, match="another recipe, model or texts; delete it"):
+        training.resume(tmp_path / "training.pt")
+    (tmp_path / "training.pt").write_bytes(b"no checkpoint")
+    with pytest.raises(ConfigError, match="not a checkpoint of a punctuator"):
+        training.resume(tmp_path / "training.pt")
