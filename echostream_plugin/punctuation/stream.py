@@ -59,6 +59,11 @@ class PunctuationStream:
         """The words that are not decided yet."""
         return tuple(self._words)
 
+    @property
+    def nbytes(self) -> int:
+        """How much of the text the stream holds."""
+        return self._state.nbytes + sum(map(len, self._words))
+
     @torch.inference_mode()
     def push(self, words: list[str]) -> list[MarkedWord]:
         """Take complete words (as `normalise` leaves them); returns those that are decided now, oldest first."""

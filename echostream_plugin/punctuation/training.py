@@ -11,20 +11,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import ConfigError
-from .model import MARKS, Punctuator, word_rows
+from .model import Punctuator, word_rows
 
 UNKNOWN = -100  # label that no loss is taken of
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a punctuator is trained. delays: drawn per batch, None is the longest; windows: words; mid_share: of the
-    windows begin in the middle of a sentence; clean_share: have no simulated errors, the others up to most_errors."""
+    """How a punctuator is trained. window: words; rows_factor: of the rate, for the embedding of words and n-grams;
+    delays: drawn per batch, None is the longest; mid_share: of the windows begin in the middle of a sentence;
+    clean_share: have no simulated errors, the others up to most_errors."""
 
     steps: int = 4000
     batch: int = 32
     window: int = 64
     rate: float = 2e-3
+    rows_factor: float = 5.0
     warmup: int = 200
     delays: tuple = (0, 1, 2, 4, 9, None)
     mid_share: float = 0.2
@@ -109,7 +111,10 @@ class Training:
     def __init__(self, model: Punctuator, windows: Windows, recipe: Recipe):
         self.model, self.windows, self.recipe = model, windows, recipe
         self.done, self.loss = 0, None  # updates, and the loss of the marks, smoothed
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.01)
+        rows = [model.words.weight]  # each is met now and then only
+        rest = [parameter for parameter in model.parameters() if parameter is not rows[0]]
+        groups = [{"params": rows, "factor": recipe.rows_factor, "weight_decay": 0.0}, {"params": rest, "factor": 1.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.01)
 
     def update(self) -> float:
         """One update in place; returns the loss of the marks before it."""
@@ -118,7 +123,7 @@ class Training:
         torch.manual_seed(int(rng.integers(1 << 62)))  # of the dropout
         remaining = 1 - self.done / (recipe.steps + 1)
         for group in self.optimizer.param_groups:
-            group["lr"] = recipe.rate * min(self.done / recipe.warmup, remaining**0.5)
+            group["lr"] = group["factor"] * recipe.rate * min(self.done / recipe.warmup, remaining**0.5)
         drawn, longest = recipe.delays[int(rng.integers(len(recipe.delays)))], model.config.right_words
         delay = longest if drawn is None else min(drawn, longest)
         batch = self.windows.batch(rng, recipe.batch, delay, model.config.buckets)
@@ -164,19 +169,3 @@ def train(model: Punctuator, windows: Windows, recipe: Recipe, show=lambda step,
         loss = training.update()
         show(training.done, loss)
     return model.eval()
-
-
-def scores(given: np.ndarray, found: np.ndarray) -> dict:
-    """Precision, recall and F1 of each mark in percent, and false sentence ends per 100 words.
-
-    given, found: [n] numbers of MARKS."""
-    result = {}
-    for number, mark in enumerate(MARKS[1:], 1):
-        hit = int(((given == number) & (found == number)).sum())
-        precision = hit / max(1, int((found == number).sum()))
-        recall = hit / max(1, int((given == number).sum()))
-        harmonic = 2 * precision * recall / max(1e-9, precision + recall)
-        result[mark] = (100 * precision, 100 * recall, 100 * harmonic)
-    ends = np.isin(found, (2, 3)) & ~np.isin(given, (2, 3))
-    result["false ends"] = 100 * int(ends.sum()) / max(1, len(given))
-    return result

@@ -17,7 +17,7 @@ from echostream_plugin.punctuation import (
     load_punctuator,
     save_punctuator,
 )
-from echostream_plugin.punctuation.training import UNKNOWN, Recipe, Training, Windows, scores, train
+from echostream_plugin.punctuation.training import UNKNOWN, Recipe, Training, Windows, train
 
 SMALL = PunctuatorConfig(buckets=307, dim=32, layers=2, heads=2, ffn_dim=48, left_words=8, right_words=6, kernel=3)
 
@@ -82,13 +82,6 @@ def test_a_small_model_learns_marks_and_training_is_deterministic():
     stream = PunctuationStream(models[0].requires_grad_(False), "en", 2)
     said = stream.push("tom now is here yes where is it ann then is here yes".split()) + stream.finish()
     assert " ".join(word.text for word in said) == "Tom now is here, yes. Where is it? Ann then is here, yes."
-
-
-def test_scores_by_hand():
-    given, found = np.array([0, 1, 2, 3, 0, 2]), np.array([0, 1, 2, 2, 3, 0])
-    result = scores(given, found)
-    assert result[","] == (100, 100, 100) and result["."] == pytest.approx((50, 50, 50))
-    assert result["?"] == (0, 0, 0) and result["false ends"] == pytest.approx(100 / 6)
 
 
 def test_a_saved_model_is_the_same_but_for_half_precision(tmp_path):
