@@ -4,7 +4,8 @@
     python scripts/make_bundle.py --checkpoint checkpoints/checkpoint_best.pt --data corpus/fbank2unit \\
         --vocoder vocoder --out bundle
 
-Several checkpoints separated by commas are averaged. `--samples` adds recordings of a SimulEval list for `make demo`.
+Several checkpoints separated by commas are averaged. `--samples` adds recordings of a SimulEval list for `make demo`,
+`--punctuator` the punctuator of scripts/train_punctuator.py; without --checkpoint both are added to the bundle OUT.
 """
 
 import argparse
@@ -18,9 +19,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True, help="checkpoint, or several separated by commas to average")
+    parser.add_argument("--checkpoint", help="checkpoint, or several separated by commas to average")
     parser.add_argument("--data", help="data folder with the yamls (default: the one it was trained with)")
     parser.add_argument("--vocoder", help="vocoder folder; without it the bundle translates to text and units only")
+    parser.add_argument("--punctuator", help="punctuator folder: marks and case for --punctuate and --endpointer text")
+    parser.add_argument(
+        "--punctuator-languages",
+        nargs=2,
+        metavar=("SOURCE", "TARGET"),
+        help="by the punctuator's names (default: the first two that it was trained on)",
+    )
     parser.add_argument("--card", help="json file with facts for the model card")
     parser.add_argument(
         "--session", default="{}", help='json of session options that suit the model: {"lagging_k1": 1}'
@@ -47,15 +55,26 @@ def copy_samples(lists: Path, lines: list[int], folder: Path) -> None:
     (folder / "samples.json").write_text(json.dumps(samples, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def export(args) -> Path:
+    """Write the bundle of the checkpoint."""
+    from echostream_plugin.fairseq_ext.loading import export_bundle
+
+    card = json.loads(Path(args.card).read_text(encoding="utf-8")) if args.card else {}
+    return export_bundle(args.out, args.checkpoint, args.data, args.vocoder, card, json.loads(args.session))
+
+
 def main(argv=None):
     args = parse_args(argv)
     from echostream_plugin.config import ConfigError
-    from echostream_plugin.fairseq_ext.loading import export_bundle
+    from echostream_plugin.inference.bundle import load_bundle
     from echostream_plugin.inference.errors import BundleError
+    from echostream_plugin.inference.punctuator import add_punctuator
 
     try:
-        card = json.loads(Path(args.card).read_text(encoding="utf-8")) if args.card else {}
-        out = export_bundle(args.out, args.checkpoint, args.data, args.vocoder, card, json.loads(args.session))
+        out = export(args) if args.checkpoint else Path(args.out)
+        load_bundle(out)  # what is added belongs to a bundle
+        if args.punctuator:
+            add_punctuator(out, args.punctuator, args.punctuator_languages)
         if args.samples:
             copy_samples(Path(args.samples), [int(line) for line in args.sample_lines.split(",")], out / "samples")
     except (ConfigError, BundleError, OSError) as error:
