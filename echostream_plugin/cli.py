@@ -1,32 +1,16 @@
 """The command line: `echostream translate in.wav -o out/`; each command has its own module."""
 
+import argparse
+import importlib
+import logging
 import signal
 import sys
 import threading
+from collections.abc import Callable
 
-# Ctrl-C while torch is loading ends the program at once: its imports swallow a KeyboardInterrupt now and then
-_interrupt = signal.getsignal(signal.SIGINT)
-_alone = threading.current_thread() is threading.main_thread() and _interrupt is signal.default_int_handler
-try:
-    if _alone:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    import argparse
-    import logging
-
-    from echostream_plugin import __version__
-    from echostream_plugin.cli_errors import EXIT_CODES, INTERRUPTED, guarded
-    from echostream_plugin.cli_info import add_info_command
-    from echostream_plugin.cli_live import add_live_command
-    from echostream_plugin.cli_options import options_of
-    from echostream_plugin.cli_serve import add_serve_command
-    from echostream_plugin.cli_speak import add_speak_command
-    from echostream_plugin.cli_transcribe import add_transcribe_command
-    from echostream_plugin.cli_translate import add_translate_command, translate_recordings
-    from echostream_plugin.config import ConfigError
-    from echostream_plugin.inference.runs import translate_recording
-finally:
-    if _alone:
-        signal.signal(signal.SIGINT, _interrupt)
+from echostream_plugin import __version__
+from echostream_plugin.cli_errors import EXIT_CODES, INTERRUPTED, guarded
+from echostream_plugin.config import ConfigError
 
 LEVELS = ("debug", "info", "warning", "error")
 EXAMPLES = """\
@@ -44,10 +28,22 @@ examples:
 No command writes over a file that is there, unless --overwrite is given, and never over what it reads.
 """
 
-__all__ = ["build_parser", "main", "options_of", "translate_recording"]
+COMMANDS = {  # the modules `cli_<name>`, read when the command is used: torch takes a second
+    "translate": "translate recordings as if they were spoken now",
+    "transcribe": "write down what is said in a recording",
+    "speak": "speak a text of the target language with the model's voice",
+    "serve": "translate live: a web page with a microphone, and a websocket",
+    "live": "translate the microphone, in the terminal",
+    "prepare": "make training data of your own parallel recordings",
+    "info": "describe a model, this machine and its devices",
+}
+EXTRAS = {"prepare": "train,eval,cvss"}  # what a command needs besides the inference core
+
+__all__ = ["COMMANDS", "build_parser", "main"]
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The parser of all commands, or with the flags of one only: the others have their names."""
     parser = argparse.ArgumentParser(
         "echostream",
         description="Simultaneous speech-to-speech translation.",
@@ -57,40 +53,56 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"echostream {__version__}")
     parser.add_argument("--log-level", choices=LEVELS, default="warning", help="what is logged (default: warning)")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    add_translate_command(commands, lambda args: translate_recordings(args, translate_recording))
-    add_transcribe_command(commands)
-    add_speak_command(commands)
-    add_serve_command(commands)
-    add_live_command(commands)
-    add_prepare(commands)
-    add_info_command(commands)
-    for command in commands.choices.values():
-        command.add_argument("--log-level", choices=LEVELS, default=argparse.SUPPRESS, help="what is logged")
-        command.epilog = "exit codes: 0 done, 1 not all of it, 2 wrong use, 130 Ctrl-C; see echostream --help"
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary)
+        if only in (None, name):
+            configure(name, command)
+            command.add_argument("--log-level", choices=LEVELS, default=argparse.SUPPRESS, help="what is logged")
+            command.epilog = "exit codes: 0 done, 1 not all of it, 2 wrong use, 130 Ctrl-C; see echostream --help"
     return parser
 
 
-def add_prepare(commands):
-    """`prepare`, or where packages for training are missing, the word which."""
+def configure(name: str, command: argparse.ArgumentParser):
+    """The flags of a command; where packages for it are missing, the word which."""
     try:
-        from echostream_plugin.cli_prepare import add_prepare_command
+        uninterrupted(lambda: importlib.import_module(f"echostream_plugin.cli_{name}")).configure(command)
     except ImportError as error:
-        reason = f"needs the package {error.name}: pip install 'echostream[train,eval,cvss]'"
-        prepare = commands.add_parser("prepare", help=f"make training data of your own recordings; {reason}")
-        prepare.add_argument("ignored", nargs=argparse.REMAINDER)
-        prepare.set_defaults(run=lambda args: refuse(f"prepare {reason}"))
-        return
-    add_prepare_command(commands)
+        if name not in EXTRAS:
+            raise
+        reason = f"{name} needs the package {error.name}: pip install 'echostream[{EXTRAS[name]}]'"
+        command.description = reason
+        command.add_argument("ignored", nargs=argparse.REMAINDER)
+        command.set_defaults(run=lambda args: refuse(reason))
 
 
 def refuse(reason: str):
     raise ConfigError(reason)
 
 
+def uninterrupted(load: Callable):
+    """What `load()` gives. Ctrl-C while torch is loading ends the program at once: its imports swallow a
+    KeyboardInterrupt now and then."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is not signal.default_int_handler:
+        return load()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        return load()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def named(argv: list) -> str:
+    """The command of a command line; "" where there is none. A level of --log-level may have a command's name."""
+    words = (word for before, word in zip(["", *argv], argv, strict=False) if before != "--log-level")
+    return next((word for word in words if word in COMMANDS), "")
+
+
 def main(argv=None) -> int:
     """Run a command; returns its exit code."""
+    argv = sys.argv[1:] if argv is None else list(argv)
     try:
-        args = build_parser().parse_args(argv)
+        args = build_parser(named(argv)).parse_args(argv)
         logging.basicConfig(level=args.log_level.upper(), format="echostream: %(levelname)s: %(name)s: %(message)s")
         return guarded(args.run, args)
     except KeyboardInterrupt:

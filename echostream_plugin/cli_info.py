@@ -34,13 +34,11 @@ PARTS = {
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def add_info_command(commands):
-    """commands: what `add_subparsers` gave."""
-    info = commands.add_parser(
-        "info",
-        help="describe a model, this machine and its devices",
-        description="What a bundle holds (sizes, languages, options, its card, digests of its contents), the versions "
-        "of what runs it, threads, processor and devices.",
+def configure(info: argparse.ArgumentParser):
+    """info: the command's own."""
+    info.description = (
+        "What a bundle holds (sizes, languages, options, its card, digests of its contents), the versions "
+        "of what runs it, threads, processor and devices."
     )
     info.add_argument("bundle", type=Path, nargs="?", default=DEFAULT_BUNDLE, help=f"default: {DEFAULT_BUNDLE}")
     info.add_argument("--json", action="store_true", help="as one json object")

@@ -16,14 +16,12 @@ from echostream_plugin.inference.session import SessionOptions, TranslationSessi
 BLOCK_MS = 80
 
 
-def add_live_command(commands):
-    """commands: what `add_subparsers` gave."""
-    parser = commands.add_parser(
-        "live",
-        help="translate the microphone, in the terminal",
-        description="Hears the microphone, prints the translation as it grows and speaks it. Ctrl-C ends the speech: "
+def configure(parser: argparse.ArgumentParser):
+    """parser: the command's own."""
+    parser.description = (
+        "Hears the microphone, prints the translation as it grows and speaks it. Ctrl-C ends the speech: "
         "what was heard is still translated; a second one ends at once. Use headphones, or it hears itself. Needs the "
-        "library PortAudio (pip install 'echostream[live]'; on Debian: apt install libportaudio2).",
+        "library PortAudio (pip install 'echostream[live]'; on Debian: apt install libportaudio2)."
     )
     parser.add_argument("--list-devices", action="store_true", help="print the sound devices and end")
     parser.add_argument("--input", help="microphone: number or part of its name (default: the system's)")

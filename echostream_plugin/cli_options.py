@@ -29,15 +29,21 @@ def add_model_flags(parser: argparse.ArgumentParser, vocoder: bool = True):
     add_quantize_flag(parser, vocoder)
 
 
-def add_option_flags(parser: argparse.ArgumentParser, kind):
-    """A flag for each field of a dataclass of options, with the field's help and default."""
+def add_option_flags(parser: argparse.ArgumentParser, kind, leave=(), truth=None):
+    """A flag for each field of a dataclass of options, with the field's help and default.
+
+    leave: fields that get none; truth: the type of a yes-or-no flag's value, None where it has none (`--vad`,
+    `--no-vad`)."""
     for f in dataclasses.fields(kind):
         flag, text = "--" + f.name.replace("_", "-"), f.metadata["help"].replace("%", "%%")
+        if f.name in leave:
+            continue
         if f.type is bool or f.default is None:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+            how = {"action": argparse.BooleanOptionalAction} if truth is None else {"type": truth, "metavar": "BOOL"}
         else:
             text += f" (default: the bundle's, else {f.default})"
-            parser.add_argument(flag, type=f.type, default=None, help=text)
+            how = {"type": f.type}
+        parser.add_argument(flag, default=None, help=text, **how)
 
 
 def add_quantize_flag(parser, vocoder: bool = True):
@@ -61,8 +67,8 @@ def check_raw(rate: int | None):
 
 
 def options_of(args: argparse.Namespace, kind) -> dict:
-    """The options by name that the flags of `add_option_flags` set; None where a flag was not given."""
-    return {f.name: getattr(args, f.name) for f in dataclasses.fields(kind)}
+    """The options by name that the flags of `add_option_flags` set; None where a flag was not given, or is none."""
+    return {f.name: getattr(args, f.name, None) for f in dataclasses.fields(kind)}
 
 
 def open_bundle(args: argparse.Namespace) -> Bundle:

@@ -23,11 +23,9 @@ NEXT = """Next: a vocoder for these units, then the model (README.md has the com
   fairseq-train {out}/fbank2unit --user-dir echostream_plugin --target-code-size {units} ..."""
 
 
-def add_prepare_command(commands):
-    """commands: what `add_subparsers` gave."""
-    parser = commands.add_parser(
-        "prepare", help="make training data of your own parallel recordings", description=DESCRIPTION
-    )
+def configure(parser: argparse.ArgumentParser):
+    """parser: the command's own."""
+    parser.description = DESCRIPTION
     default = Settings()
     add = parser.add_argument
     add("table", type=Path, help="tsv or csv of recordings and their texts")

@@ -12,15 +12,13 @@ from echostream_plugin.inference.session import SessionOptions
 from echostream_plugin.serve.limits import Limits
 
 
-def add_serve_command(commands):
-    """commands: what `add_subparsers` gave."""
-    parser = commands.add_parser(
-        "serve",
-        help="translate live: a web page with a microphone, and a websocket",
-        description="Starts a server with a page (open the address that it prints in a browser) and a websocket at "
+def configure(parser: argparse.ArgumentParser):
+    """parser: the command's own."""
+    parser.description = (
+        "Starts a server with a page (open the address that it prints in a browser) and a websocket at "
         "/ws: simulstream's text protocol, or all events (docs/live.md). /health and /metrics say how it is. Ctrl-C "
         "finishes what was heard. It listens on this machine only unless --host says otherwise; browsers give a page "
-        "of another machine the microphone only over TLS (--cert, --key).",
+        "of another machine the microphone only over TLS (--cert, --key)."
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s; all: 0.0.0.0)")
     parser.add_argument("--port", type=int, default=8080, help="port, 0: any that is free (default %(default)s)")

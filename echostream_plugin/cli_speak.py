@@ -30,15 +30,13 @@ from echostream_plugin.inference.speak import (
 BLOCK_BYTES = 256  # of text at a time: what is spoken is written before the next block is read
 
 
-def add_speak_command(commands):
-    """commands: what `add_subparsers` gave."""
-    speak = commands.add_parser(
-        "speak",
-        help="speak a text of the target language with the model's voice",
-        description="Text to speech by the translation model: its MT decoder is made to say the text, the rest is as "
+def configure(speak: argparse.ArgumentParser):
+    """speak: the command's own."""
+    speak.description = (
+        "Text to speech by the translation model: its MT decoder is made to say the text, the rest is as "
         "in translation. The model can say the words of its target dictionary; a word that it has no pieces for is "
         "left out, with a warning. With '-' the words of the standard input are spoken as they come, into one file. "
-        "Case and punctuation are not spoken, but . ? ! end a sentence.",
+        "Case and punctuation are not spoken, but . ? ! end a sentence."
     )
     speak.add_argument("text", nargs="*", help="the text, or '-' for the standard input")
     speak.add_argument("--text-file", type=Path, metavar="FILE", help="the text (UTF-8), of any length")

@@ -16,14 +16,12 @@ from echostream_plugin.inference.session import TranslationSession
 BLOCK_MS = 320
 
 
-def add_transcribe_command(commands):
-    """commands: what `add_subparsers` gave."""
-    transcribe = commands.add_parser(
-        "transcribe",
-        help="write down what is said in a recording",
-        description="Speech recognition by the model's ASR head; the transcript goes to the standard output, a line "
+def configure(transcribe: argparse.ArgumentParser):
+    """transcribe: the command's own."""
+    transcribe.description = (
+        "Speech recognition by the model's ASR head; the transcript goes to the standard output, a line "
         "for each sentence (with --pause-ms, and in a recording of more than 30 s or of unknown length) or one for the "
-        "recording.",
+        "recording."
     )
     transcribe.add_argument("audio", type=Path, help="recording: wav, flac, ogg, mp3; any rate; -: the standard input")
     add_raw_flag(transcribe)

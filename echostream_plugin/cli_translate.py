@@ -37,6 +37,7 @@ from echostream_plugin.inference.runs import (
     claimed,
     describe,
     discard_unfinished,
+    translate_recording,
 )
 from echostream_plugin.inference.session import SessionOptions, TranslationSession, bundle_options
 
@@ -46,12 +47,10 @@ STDOUT = Path("-")
 logger = logging.getLogger(__name__)
 
 
-def add_translate_command(commands, run):
-    """commands: what `add_subparsers` gave; run(args): the command."""
-    translate = commands.add_parser(
-        "translate",
-        help="translate recordings as if they were spoken now",
-        description="Push a recording through a session piece by piece. OUT gets speech.wav (the translation), "
+def configure(translate: argparse.ArgumentParser):
+    """translate: the command's own."""
+    translate.description = (
+        "Push a recording through a session piece by piece. OUT gets speech.wav (the translation), "
         "heard.wav (the same on the source's time line, with the waits for the speaker), source.txt and "
         "translation.txt (a line for each sentence), the same as subtitles (srt and vtt; two lines of 42 characters, "
         "20 characters a second), words.json (each word with its time), and events.jsonl. Of several recordings each "
@@ -59,7 +58,7 @@ def add_translate_command(commands, run):
         "recording of more than 30 s, or of unknown length, sentences end at pauses (--pause-ms; 400, or 200 where "
         "each sentence is heard alone, as by the bundled model), so an hour needs no more memory than a minute. A run "
         "that was stopped, however, goes on with the same command; its results are those of a run that was not. "
-        "Results that are already in OUT are not touched without --overwrite.",
+        "Results that are already in OUT are not touched without --overwrite."
     )
     translate.add_argument(
         "audio", nargs="+", type=Path, help="recordings: wav, flac, ogg, mp3; any rate, mono or not; -: standard input"
@@ -74,11 +73,11 @@ def add_translate_command(commands, run):
     translate.add_argument("--quiet", action="store_true", help="no growing texts on the screen")
     add_model_flags(translate)
     add_option_flags(translate, SessionOptions)
-    translate.set_defaults(run=run)
+    translate.set_defaults(run=translate_recordings)
 
 
-def translate_recordings(args: argparse.Namespace, translate_recording) -> int:
-    """Run the command; returns its exit code. translate_recording: of `inference.runs`."""
+def translate_recordings(args: argparse.Namespace) -> int:
+    """Run the command; returns its exit code."""
     check_flags(args)
     folders = output_folders(args.audio, args.output)
     for folder in folders:
@@ -87,7 +86,7 @@ def translate_recordings(args: argparse.Namespace, translate_recording) -> int:
     bundle_options(bundle, **options_of(args, SessionOptions))  # what is wrong with them is so for every recording
     failed, codes = [], []
     for audio, folder in zip(args.audio, folders, strict=True):
-        code = attempt(args, bundle, audio, folder, translate_recording)
+        code = attempt(args, bundle, audio, folder)
         codes.append(code)
         if code == INTERRUPTED:
             break
@@ -107,10 +106,10 @@ def check_flags(args: argparse.Namespace):
         raise ConfigError("the standard input (-) can be read once")
 
 
-def attempt(args: argparse.Namespace, bundle: Bundle, audio: Path, folder: Path | None, translate_recording) -> int:
+def attempt(args: argparse.Namespace, bundle: Bundle, audio: Path, folder: Path | None) -> int:
     """Translate a recording; the exit code that is its due, with a line for what went wrong."""
     try:
-        report = translate_one(args, bundle, audio, folder, translate_recording)
+        report = translate_one(args, bundle, audio, folder)
     except (InputError, OutputError) as error:
         warn(error)
         return USAGE if isinstance(error, NoRecordingError) else INCOMPLETE
@@ -164,7 +163,7 @@ def check_folder(folder: Path | None, recordings: list[Path], overwrite: bool):
         raise OverwriteError(f"{folder}: holds results already ({some}); choose another folder, or give --overwrite")
 
 
-def translate_one(args: argparse.Namespace, bundle: Bundle, audio: Path, folder: Path | None, translate_recording):
+def translate_one(args: argparse.Namespace, bundle: Bundle, audio: Path, folder: Path | None):
     """Translate a recording into a folder, or (None) to the standard output; returns its `RunReport`."""
     with open_recording(audio, args.raw, getattr(sys.stdin, "buffer", None), quiet=True) as recording:
         options, note = session_options(bundle, options_of(args, SessionOptions), recording)

@@ -1,12 +1,15 @@
 """`echostream translate`: a file through a session in real chunks."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import soundfile
 
-from echostream_plugin.cli import build_parser, main, options_of
+from echostream_plugin.cli import COMMANDS, build_parser, main
+from echostream_plugin.cli_options import options_of
 from echostream_plugin.inference.audio import place_in_time
 from echostream_plugin.inference.session import SessionOptions
 from tests.tiny_bundle import save_tiny_bundle, speechlike
@@ -41,6 +44,28 @@ def test_errors_are_one_line(bundle, tmp_path, capsys):
     ):
         assert main(["translate", *flags, "-o", str(tmp_path / "out")]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_a_level_may_be_called_like_a_command(bundle, capsys):
+    assert main(["--log-level", "info", "info", str(bundle)]) == 0
+    assert main(["info", str(bundle), "--log-level", "info"]) == 0
+
+
+@pytest.mark.parametrize("line", ("--help", "--version", "no-such-command", "--log-level info --help"))
+def test_torch_is_not_needed_to_say_what_there_is(line):
+    program = (
+        "import sys; from echostream_plugin.cli import main\n"
+        f"try: main({line.split()!r})\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'fairseq', 'numpy', 'silero_vad'} & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout.endswith("[]\n"), ran.stdout
+
+
+def test_help_names_every_command():
+    words = " ".join(build_parser("").format_help().split())
+    assert all(f" {name} {summary} " in words for name, summary in COMMANDS.items())
 
 
 def test_flags_are_the_options():

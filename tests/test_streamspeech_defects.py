@@ -137,8 +137,8 @@ def test_a_look_that_writes_nothing_does_not_delay_the_next(monkeypatch):
     session, samples = TranslationSession(tiny_bundle(), speech=False), speechlike(3.0)
     for start in range(0, len(samples), 5120):
         session.push(samples[start : start + 5120], 16000)
-    assert session._listener.st.tokens and session._listener.asr.tokens
-    assert (session._last_asr, session._last_st) == (0, 0)
+    assert session._stream.listener.st.tokens and session._stream.listener.asr.tokens
+    assert (session._stream.translator.policy.asr, session._stream.translator.policy.st) == (0, 0)
 
 
 def test_the_transcript_is_never_spliced():

@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 import torch
+from rapidfuzz.distance.Levenshtein import distance as edit_distance
 from torch import Tensor
-from torchaudio.functional import edit_distance
 
 RARE = 2e-5  # letters of a smaller share are left out
 

@@ -161,7 +161,7 @@ def time_pushes(system: System, samples: np.ndarray) -> dict:
             pushes.append(1000 * (time.perf_counter() - began))
             encoder_ms = 1000 * (spent["encoder"] - before)
     tokens = session.target_text.count("t")  # the symbols of `random_bundle` are t0, t1, ... behind marks of words
-    held, listened = held_bytes(session), held_bytes(session._listener)
+    held, listened = held_bytes(session), held_bytes(session._stream.listener)
     session.finish()
     return {
         "pushes": pushes,

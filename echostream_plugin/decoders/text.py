@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from echostream_plugin.config import TextDecoderConfig
@@ -103,12 +104,17 @@ class TextDecoder(nn.Module):
         return TextDecoderState(state.targets, self._extend(state.source, frames), state.dropped)
 
     def step(
-        self, tokens: Tensor, state: TextDecoderState, provisional: Tensor | None = None
+        self,
+        tokens: Tensor,
+        state: TextDecoderState,
+        provisional: Tensor | None = None,
+        attention: list | None = None,
     ) -> tuple[Tensor, TextDecoderState]:
         """Consume tokens with the source heard so far.
 
         tokens: [B, u] (usually one); provisional: [B, p, encoder_dim] frames that this step sees after the committed
-        ones and that are not kept. Returns [B, u, D] after the final layer norm, and the state.
+        ones and that are not kept; attention: takes the cross-attention weights of the step, [B, layers, heads, u, S].
+        Returns [B, u, D] after the final layer norm, and the state.
         """
         source = state.source
         if provisional is not None and provisional.size(1):
@@ -116,10 +122,12 @@ class TextDecoder(nn.Module):
         if source[0].length == 0:
             raise ValueError("the text decoder has no source frames yet: call add_source before step")
         x = self._embed(tokens, state.position)
-        targets = []
+        targets, weights = [], None if attention is None else []
         for layer, past, heard in zip(self.layers, state.targets, source, strict=True):
-            x, past = layer(x, past, source=heard)
+            x, past = layer(x, past, source=heard, weights=weights)
             targets.append(past)
+        if attention is not None:
+            attention.append(torch.stack(weights, dim=1))
         dropped = state.position + tokens.size(1) - targets[0].length
         return self.layer_norm(x), TextDecoderState(tuple(targets), state.source, dropped)
 

@@ -81,6 +81,12 @@ class MultiHeadAttention(nn.Module):
         )
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
+    def weights(self, x: Tensor, source: KeyValues) -> Tensor:
+        """How much each query of `forward` attends to each position of a source that is all visible: [B, heads, U, S],
+        which sum to 1 over S; not for rotary attention."""
+        queries = self._split(self.q_proj(x))
+        return (queries @ source.keys.transpose(2, 3) / math.sqrt(queries.size(-1))).softmax(-1)
+
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
@@ -127,11 +133,13 @@ class TransformerLayer(nn.Module):
         causal: bool = True,
         source: KeyValues | None = None,
         source_visible: Tensor | None = None,
+        weights: list | None = None,
     ) -> tuple[Tensor, KeyValues]:
         """One layer over the positions that follow `past`.
 
         x: [B, U, dim]; past: P earlier positions; visible: bool [.., U, P + U], else `causal` decides;
-        source: keys and values that `encoder_attn.project` made; source_visible: bool, to [B, heads, U, S].
+        source: keys and values that `encoder_attn.project` made; source_visible: bool, to [B, heads, U, S];
+        weights: takes those of the attention over the source, [B, heads, U, S].
         Returns [B, U, dim] and the self-attention's keys and values of all P + U positions; after a past, with a
         window, of those that the next position sees.
         """
@@ -147,7 +155,10 @@ class TransformerLayer(nn.Module):
                 visible = causal_visible(x.size(1), attended.length, x.device, self.window, self.group)
         x = x + self.dropout(self.self_attn(normed, attended, visible, is_causal))
         if source is not None:
-            x = x + self.dropout(self.encoder_attn(self.encoder_attn_layer_norm(x), source, source_visible))
+            normed = self.encoder_attn_layer_norm(x)
+            if weights is not None:
+                weights.append(self.encoder_attn.weights(normed, source))
+            x = x + self.dropout(self.encoder_attn(normed, source, source_visible))
         hidden = self.activation_dropout(F.relu(self.fc1(self.final_layer_norm(x))))
         if past is not None and causal and self.window:
             attended = attended.last((self.window - 1) * self.group)

@@ -20,9 +20,9 @@ from fairseq.criterions.label_smoothed_cross_entropy_with_rdrop import (
 )
 from fairseq.dataclass import ChoiceEnum
 from fairseq.logging import metrics
+from rapidfuzz.distance.Levenshtein import distance as edit_distance
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torchaudio.functional import edit_distance
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.decoders.ctc import greedy_collapse_batch

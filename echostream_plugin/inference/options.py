@@ -6,19 +6,39 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from echostream_plugin.config import ConfigError, check_options, option
+from echostream_plugin.encoders.base import FRAME_MS
+from echostream_plugin.inference.endpointing import ENDPOINTERS
+from echostream_plugin.inference.policies import POLICIES
+from echostream_plugin.inference.translators import TRANSLATORS
 
 if TYPE_CHECKING:
     from echostream_plugin.inference.bundle import Bundle  # which imports this module
 
-FRAME_MS = 40  # of an encoder frame
 HOUR_MS = 3_600_000
-DECODINGS = ("incremental", "recompute")
-ENDPOINTERS = ("ctc", "energy", "both")
+
+
+def _owned() -> list:
+    """The options that policies and translators have of their own, the last first: as bases of a dataclass, their
+    fields come in the order of the registries."""
+    kinds = (*POLICIES.values(), *TRANSLATORS.values())
+    return list(dict.fromkeys(kind.Options for kind in kinds if kind.Options))[::-1]
+
+
+def _meanings(registry: dict) -> str:
+    """What each of a registry's names stands for: the first paragraph of its class."""
+    words = {name: " ".join(kind.__doc__.partition("\n\n")[0].split()) for name, kind in registry.items()}
+    return "; ".join(f"'{name}': {text.rstrip('.')}" for name, text in words.items())
+
+
+def _those(registry: dict, attribute: str) -> str:
+    """The names of those that say so of themselves, for a message."""
+    return " or ".join(repr(name) for name, kind in registry.items() if getattr(kind, attribute))
 
 
 @dataclass(frozen=True)
-class SessionOptions:
-    """How a session reads, writes and speaks. Token counts are subwords of the target dictionary."""
+class SessionOptions(*_owned()):
+    """How a session reads, writes and speaks; with the options of each policy and translator. Token counts are subwords
+    of the target dictionary."""
 
     chunk_ms: int = option(
         320,
@@ -26,32 +46,19 @@ class SessionOptions:
         minimum=0,
         maximum=400_000,
     )
-    lagging_k1: int = option(
-        0, "k1: target tokens that the MT decoder stays behind the CTC translation", minimum=0, maximum=10_000
-    )
-    stride_n: int = option(1, "n: CTC tokens by which transcript and translation must both grow between two writes")
+    policy: str = option("ctc", f"when to write: {_meanings(POLICIES)}", choices=POLICIES)
     lagging_k2: int = option(
         0, "k2: further target tokens that the units of a token wait for", minimum=0, maximum=10_000
     )
     stride_n2: int = option(1, "n2: target tokens whose units are decided together")
     max_tokens: int = option(100, "most target tokens that the end of the source may still add", maximum=10_000)
     whole_word: bool | None = option(None, "write complete words only; None: where chunk_ms is 640 or more")
-    decoding: str = option(
-        "incremental",
-        "'incremental': each token keeps the source it was made from, as in training; 'recompute': every push computes "
-        "all tokens' states and units again with all the source so far, as StreamSpeech's agent does",
-        choices=DECODINGS,
-    )
+    decoding: str = option("incremental", f"how to translate: {_meanings(TRANSLATORS)}", choices=TRANSLATORS)
     translate: bool = option(True, "False: transcribe the source only")
     pause_ms: int = option(
         0, "long streams: a pause of so many ms ends a sentence; 0: it is all one utterance", minimum=0, maximum=HOUR_MS
     )
-    endpointer: str = option(
-        "energy",
-        "what a pause is: 'ctc': no CTC head finds a token; 'energy': the audio is quiet, compared with the last ten "
-        "seconds; 'both': both at once",
-        choices=ENDPOINTERS,
-    )
+    endpointer: str = option("energy", f"what a pause is: {_meanings(ENDPOINTERS)}", choices=ENDPOINTERS)
     longest_sentence_ms: int = option(
         20000, "with pause_ms: a sentence without a pause is ended after so many ms", maximum=HOUR_MS
     )
@@ -84,12 +91,12 @@ class SessionOptions:
 
     def __post_init__(self):
         check_options(self)
-        if self.fresh_encoder and self.endpointer == "ctc":
-            raise ConfigError("fresh_encoder needs endpointer='energy' or 'both'")
-        if self.vad and self.pause_ms and self.endpointer == "ctc":
-            raise ConfigError("vad needs endpointer='energy' or 'both'")
-        if self.context_tokens and self.decoding == "recompute":
-            raise ConfigError("context_tokens needs decoding='incremental'")
+        if self.fresh_encoder and not ENDPOINTERS[self.endpointer].measures_loudness:
+            raise ConfigError(f"fresh_encoder needs endpointer={_those(ENDPOINTERS, 'measures_loudness')}")
+        if self.vad and self.pause_ms and not ENDPOINTERS[self.endpointer].measures_loudness:
+            raise ConfigError(f"vad needs endpointer={_those(ENDPOINTERS, 'measures_loudness')}")
+        if self.context_tokens and not TRANSLATORS[self.decoding].takes_context:
+            raise ConfigError(f"context_tokens needs decoding={_those(TRANSLATORS, 'takes_context')}")
         if self.chunk_ms % FRAME_MS:
             raise ConfigError(f"chunk_ms must be a multiple of {FRAME_MS} (an encoder frame), got {self.chunk_ms}")
         if 0 < self.pause_ms < FRAME_MS:
@@ -98,11 +105,23 @@ class SessionOptions:
             raise ConfigError("pause_ms needs chunk_ms above 0, and longest_sentence_ms not below pause_ms")
 
     @property
+    def speaks(self) -> bool:
+        """Is the translation spoken?"""
+        return self.translate and self.speech
+
+    @property
     def detects_speech(self) -> bool:
-        return self.vad and self.decoding != "recompute"
+        """Does the session need the detector of speech?"""
+        return self.vad and TRANSLATORS[self.decoding].uses_vad
+
+    @property
+    def restarts_encoder(self) -> bool:
+        """Does the encoder begin anew at the first sound of a sentence, or of the stream?"""
+        return bool(self.pause_ms and self.fresh_encoder) or self.detects_speech
 
     @property
     def writes_whole_words(self) -> bool:
+        """Are words written once they are complete, rather than subwords?"""
         return self.chunk_ms >= 640 if self.whole_word is None else self.whole_word
 
 

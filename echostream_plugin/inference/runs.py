@@ -58,6 +58,9 @@ class Checkpoint:
         try:
             saved = snapshot.load(self.path, device)
             begun = saved["asked"]
+            snapshot.check_version(saved["session"])
+        except ResumeError as error:
+            raise ResumeError(f"{self.path}: {error}, with --restart") from error
         except (ValueError, KeyError, TypeError) as error:
             raise ResumeError(f"{self.path}: cannot be read ({error}); begin anew with --restart") from error
         names = sorted(set(begun) | set(self.asked))

@@ -17,8 +17,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from echostream_plugin.inference.errors import OutputError
+from echostream_plugin.inference.errors import OutputError, ResumeError
 from echostream_plugin.modules.streaming import StreamState
+
+VERSION = 2  # of what a session's snapshot holds; to be raised whenever a `SAVED` changes
+
+
+def check_version(saved: dict):
+    """Raise ResumeError for a session's snapshot that holds other things than this version's."""
+    version = saved.get("version", 1)
+    if version != VERSION:
+        raise ResumeError(
+            f"a snapshot of version {version}, where this version of EchoStream reads {VERSION}: begin anew"
+        )
 
 
 def take(thing) -> dict:

@@ -209,14 +209,15 @@ class Writer:
         if frames.size(1):
             self._state = self.decoder.add_source(frames, self._state)
 
-    def draft(self, count: int, provisional: Tensor | None = None) -> list:
+    def draft(self, count: int, provisional: Tensor | None = None, attention: list | None = None) -> list:
         """Up to `count` drafts after the committed tokens; a draft of `</s>` is the last.
 
-        provisional: [1, p, C] frames that are seen now and not kept."""
+        provisional: [1, p, C] frames that are seen now and not kept; attention: takes the weights of each draft, as of
+        `TextDecoder.step`."""
         drafts, state, unread = [], self._state, self.tokens[-1:] or [EOS, *self.prefix]
         while len(drafts) < count:
             previous = torch.tensor([unread], device=self._device)
-            hidden, state = self.decoder.step(previous, state, provisional)
+            hidden, state = self.decoder.step(previous, state, provisional, attention)
             hidden = hidden[:, -1:]
             scores = self.decoder.logits(hidden)[0, -1]
             scores[PAD] = -torch.inf
@@ -229,12 +230,24 @@ class Writer:
             unread = [last]
         return drafts
 
+    def attention(self, count: int, provisional: Tensor | None = None) -> Tensor:
+        """Where the next `count` drafts look: [u, layers, heads, S] weights over the S source frames, provisional ones
+        included; u is below `count` where `</s>` comes before. Changes nothing."""
+        weights = []
+        self.draft(count, provisional, weights)
+        return cross_attention(weights)
+
     def commit(self, drafts: list):
         """drafts: the first ones of the newest `draft` call; none of them `</s>`."""
         if drafts:
             self.tokens += [draft.token for draft in drafts]
             # source added since the draft is in the present state, the consumed tokens in the draft's
             self._state = replace(drafts[-1].state, source=self._state.source)
+
+
+def cross_attention(weights: list) -> Tensor:
+    """[u, layers, heads, S] of u steps of an MT decoder, from what `TextDecoder.step` gave for each; none: [0]."""
+    return torch.stack([step[0, :, :, -1] for step in weights]) if weights else torch.zeros(0)
 
 
 class Speaker:

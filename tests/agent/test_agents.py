@@ -154,7 +154,7 @@ def session_result(data, wav, segment_ms=320, **options):
     samples, rate = soundfile.read(data / wav, dtype="float32")
     step, events = rate * segment_ms // 1000, []
     for start in range(0, len(samples), step):
-        events += session.push(samples[start : start + step], rate)
+        events += session.push(samples[start : start + step], rate, last=start + step >= len(samples))
     return session, events + session.finish()
 
 
@@ -186,6 +186,38 @@ def test_texts_are_joined_words(data, evaluate, tmp_path, agent, text):
         session, _ = session_result(data, wav, speech=False)
         assert instance["prediction"] == " ".join(getattr(session, text).split()) != ""
         assert len(instance["delays"]) == len(instance["prediction"].split())
+
+
+POLICIES = {
+    "ctc": {"lagging_k1": 1},
+    "wait-k": {"wait_segments": 4, "tokens_per_segment": 2},
+    "fixed-rate": {"tokens_per_second": 2.5},
+    "offline": {},
+}
+
+
+@pytest.mark.parametrize("decoding", ["incremental", "recompute"])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_policies(data, evaluate, tmp_path, policy, decoding):
+    """Each writes, through SimulEval, what a session writes with it, and when it may."""
+    options = {"policy": policy, "decoding": decoding, "whole_word": False, **POLICIES[policy]}
+    flags = [str(word) for name, value in options.items() for word in ("--" + name.replace("_", "-"), value)]
+    instances = evaluate([*command(data, "echostream_s2tt_agent", tmp_path / "out"), *flags])
+    session, events = session_result(data, "a.wav", speech=False, **options)
+    assert instances[0]["prediction"] == " ".join(session.target_text.split()) != ""
+    written = [(event.source_ms, len(event.text.split())) for event in events if isinstance(event, TargetText)]
+    first_ms, end_ms = written[0][0], session.source_ms
+    assert (first_ms == end_ms) == (policy == "offline") and instances[0]["delays"][0] >= first_ms
+    early = [(ms, words) for ms, words in written if ms < end_ms]
+    if policy == "wait-k":  # every token of this model is a word at most
+        assert first_ms == 4 * 320 and all(words <= 2 * (ms // 320 - 3) for ms, words in early)
+    if policy == "fixed-rate":
+        assert first_ms == 640 and all(words <= 2.5 * ms / 1000 for ms, words in early)
+
+
+def test_an_unknown_policy_is_refused(data, build, tmp_path, capsys):
+    with pytest.raises(ConfigError, match="policy 'wait': use ctc or fixed-rate or offline or wait-k"):
+        build([*command(data, "echostream_s2tt_agent", tmp_path), "--policy", "wait"])
 
 
 @pytest.mark.parametrize("agent", ["echostream_agent", "echostream_s2tt_agent"])

@@ -1,6 +1,7 @@
 """Sessions in a batch: the same results as alone, whoever joins, leaves or sends rubbish."""
 
 import dataclasses
+import functools
 import gc
 import weakref
 
@@ -126,7 +127,9 @@ def test_a_failing_call_fails_its_own_session_only(bundle, monkeypatch):
 
 def failing(session, where, error, turns=1):
     """From the turn on that is given, a part of this session raises."""
-    part = getattr(session, where)
+    *owners, name = where.split(".")
+    owner = functools.reduce(getattr, owners, session)
+    part = getattr(owner, name)
     calls = []
 
     def fail(*args):
@@ -135,10 +138,10 @@ def failing(session, where, error, turns=1):
             raise error
         return part(*args)
 
-    setattr(session, where, fail)
+    setattr(owner, name, fail)
 
 
-@pytest.mark.parametrize("where", ["_accept_rate", "_take_in", "_decide", "_sentence_is_over"])
+@pytest.mark.parametrize("where", ["_accept_rate", "_stream._take_in", "_stream._decide", "_stream.endpointer.is_over"])
 @pytest.mark.parametrize("error", [MemoryError("no room"), KeyError("a bug")])
 def test_whatever_one_session_raises_ends_it_and_no_other(bundle, where, error):
     utterances = {key: speechlike(1.6, seed=30 + key) for key in range(3)}
@@ -169,7 +172,7 @@ def test_a_batch_that_fails_is_asked_one_by_one(bundle, monkeypatch, error):
     run, culprit = batching.run_together, []
 
     def fragile(calls):
-        if any(call.state is culprit[0].sessions[1]._listener._state for call in calls):
+        if any(call.state is culprit[0].sessions[1]._stream.listener._state for call in calls):
             raise error
         return run(calls)
 
@@ -211,7 +214,7 @@ def test_fifty_sessions_come_and_go_and_leave_no_memory(bundle):
     for start in (0, CHUNK):
         replies = batch.push({key: samples[start : start + CHUNK] for key in range(50)}, 16000)
     assert len({tuple(reply.events) for reply in replies.values()}) == 1
-    state = batch.sessions[0]._listener._state
+    state = batch.sessions[0]._stream.listener._state
     assert state.emformer.left_context.untyped_storage().nbytes() == state.emformer.left_context.nbytes
     assert all(isinstance(reply.events[-1], Finished) for reply in batch.finish().values())
     left = [weakref.ref(batch.leave(key)) for key in range(50)]

@@ -17,8 +17,8 @@ import torch
 from echostream_plugin.config import ConfigError
 from echostream_plugin.inference import stages
 from echostream_plugin.inference.bundle import Bundle
+from echostream_plugin.inference.endpointing import sentence_ends
 from echostream_plugin.inference.events import Finished, Sentence, SourceText, Speech, TargetText
-from echostream_plugin.inference.policy import sentence_ends
 from echostream_plugin.inference.results import ResultWriter, srt_time
 from echostream_plugin.inference.session import SessionOptions, TranslationSession
 from echostream_plugin.modules.streaming import StreamState
@@ -92,7 +92,7 @@ def test_silence_of_any_length_is_dropped():
     session = TranslationSession(bundle, options())
     for _ in range(20):
         assert session.push(np.zeros(CHUNK, dtype=np.float32), 16000) == []
-        assert session._writer._state.source_frames <= 20
+        assert session._stream.translator.writer._state.source_frames <= 20
     assert session.finish() == [Finished(6400.0)]
 
 
@@ -146,7 +146,7 @@ def watch_minutes(count: int) -> list:
             events = session.push(minute[start : start + 8 * CHUNK], 16000)
             work["sentences"] += sum(isinstance(event, Sentence) for event in events)
             work["held"] = max(work["held"], held_bytes(session))
-            work["source"] = max(work["source"], session._writer._state.source_frames)
+            work["source"] = max(work["source"], session._stream.translator.writer._state.source_frames)
         gc.collect()
         minutes.append({**work, "resident": resident_bytes()})
     return minutes

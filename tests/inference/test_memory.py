@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from echostream_plugin.inference.recompute import speak_last
 from echostream_plugin.inference.session import SessionOptions, TranslationSession
+from echostream_plugin.inference.translators.recompute import speak_last
 from echostream_plugin.modules.subsampling import CausalSubsampling
 from echostream_plugin.modules.whisper_front import WhisperFront
 from tests.tiny_bundle import UNITS, speechlike, tiny_bundle, tiny_vocoder

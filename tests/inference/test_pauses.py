@@ -11,6 +11,7 @@ from echostream_plugin.inference.dictionary import EOS
 from echostream_plugin.inference.events import Finished, Sentence, TargetText
 from echostream_plugin.inference.features import Frontend
 from echostream_plugin.inference.pauses import PauseDetector
+from echostream_plugin.inference.sentences import SentenceStream
 from echostream_plugin.inference.session import SessionOptions, TranslationSession
 from echostream_plugin.inference.stages import Writer
 from tests.tiny_bundle import speechlike, tiny_bundle
@@ -139,13 +140,13 @@ def test_sentences_do_not_depend_on_the_cutting(bundle, changes):
 
 def test_with_a_fresh_encoder_a_sentence_is_what_it_is_alone(bundle, monkeypatch):
     """Transcript and translation are those of a session that hears nothing else."""
-    heard, end = [], TranslationSession._end_sentence
+    heard, end = [], SentenceStream._end_sentence
 
     def noted(self, events):
-        heard.append((self._opened_frame, self._listener.frames))
-        end(self, events)
+        heard.append((self.endpointer.opened_frame, self.listener.frames))
+        return end(self, events)
 
-    monkeypatch.setattr(TranslationSession, "_end_sentence", noted)
+    monkeypatch.setattr(SentenceStream, "_end_sentence", noted)
     samples = stream(2).samples
     events = run(TranslationSession(bundle, options(fresh_encoder=True)), samples)
     sentences = [event for event in events if isinstance(event, Sentence)]
@@ -179,7 +180,7 @@ def run_pushes(session, samples):
 
 
 def held_features(session) -> int:
-    return len(session._listener._features)
+    return len(session._stream.listener._features)
 
 
 def test_options_of_the_end_pointer():

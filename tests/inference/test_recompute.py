@@ -27,8 +27,9 @@ from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.dictionary import EOS, Dictionary
 from echostream_plugin.inference.events import Speech, TargetText
 from echostream_plugin.inference.features import features_of
-from echostream_plugin.inference.recompute import PrefixTranslator
+from echostream_plugin.inference.policies import POLICIES
 from echostream_plugin.inference.session import SessionOptions, TranslationSession
+from echostream_plugin.inference.translators.recompute import PrefixTranslator
 from echostream_plugin.model import S2STModel
 from tests.tiny_bundle import speechlike, tiny_bundle, tiny_vocoder
 
@@ -70,7 +71,8 @@ def test_every_push_is_the_original_agents(model, trace):
     clip, segment, k1, stride_n = trace.split(".")
     chunk_ms = int(segment.removeprefix("seg"))
     dictionary = Dictionary.read(DATA / "streamspeech_parity" / "data" / "tgt.txt")
-    translator = PrefixTranslator(model, dictionary, int(k1[1:]), int(stride_n[1:]), whole_word=chunk_ms >= 640)
+    options = SessionOptions(chunk_ms=chunk_ms, lagging_k1=int(k1[1:]), stride_n=int(stride_n[1:]))
+    translator = PrefixTranslator(model, dictionary, POLICIES["ctc"](options))
     for record in RECORDS[trace]:
         seen = seen_features(clip, record["frames"])
         with torch.no_grad():

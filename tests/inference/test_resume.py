@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import torch
 
-from echostream_plugin import cli
+from echostream_plugin import cli_translate
 from echostream_plugin.cli import main
 from echostream_plugin.inference import snapshot
 from echostream_plugin.inference.bundle import load_bundle
@@ -59,6 +59,7 @@ def plain(event):
         ({**PAUSES, "fresh_encoder": True, "context_tokens": 3}, 16000),
         ({**PAUSES, "decoding": "recompute", "endpointer": "both"}, 16000),
         ({"translate": False, "chunk_ms": 640}, 16000),
+        ({"policy": "wait-k", "wait_segments": 1}, 16000),
     ],
 )
 def test_a_restored_session_says_what_the_other_would_have(bundle, tmp_path, changes, rate):
@@ -194,7 +195,7 @@ def test_another_command_does_not_go_on(folder, tmp_path, capsys, monkeypatch):
     soundfile.write(other, speechlike(1.0, seed=1), 16000)
     command = ["--bundle", str(folder), "--max-tokens", "3", "--push-ms", "100", "--quiet", "-o", str(out)]
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(cli, "translate_recording", killed_at_once)
+        patched.setattr(cli_translate, "translate_recording", killed_at_once)
         main(["translate", str(wav), *command])
     for flags, words in (
         ([str(other), *command], "another recording"),
@@ -208,6 +209,18 @@ def test_another_command_does_not_go_on(folder, tmp_path, capsys, monkeypatch):
     (out / CHECKPOINT).write_bytes(b"junk")
     assert main(["translate", str(wav), *command]) == 2 and "cannot be read" in capsys.readouterr().err
     assert main(["translate", str(wav), *command, "--restart"]) == 0 and not (out / CHECKPOINT).exists()
+
+
+def test_a_snapshot_of_another_version_is_refused(bundle, tmp_path):
+    """The first ones had no version."""
+    session = TranslationSession(bundle, max_tokens=5)
+    saved = session.snapshot()
+    del saved["version"]
+    with pytest.raises(ResumeError, match="snapshot of version 1, where this version of EchoStream reads"):
+        session.restore(saved)
+    snapshot.save(tmp_path / CHECKPOINT, {"asked": {}, "results": None, "session": saved})
+    with pytest.raises(ResumeError, match=f"{CHECKPOINT}: a snapshot of version 1.*--restart"):
+        Checkpoint(tmp_path, {}).load()
 
 
 def test_files_that_lost_what_was_noted(bundle, tmp_path):

@@ -128,7 +128,7 @@ def test_written_tokens_are_the_masked_forward_of_training(bundle, monkeypatch):
     session = TranslationSession(bundle, speech=False)
     samples = speechlike(12 * 0.32, seed=3)
     run(session, samples)
-    tokens = session._writer.tokens
+    tokens = session._stream.translator.tokens
     assert len(set(seen)) > 2 and len(seen) == len(tokens)
     features = torch.from_numpy(features_of(samples, 16000, bundle.cmvn_mean, bundle.cmvn_std))
     with torch.inference_mode():
@@ -149,7 +149,7 @@ def test_speech_is_the_whole_utterance_vocoded_once(bundle, monkeypatch):
     events = run(session, speechlike(2.5, seed=3))
     assert len(hidden) > 2
     states = torch.cat(hidden, dim=1)
-    assert states.size(1) == len(session._writer.tokens) + 1  # the state that predicts </s> speaks too
+    assert states.size(1) == len(session._stream.translator.tokens) + 1  # the state that predicts </s> speaks too
     with torch.inference_mode():
         logits = bundle.model.decoder(bundle.model.synthesizer_encoder(states, None), None, k2=0, n2=1)[0]
         tokens, _ = greedy_collapse(logits, blank=-1)
@@ -168,7 +168,7 @@ def test_writing_stays_behind_the_ctc_translation(bundle, k1, stride_n):
     samples = speechlike(4.0, seed=4)
     for start in range(0, len(samples) // CHUNK * CHUNK, CHUNK):
         session.push(samples[start : start + CHUNK], 16000)
-        written, allowed = len(session._writer.tokens), len(session._listener.st.tokens) - k1
+        written, allowed = len(session._stream.translator.tokens), len(session._stream.listener.st.tokens) - k1
         assert written <= max(0, allowed) and written % stride_n == 0
 
 
@@ -199,9 +199,9 @@ def test_end_of_sentence_is_not_committed_before_the_end(bundle):
         samples = speechlike(4.0, seed=4)
         for start in range(0, len(samples), CHUNK):
             session.push(samples[start : start + CHUNK], 16000)
-            assert len(session._writer.tokens) <= 1
+            assert len(session._stream.translator.tokens) <= 1
         session.finish()
-        assert len(session._writer.tokens) == 1
+        assert len(session._stream.translator.tokens) == 1
     finally:
         del model.logits
 
@@ -210,9 +210,9 @@ def test_the_end_adds_at_most_max_tokens(bundle):
     session = TranslationSession(bundle, max_tokens=3, speech=False)
     samples = speechlike(2.0, seed=4)
     session.push(samples, 16000)
-    before = len(session._writer.tokens)
+    before = len(session._stream.translator.tokens)
     session.finish()
-    assert len(session._writer.tokens) <= before + 3
+    assert len(session._stream.translator.tokens) <= before + 3
 
 
 def test_offline_mode_decides_nothing_before_the_end(bundle):
@@ -234,7 +234,7 @@ def test_encoder_does_not_fall_behind_at_any_rate(bundle, rate):
     samples = speechlike(1.28, rate)
     for chunk in range(4):
         session.push(samples[chunk * rate * 32 // 100 : (chunk + 1) * rate * 32 // 100], rate)
-        assert session._listener.frames == 8 * (chunk + 1)
+        assert session._stream.listener.frames == 8 * (chunk + 1)
 
 
 def test_state_of_the_listener_does_not_grow(bundle):

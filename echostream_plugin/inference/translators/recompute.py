@@ -5,6 +5,7 @@ already spoken, are computed anew from the longer source; units count as new by 
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,9 +13,13 @@ from torch import Tensor
 
 from echostream_plugin.decoders.ctc import greedy_collapse
 from echostream_plugin.inference.dictionary import EOS, PAD, SPECIALS, UNK, Dictionary
-from echostream_plugin.inference.policy import complete_words, has_grown, target_length
+from echostream_plugin.inference.policies import Policy, PolicyState
+from echostream_plugin.inference.policies.base import complete_words
+from echostream_plugin.inference.stages import cross_attention
 from echostream_plugin.model import S2STModel, Waits
 from echostream_plugin.vocoder import StreamingVocoder
+
+from .base import Translator, Written, register_translator
 
 
 @dataclass(frozen=True)
@@ -32,33 +37,24 @@ class Look:
 
 
 class PrefixTranslator:
-    """The policy and the two decoders over all encoder frames so far; one utterance.
+    """The policy and the two decoders over all encoder frames so far; one sentence.
 
     tokens: committed target tokens; spoken: units 0..K-1 of the newest write, from the first on."""
 
-    SAVED = ("tokens", "spoken", "_asr", "_st", "_started", "_inputs")
+    SAVED = ("policy", "tokens", "spoken", "_started", "_inputs")
 
-    def __init__(
-        self,
-        model: S2STModel,
-        dictionary: Dictionary,
-        k1: int = 0,
-        stride_n: int = 1,
-        whole_word: bool = False,
-        max_tokens: int = 100,
-    ):
-        self.model, self.dictionary = model, dictionary
-        self.k1, self.stride_n, self.whole_word, self.max_tokens = k1, stride_n, whole_word, max_tokens
+    def __init__(self, model: S2STModel, dictionary: Dictionary, policy: Policy):
+        self.model, self.dictionary, self.policy = model, dictionary, policy
+        self.whole_word = policy.options.writes_whole_words
         self.tokens = []
         self.spoken = []
-        self._asr = self._st = 0  # the largest CTC counts that let a write be tried
         self._started = False
         self._inputs = 0  # length of the newest MT input that units were made from
 
-    def look(self, frames: Tensor, finished: bool, speech: bool = True) -> Look:
+    def look(self, frames: Tensor, finished: bool, speech: bool = True, source_text: str = "") -> Look:
         """frames: [1, S, C] all encoder frames, those of an unfinished chunk included; finished: no more will come."""
         asr, st = (greedy_collapse(head(frames)[0])[0] for head in self._heads())
-        count = self._allowed(len(asr), len(st), finished)
+        count = self._allowed(self._state(frames, len(asr), len(st), finished, source_text))
         if count < 1 and not finished:
             return Look(asr, st)
         hypothesis = tokens = self._extend(frames, count)
@@ -80,22 +76,26 @@ class PrefixTranslator:
     def _heads(self):
         return self.model.source_unigram_decoder, self.model.ctc_target_unigram_decoder
 
-    def _allowed(self, asr: int, st: int, finished: bool) -> int:
-        """How many tokens the MT decoder may add. That a write was tried counts, even if nothing comes of it."""
-        if finished:
-            return self.max_tokens - len(self.tokens)
-        if not has_grown(asr, st, self._asr, self._st, self.stride_n):
-            return 0
-        self._asr, self._st = max(asr, self._asr), max(st, self._st)
-        return target_length(st, self.k1, self.stride_n) + int(self.whole_word) - len(self.tokens)
+    def _state(self, frames: Tensor, asr: int, st: int, finished: bool, source_text: str) -> PolicyState:
+        text, attention = self.dictionary.text(self.tokens), partial(self._attention, frames)
+        return PolicyState(asr, st, len(self.tokens), frames.size(1), finished, source_text, text, attention)
 
-    def _extend(self, frames: Tensor, count: int) -> list:
-        """The committed tokens and up to `count` more; `</s>` ends them and is left out."""
+    def _allowed(self, state: PolicyState) -> int:
+        """How many tokens the MT decoder may add. That a write was tried counts, even if nothing comes of it."""
+        if state.ended:
+            return self.policy.rest(state) - state.written
+        count = self.policy.decide(state)
+        self.policy.wrote(state)
+        return count
+
+    def _extend(self, frames: Tensor, count: int, attention: list | None = None) -> list:
+        """The committed tokens and up to `count` more; `</s>` ends them and is left out. attention: takes the weights
+        of each step."""
         decoder = self.model.target_unigram_decoder
         state = decoder.add_source(frames, decoder.initial_state())
         tokens, inputs = list(self.tokens), [EOS, *self.tokens]
         for _ in range(count):
-            hidden, state = decoder.step(torch.tensor([inputs], device=frames.device), state)
+            hidden, state = decoder.step(torch.tensor([inputs], device=frames.device), state, attention=attention)
             scores = decoder.logits(hidden)[0, -1]
             scores[PAD] = -torch.inf
             if not tokens:
@@ -105,6 +105,11 @@ class PrefixTranslator:
                 break
             tokens += inputs
         return tokens
+
+    def _attention(self, frames: Tensor, count: int) -> Tensor:
+        weights = []
+        self._extend(frames, count, weights)
+        return cross_attention(weights)
 
     def _units(self, frames: Tensor, inputs: list) -> list:
         """Greedy units of all MT states, as dictionary indices."""
@@ -121,6 +126,46 @@ class PrefixTranslator:
         if new:
             self.spoken = units
         return new
+
+
+@register_translator
+class RecomputeTranslator(Translator):
+    """Every push computes all tokens' states and units again with all the source so far, as StreamSpeech's
+    agent does."""
+
+    name = "recompute"
+    SAVED = ("prefix", "_heard")
+    by_segment = False
+    decides_last = False
+    uses_vad = False
+
+    def __init__(self, bundle, options, listener, context=None):
+        super().__init__(bundle, options, listener)
+        self.prefix = PrefixTranslator(bundle.model, bundle.target_dictionary, self.policy)
+        self._heard = []  # complete encoder frames [1, s, C]
+
+    @property
+    def tokens(self) -> list:
+        return self.prefix.tokens
+
+    def hear(self, frames: Tensor):
+        self._heard.append(frames)
+
+    def decide(self, provisional: Tensor | None = None, source_text: str = ""):
+        yield from ()  # every look has its own length: there is nothing to compute together
+        frames = [*self._heard, *([] if provisional is None else [provisional])]
+        return self._look(frames, False, source_text)
+
+    def finish(self, source_text: str = ""):
+        yield from ()
+        return self._look(self._heard, True, source_text)
+
+    def _look(self, frames: list, finished: bool, source_text: str) -> Written:
+        look = self.prefix.look(torch.cat(frames, dim=1), finished, self.options.speaks, source_text)
+        if not look.new_units:
+            return Written(self.tokens)
+        samples = speak_last(self.bundle.vocoder, self.prefix.spoken, len(look.new_units))
+        return Written(self.tokens, list(look.new_units), samples)
 
 
 def speak_last(vocoder, units: list, new: int) -> np.ndarray:

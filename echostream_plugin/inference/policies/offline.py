@@ -1,0 +1,13 @@
+"""The policy that waits for the end: an upper bound of quality and of lag."""
+
+from .base import Policy, PolicyState, register_policy
+
+
+@register_policy
+class OfflinePolicy(Policy):
+    """Writes nothing before the end of the source; the transcript comes as it does with any policy."""
+
+    name = "offline"
+
+    def decide(self, state: PolicyState) -> int:
+        return 0

@@ -1,0 +1,133 @@
+"""From features to events: one sentence after the other is heard, translated and ended."""
+
+from collections import deque
+
+import numpy as np
+from torch import Tensor
+
+from echostream_plugin.encoders.base import FRAME_MS
+from echostream_plugin.inference.bundle import Bundle
+from echostream_plugin.inference.endpointing import ENDPOINTERS
+from echostream_plugin.inference.events import Sentence
+from echostream_plugin.inference.options import SessionOptions
+from echostream_plugin.inference.output import SentenceOutput
+from echostream_plugin.inference.stages import Listener
+from echostream_plugin.inference.translators import TRANSLATORS
+
+
+class SentenceStream:
+    """The sentences of one stream; what a session does between its features and its events.
+
+    Listener and end-pointer go on for the whole stream, translator and output are new for each sentence. Methods are
+    generators of model calls (`stages.Call`) that append to `events`; `source_ms` is what the session has been given.
+    """
+
+    SAVED = (
+        *("listener", "endpointer", "translator", "output", "source_ms"),
+        *("_context", "_decided_frames", "_count"),
+    )
+
+    def __init__(self, bundle: Bundle, options: SessionOptions):
+        self.bundle, self.options = bundle, options
+        features = bundle.cmvn_mean, bundle.cmvn_std, bundle.config.encoder.features
+        self.listener = Listener(bundle.model, options.chunk_ms // FRAME_MS, options.restarts_encoder)
+        self.endpointer = ENDPOINTERS[options.endpointer](self.listener, features, options)
+        self.source_ms = 0.0
+        self._context = []  # the last target tokens of the sentences before
+        self._decided_frames = 0  # encoder frames that the policy was asked about
+        self._count = 0  # sentences that are over
+        self._begin_sentence()
+
+    def _begin_sentence(self):
+        self.endpointer.open()
+        self.output = SentenceOutput(self.bundle, self.options)
+        self.translator = None
+        if self.options.translate:
+            translator = TRANSLATORS[self.options.decoding]
+            self.translator = translator(self.bundle, self.options, self.listener, self._context)
+
+    @property
+    def opened_ms(self) -> float:
+        """Where the present sentence was opened in the source."""
+        return float(self.endpointer.opened_frame * FRAME_MS)
+
+    def hear(self, features: np.ndarray, events: list):
+        """features: [t, bins], the next ones: everything that comes of the segments which they complete."""
+        endpointer = self.endpointer
+        segments = deque((yield from endpointer.hear(features)))
+        while segments:
+            for frames in endpointer.split(segments.popleft()):
+                yield from self._take_in(frames, events)
+                if self.translator is not None and self.translator.by_segment:
+                    yield from self._decide(events)
+                if not endpointer.is_over():
+                    continue
+                if endpointer.spoken_so_far:
+                    yield from self._end_sentence(events)
+                self.listener.forget()
+                self._begin_sentence()
+                if self.options.fresh_encoder:
+                    segments = deque((yield from endpointer.wake()))
+                    break
+                if self.translator is not None and not endpointer.quiet:
+                    self.translator.hear(frames)  # the next word may begin here, not yet found by the CTC heads
+
+    def decide_provisionally(self, events: list, last: bool = False):
+        """Ask the policy about the unfinished segment, if it has frames that it was not asked about yet. last: `finish`
+        is next."""
+        if self.translator is None or (last and not self.translator.decides_last):
+            return
+        available = self.listener.available_frames
+        asked = not self.options.chunk_ms or self.endpointer.asleep or available <= self._decided_frames
+        if asked or self._reads_on:
+            return
+        frames = yield from self.listener.rest()
+        yield from self._decide(events, self.endpointer.before_pause(frames))
+        self._decided_frames = available
+
+    def finish(self, events: list):
+        """The source ends: the unfinished segment is heard, what is left is written and spoken."""
+        if not self.endpointer.asleep:
+            yield from self._take_in((yield from self.listener.rest()), events)
+        yield from self._end_sentence(events)
+
+    def _take_in(self, frames: Tensor, events: list):
+        """Complete encoder frames [1, s, C]: transcript, and source of the translation."""
+        yield from self.listener.take_in(frames)
+        self.endpointer.advance(frames.size(1))
+        if self.translator is not None:
+            self.translator.hear(frames)
+        if self.endpointer.spoken:
+            events += self.output.transcribe(self.listener.asr, self.source_ms)
+
+    def _decide(self, events: list, provisional: Tensor | None = None):
+        """Write as much as the policy allows; provisional: [1, p, C] frames of the unfinished segment."""
+        if self._reads_on:
+            return
+        self._decided_frames = self.listener.frames + (0 if provisional is None else provisional.size(1))
+        self._tell((yield from self.translator.decide(provisional, self.output.source_text)), events)
+
+    @property
+    def _reads_on(self) -> bool:
+        """Whatever the heads find, nothing is decided: nobody speaks, or the translated speech is far behind."""
+        return not self.endpointer.speaking or self.output.is_behind(self.source_ms - self.opened_ms)
+
+    def _end_sentence(self, events: list):
+        """Write and speak what is left; where nobody spoke or neither head found a token there is nothing to say."""
+        if not self.endpointer.spoken:
+            return
+        heard, translator, output = self.listener.heard, self.translator, self.output
+        if translator is not None and (heard or translator.tokens):
+            self._tell((yield from translator.finish(output.source_text)), events)
+            if self.options.context_tokens:
+                self._context = [*self._context, *translator.tokens][-self.options.context_tokens :]
+        if self.options.pause_ms and (heard or output.target_text):
+            start, newest = self.listener.sentence_frames if heard else (self.endpointer.opened_frame,) * 2
+            times = start * FRAME_MS, (newest + 1) * FRAME_MS, self.source_ms
+            events.append(Sentence(self._count, output.source_text, output.target_text, *map(float, times)))
+            self._count += 1
+
+    def _tell(self, written, events: list):
+        """The events of what was written; None: nothing was."""
+        if written is not None:
+            events += self.output.write(written, self.source_ms, self.opened_ms)

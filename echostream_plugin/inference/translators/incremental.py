@@ -1,0 +1,93 @@
+"""Decoding as in training: MT decoder, units and vocoder step by step, with the state of each."""
+
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from echostream_plugin.inference.dictionary import EOS
+from echostream_plugin.inference.errors import SessionError
+from echostream_plugin.inference.guards import until_repeat
+from echostream_plugin.inference.policies import PolicyState
+from echostream_plugin.inference.policies.base import complete_words
+from echostream_plugin.inference.stages import Speaker, Writer
+from echostream_plugin.vocoder import StreamingVocoder
+
+from .base import Translator, Written, register_translator
+
+
+@register_translator
+class IncrementalTranslator(Translator):
+    """Each token keeps the source it was made from, as in training; nothing is computed twice."""
+
+    name = "incremental"
+    SAVED = ("policy", "frames", "writer", "speaker")
+    takes_context = True
+
+    def __init__(self, bundle, options, listener, context=None):
+        super().__init__(bundle, options, listener)
+        self.frames = 0  # complete encoder frames that were heard
+        self.writer = Writer(bundle.model, context)
+        self.speaker = None
+        if options.speaks:
+            vocoder = StreamingVocoder(bundle.vocoder)
+            self.speaker = Speaker(bundle.model, vocoder, options.lagging_k2, options.stride_n2)
+
+    @classmethod
+    def check(cls, bundle, options):
+        if options.speaks and not bundle.config.unit.causal_encoder:
+            raise SessionError("the model's T2U encoder is not causal (--uni-encoder): it cannot speak as it goes")
+
+    @property
+    def tokens(self) -> list:
+        return self.writer.tokens
+
+    def hear(self, frames: Tensor):
+        self.frames += frames.size(1)
+        self.writer.hear(frames)
+
+    def decide(self, provisional: Tensor | None = None, source_text: str = ""):
+        state = yield from self._state(provisional, source_text)
+        drafts = self.writer.draft(self.policy.decide(state), provisional)
+        if drafts and drafts[-1].token == EOS:
+            drafts.pop()  # the sentence may seem complete, but its source goes on: read
+        drafts = drafts[: self._until_repeat(drafts)]
+        if self.options.writes_whole_words:
+            starts = [self.bundle.target_dictionary.starts_word(draft.token) for draft in drafts]
+            drafts = drafts[: complete_words(starts)]
+        if not drafts:
+            return None
+        self.policy.wrote(state)
+        self.writer.commit(drafts)
+        speech = self.speaker.speak(_hidden(drafts)) if self.speaker is not None else ()
+        return Written(self.tokens, *speech)
+
+    def finish(self, source_text: str = ""):
+        """Decode to `</s>` and speak everything, the state that predicts `</s>` included."""
+        state = yield from self._state(None, source_text, ended=True)
+        drafts = self.writer.draft(self.policy.rest(state) + 1)
+        drafts = drafts[: self._until_repeat(drafts) + 1]  # the last one is </s>, or stands for it
+        self.writer.commit(drafts[:-1])
+        if self.speaker is None:
+            return Written(self.tokens)
+        units, samples = self.speaker.speak(_hidden(drafts))
+        last_units, last_samples = self.speaker.finish()
+        return Written(self.tokens, units + last_units, np.concatenate([samples, last_samples]))
+
+    def _state(self, provisional: Tensor | None, source_text: str, ended: bool = False):
+        asr = yield from self.listener.asr.count(provisional)
+        st = yield from self.listener.st.count(provisional)
+        frames = self.frames + (0 if provisional is None else provisional.size(1))
+        target_text = self.bundle.target_dictionary.text(self.tokens)
+        attention = partial(self.writer.attention, provisional=provisional)
+        return PolicyState(asr, st, len(self.tokens), frames, ended, source_text, target_text, attention)
+
+    def _until_repeat(self, drafts: list) -> int:
+        """How many of the drafts can be written before they say the same over and over."""
+        return until_repeat(self.tokens, [draft.token for draft in drafts], self.options.max_repeats)
+
+
+def _hidden(drafts: list) -> Tensor:
+    """[1, u, D] MT states of u drafts."""
+    return torch.cat([draft.hidden for draft in drafts], dim=1)
