@@ -43,6 +43,7 @@ class EndPointer(ABC):
     A class says of itself:
         name: the value of the session option `endpointer`.
         measures_loudness: it needs the pauses of the audio.
+        reads_text: it needs the punctuated transcript; a sentence may then end before the newest frame.
 
     opened_frame: the first encoder frame of the present sentence; asleep: nothing but silence since it was opened, the
     encoder begins anew with the first sound.
@@ -50,6 +51,7 @@ class EndPointer(ABC):
 
     name: ClassVar[str]
     measures_loudness: ClassVar[bool] = True
+    reads_text: ClassVar[bool] = False
     SAVED = ("detector", "pauses", "opened_frame", "asleep", "_opened_loud")
 
     def __init__(self, listener: Listener, features: tuple, options: "SessionOptions"):
@@ -57,7 +59,7 @@ class EndPointer(ABC):
         self.listener, self.options = listener, options
         self.detector = SpeechDetector() if options.detects_speech else None
         measures = options.pause_ms and self.measures_loudness or self.detector is not None
-        self.pauses = PauseDetector(*features) if measures else None
+        self.pauses = PauseDetector(*features, remembers=options.reads_text) if measures else None
         self.asleep = options.restarts_encoder
         self.open()
 
@@ -65,10 +67,13 @@ class EndPointer(ABC):
     def silent_frames(self) -> int:
         """For how many encoder frames there has been a pause, up to the last one that was taken in."""
 
-    def open(self):
-        """A new sentence begins after the frames that were taken in."""
-        self.opened_frame = self.listener.frames
-        self._opened_loud = self.pauses.loud_features if self.pauses is not None else 0
+    def open(self, frame: int | None = None):
+        """A new sentence begins at that frame; None: after the frames that were taken in."""
+        back = 0 if frame is None else self.listener.frames - frame
+        self.opened_frame = self.listener.frames - back
+        self._opened_loud = self.pauses.loud_before(back) if self.pauses is not None else 0
+        if self.pauses is not None:
+            self.pauses.forget(back)
 
     def hear(self, features: np.ndarray):
         """features: [t, bins], the next ones; a generator of calls that returns the segments [1, s, C] that are now
@@ -88,6 +93,7 @@ class EndPointer(ABC):
         self.listener.skip(skipped)
         self.pauses.advance(skipped)
         self.opened_frame = self.listener.frames
+        self.pauses.forget(0)
         self.asleep = not sounds
         return (yield from self.listener.restart()) if sounds else []
 
@@ -182,3 +188,49 @@ class BothEndPointer(EndPointer):
 
     def silent_frames(self) -> int:
         return min(self._quiet_frames(), self._blank_frames())
+
+
+@register_endpointer
+class TextEndPointer(EndPointer):
+    """The punctuator puts a period or a question mark after a word, `punctuation_delay` words later.
+
+    Whether the speaker pauses plays no part."""
+
+    name = "text"
+    reads_text = True
+
+    def silent_frames(self) -> int:
+        return 0
+
+    @property
+    def pausing(self) -> bool:
+        """Is there a pause in which the sentence is over if its last word can be the last one?"""
+        return False
+
+    def boundary(self, first: int, last: int) -> int:
+        """The quietest of the frames first to last, which were taken in since the sentence was opened, or `first`."""
+        now = self.listener.frames
+        last = min(last, now - 1)
+        return now - self.pauses.quietest(now - first, now - last) if last > first else first
+
+    def rewind(self, frame: int):
+        """The encoder begins anew at that frame, which was taken in since the sentence was opened."""
+        self.pauses.rewind(self.listener.frames - frame)
+        self.listener.rewind(frame)
+
+
+@register_endpointer
+class TextAndEnergyEndPointer(TextEndPointer):
+    """As 'text'; also where the audio is quiet for pause_ms after a word that can be the last one, or for
+    long_pause_ms."""
+
+    name = "text+energy"
+
+    def silent_frames(self) -> int:
+        """Only a long pause ends a sentence whatever its text."""
+        quiet = self._quiet_frames()
+        return quiet if quiet >= self.options.long_pause_ms // FRAME_MS else 0
+
+    @property
+    def pausing(self) -> bool:
+        return self._quiet_frames() >= self.options.pause_ms // FRAME_MS

@@ -8,9 +8,10 @@ from torch import Tensor
 from echostream_plugin.encoders.base import FRAME_MS
 from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.endpointing import ENDPOINTERS
-from echostream_plugin.inference.events import Sentence
+from echostream_plugin.inference.events import Revision, Sentence
 from echostream_plugin.inference.options import SessionOptions
 from echostream_plugin.inference.output import SentenceOutput
+from echostream_plugin.inference.revision import revise
 from echostream_plugin.inference.stages import Listener
 from echostream_plugin.inference.translators import TRANSLATORS
 
@@ -30,7 +31,8 @@ class SentenceStream:
     def __init__(self, bundle: Bundle, options: SessionOptions):
         self.bundle, self.options = bundle, options
         features = bundle.cmvn_mean, bundle.cmvn_std, bundle.config.encoder.features
-        self.listener = Listener(bundle.model, options.chunk_ms // FRAME_MS, options.restarts_encoder)
+        restartable = options.restarts_encoder or options.revise
+        self.listener = Listener(bundle.model, options.chunk_ms // FRAME_MS, restartable)
         self.endpointer = ENDPOINTERS[options.endpointer](self.listener, features, options)
         self.source_ms = 0.0
         self._context = []  # the last target tokens of the sentences before
@@ -38,8 +40,9 @@ class SentenceStream:
         self._count = 0  # sentences that are over
         self._begin_sentence()
 
-    def _begin_sentence(self):
-        self.endpointer.open()
+    def _begin_sentence(self, frame: int | None = None):
+        """frame: at which it begins; None: the next one."""
+        self.endpointer.open(frame)
         self.output = SentenceOutput(self.bundle, self.options)
         self.translator = None
         if self.options.translate:
@@ -54,6 +57,7 @@ class SentenceStream:
     def hear(self, features: np.ndarray, events: list):
         """features: [t, bins], the next ones: everything that comes of the segments which they complete."""
         endpointer = self.endpointer
+        self._keep_features()
         segments = deque((yield from endpointer.hear(features)))
         while segments:
             for frames in endpointer.split(segments.popleft()):
@@ -71,6 +75,11 @@ class SentenceStream:
                     break
                 if self.translator is not None and not endpointer.quiet:
                     self.translator.hear(frames)  # the next word may begin here, not yet found by the CTC heads
+
+    def _keep_features(self):
+        """Of what comes next, and of the present sentence."""
+        if self.options.revise:
+            self.listener.kept_from = self.endpointer.opened_frame
 
     def decide_provisionally(self, events: list, last: bool = False):
         """Ask the policy about the unfinished segment, if it has frames that it was not asked about yet. last: `finish`
@@ -112,22 +121,36 @@ class SentenceStream:
         """Whatever the heads find, nothing is decided: nobody speaks, or the translated speech is far behind."""
         return not self.endpointer.speaking or self.output.is_behind(self.source_ms - self.opened_ms)
 
-    def _end_sentence(self, events: list):
-        """Write and speak what is left; where nobody spoke or neither head found a token there is nothing to say."""
+    def _end_sentence(self, events: list, end: int | None = None):
+        """Write and speak what is left; where nobody spoke or neither head found a token there is nothing to say. end:
+        the frame at which it ends; None: the next one."""
         if not self.endpointer.spoken:
             return
         heard, translator, output = self.listener.heard, self.translator, self.output
+        if output.source is not None:
+            events += output.transcribe(self.listener.asr, self.source_ms, closed=True)
         if translator is not None and (heard or translator.tokens):
-            self._tell((yield from translator.finish(output.source_text)), events)
+            self._tell((yield from translator.finish(output.source_text)), events, closed=True)
             if self.options.context_tokens:
                 self._context = [*self._context, *translator.tokens][-self.options.context_tokens :]
-        if self.options.pause_ms and (heard or output.target_text):
+        if heard or output.target_text:
             start, newest = self.listener.sentence_frames if heard else (self.endpointer.opened_frame,) * 2
-            times = start * FRAME_MS, (newest + 1) * FRAME_MS, self.source_ms
-            events.append(Sentence(self._count, output.source_text, output.target_text, *map(float, times)))
+            times = tuple(map(float, (start * FRAME_MS, (newest + 1) * FRAME_MS, self.source_ms)))
+            if self.options.pause_ms:
+                events.append(Sentence(self._count, output.source_text, output.target_text, *times))
+            if self.options.revise:
+                yield from self._revise(times, self.listener.frames if end is None else end, events)
             self._count += 1
 
-    def _tell(self, written, events: list):
-        """The events of what was written; None: nothing was."""
+    def _revise(self, times: tuple, end: int, events: list):
+        """The sentence again, from all of its features."""
+        features = self.listener.features_between(self.endpointer.opened_frame, end)
+        texts = self.output.source_text, self.output.target_text
+        revised = yield from revise(self.bundle, self.options, features, *texts)
+        rate = self.bundle.vocoder.config.sampling_rate if self.options.resynthesize else 0
+        events.append(Revision(self._count, revised.source_text, revised.target_text, *times, revised.samples, rate))
+
+    def _tell(self, written, events: list, closed: bool = False):
+        """The events of what was written; None: nothing was. closed: it is all."""
         if written is not None:
-            events += self.output.write(written, self.source_ms, self.opened_ms)
+            events += self.output.write(written, self.source_ms, self.opened_ms, closed)
