@@ -28,7 +28,7 @@ class MarkedText:
         """words: all complete words of the text so far, as recognised or written; closed: there will be no more."""
         new = [normalise(word) or word for word in words[self._taken :]]
         spelled = dict(enumerate(words[len(self.words) :]))
-        decided = self.stream.push(new) + (self.stream.finish() if closed else [])
+        decided = self.stream.finish(new) if closed else self.stream.push(new)
         self._taken = len(words)
         for place, marked in enumerate(decided):
             if self.ended and self.stops:

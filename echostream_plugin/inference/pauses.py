@@ -116,9 +116,9 @@ class PauseDetector:
         del self._behind[: -(frames + 1)]
 
     def quietest(self, first: int, last: int) -> int:
-        """Of the frames `first` to `last` before the next one (first >= last; the newest is 1) the quietest."""
-        levels = {back: self._behind[-back][-1] for back in range(last, first + 1)}
-        return min(levels, key=levels.get)
+        """The quietest of the frames `first` to `last` before the next one (first >= last; the newest is 1); of equal
+        ones that which was first."""
+        return min(range(first, last - 1, -1), key=lambda back: self._behind[-back][-1])
 
     def loud_before(self, frames: int) -> int:
         """`loud_features` so many frames ago."""

@@ -78,6 +78,10 @@ class TextSentences(SentenceStream):
         yield from self.listener.take_in(frames)
         self.endpointer.advance(frames.size(1))
         self._held.append(frames)
+        self._read(events)
+
+    def _read(self, events: list):
+        """The transcript, and what the translator may hear for it."""
         if self.endpointer.spoken:
             events += self.output.transcribe(self.listener.asr, self.source_ms)
         if not self.output.source.ended:
@@ -125,9 +129,7 @@ class TextSentences(SentenceStream):
                 self._heard = self.listener.frames
                 return segments
             self.listener.put_back(later)
-            if self.endpointer.spoken:
-                events += self.output.transcribe(self.listener.asr, self.source_ms)
-            self._release(self._earliest_end())
+            self._read(events)
         return None
 
     def _sentence_end(self, events: list, closed: bool) -> int | None:
@@ -136,11 +138,12 @@ class TextSentences(SentenceStream):
         over = endpointer.is_over() or self._ends_in_pause()
         if (over or closed) and not source.ended:
             events += self.output.transcribe(self.listener.asr, self.source_ms, closed=True)
-        times, printed = self.output.times_ms, len(source.words)
+        times, printed, now = self.output.times_ms, len(source.words), self.listener.frames
         if source.ended and printed < len(times):
-            first, last = int(times[printed - 1][1]) // FRAME_MS, int(times[printed][0]) // FRAME_MS
-            return endpointer.boundary(first, last)
-        return self.listener.frames if over and not closed else None
+            return endpointer.boundary(int(times[printed - 1][1]) // FRAME_MS, int(times[printed][0]) // FRAME_MS)
+        if closed or not over or now == endpointer.opened_frame:
+            return None
+        return endpointer.boundary(int(times[printed - 1][1]) // FRAME_MS, now) if printed else now
 
     def _ends_in_pause(self) -> bool:
         """Is there a pause after a word that may be the last one?"""

@@ -83,12 +83,19 @@ class PunctuationStream:
         return self._mark(marks, cases)
 
     @torch.inference_mode()
-    def finish(self) -> list[MarkedWord]:
-        """The text ends here: all words are decided, and the last one ends its sentence. The next word begins a text.
+    def finish(self, words: list[str] = ()) -> list[MarkedWord]:
+        """The text ends here, after these last words: all words are decided, and the last one ends its sentence. The
+        next word begins a text.
 
         Where the last word of the text came out before without an end (at a pause), it stays as it is."""
+        self._check(words)
+        found = []
+        if words:
+            self._words += words
+            marks, cases, self._state = self.model.step(list(words), self._language, self._state, self.delay)
+            found = self._mark(marks, cases, last=len(self._words) == len(marks))
         marks, cases, self._state = self.model.decide_pending(self._state)
-        found = self._mark(marks, cases, last=True)
+        found += self._mark(marks, cases, last=True)
         self.reset()
         return found
 
