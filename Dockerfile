@@ -1,5 +1,8 @@
-# EchoStream's live server on a CPU:  docker build -t echostream .  &&  docker run -p 127.0.0.1:8080:8080 echostream
+# EchoStream's live server on a CPU:
+#   docker build -t echostream .
+#   docker run --rm -p 127.0.0.1:8080:8080 echostream
 FROM python:3.11-slim-bookworm
+# hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends libsndfile1 \
  && rm -rf /var/lib/apt/lists/* \

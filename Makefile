@@ -36,7 +36,7 @@ live: $(STAMP)  ## live translation in the browser
 	@$(VENV)/bin/echostream serve
 
 test: $(STAMP)
-	$(PY) -m pytest -q $(TESTS)
+	$(PY) -m pytest -q -rs $(TESTS)
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

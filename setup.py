@@ -26,7 +26,7 @@ CVSS = ["scikit-learn", "joblib", "pyyaml", "transformers"]  # units of CVSS-C: 
 RAY = ["ray"]
 LIVE = ["sounddevice"]
 SERVE = ["aiohttp", "prometheus_client"]
-TEST = ["pytest", "hypothesis", "ruff", "playwright"]
+TEST = ["pytest", "hypothesis", "ruff", "playwright", "trustme"]
 
 BUNDLE = HERE / "examples" / "quickstart" / "bundle"  # of the demo; what is installed finds its copy in the package
 BUNDLE_COPY = Path("echostream_plugin") / "bundles" / "quickstart"

@@ -1,6 +1,7 @@
 """`echostream live`: the microphone of this machine, translated while you speak."""
 
 import argparse
+import contextlib
 import queue
 import sys
 import threading
@@ -8,12 +9,14 @@ from collections import deque
 
 import numpy as np
 
+from echostream_plugin.cli_errors import DONE, INCOMPLETE, warn
 from echostream_plugin.cli_options import add_model_flags, add_option_flags, live_options, open_bundle, options_of
 from echostream_plugin.config import ConfigError
 from echostream_plugin.inference.events import Sentence, Speech, TargetText
 from echostream_plugin.inference.session import SessionOptions, TranslationSession
 
 BLOCK_MS = 80
+GONE_S = 5.0  # without a block: the device was unplugged
 
 
 def configure(parser: argparse.ArgumentParser):
@@ -35,8 +38,8 @@ def live(args: argparse.Namespace) -> int:
     """Run the command until the speaker ends it."""
     sound = portaudio()
     if args.list_devices:
-        print(sound.query_devices())
-        return 0
+        print(str(sound.query_devices()).strip() or "there are no sound devices")
+        return DONE
     devices = [device_of(args.input), device_of(args.output)]
     rate = microphone_rate(sound, devices[0])
     bundle = open_bundle(args)
@@ -53,19 +56,27 @@ def live(args: argparse.Namespace) -> int:
         callback=lambda samples, frames, time, status: heard.put(samples[:, 0].copy()),
     )
     print("Speak now; Ctrl-C ends it.", file=sys.stderr)
-    with microphone:
-        translate_until_interrupted(session, heard, rate, player)
+    start(microphone, devices[0])
+    try:
+        stopped = translate_until_interrupted(session, heard, rate, player)
+    finally:
+        close(microphone)
     show(session.finish(), player)
     if player is not None:
         player.finish()
-    return 0
+    return DONE if stopped else INCOMPLETE
 
 
-def translate_until_interrupted(session: TranslationSession, heard: queue.Queue, rate: int, player) -> None:
-    """Push everything that is in the queue, again and again, until Ctrl-C."""
+def translate_until_interrupted(session: TranslationSession, heard: queue.Queue, rate: int, player) -> bool:
+    """Push everything that is in the queue, again and again, until Ctrl-C; False where the microphone has gone."""
     try:
         while True:
-            pieces = [heard.get()]
+            try:
+                pieces = [heard.get(timeout=GONE_S)]
+            except queue.Empty:
+                print(file=sys.stderr)
+                warn("the microphone brings nothing any more (unplugged?); what was heard is translated")
+                return False
             while not heard.empty():
                 pieces.append(heard.get_nowait())
             show(session.push(np.concatenate(pieces), rate), player)
@@ -74,6 +85,7 @@ def translate_until_interrupted(session: TranslationSession, heard: queue.Queue,
         rest = [heard.get_nowait() for _ in range(heard.qsize())]
         if rest:
             show(session.push(np.concatenate(rest), rate), player)
+        return True
 
 
 def show(events: list, player) -> None:
@@ -93,10 +105,11 @@ class Player:
     def __init__(self, sound, device, rate: int):
         self._pieces, self._lock, self._empty = deque(), threading.Lock(), threading.Event()
         self._empty.set()
+        self._blocks = 0  # that were played, silent ones too
         self._stream = open_stream(
             sound.OutputStream, samplerate=rate, device=device, channels=1, dtype="float32", callback=self._fill
         )
-        self._stream.start()
+        start(self._stream, device)
 
     def play(self, samples: np.ndarray) -> None:
         """samples: [n] float32."""
@@ -106,13 +119,18 @@ class Player:
                 self._empty.clear()
 
     def finish(self) -> None:
-        """Wait until everything was played."""
-        self._empty.wait()
-        self._stream.stop()
-        self._stream.close()
+        """Wait until everything was played, or the loudspeaker has gone."""
+        played = -1
+        while not self._empty.wait(GONE_S):
+            if self._blocks == played:
+                warn("the loudspeaker plays nothing any more (unplugged?); the translation is complete as text")
+                break
+            played = self._blocks
+        close(self._stream)
 
     def _fill(self, out, frames, time, status) -> None:
         out.fill(0)
+        self._blocks += 1
         place = 0
         with self._lock:
             while place < frames and self._pieces:
@@ -147,7 +165,8 @@ def microphone_rate(sound, device) -> int:
     try:
         return int(sound.query_devices(device, "input")["default_samplerate"])
     except (ValueError, sound.PortAudioError) as error:
-        raise ConfigError(f"no microphone ({error}); --list-devices shows what there is") from error
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"no microphone ({reason}); --list-devices shows what there is") from error
 
 
 def open_stream(kind, **settings):
@@ -155,4 +174,24 @@ def open_stream(kind, **settings):
     try:
         return kind(**settings)
     except Exception as error:  # PortAudioError and ValueError, by device and system
-        raise ConfigError(f"sound device {settings['device'] or 'default'}: {error}; see --list-devices") from error
+        raise cannot_be_used(settings["device"], error) from error
+
+
+def start(stream, device):
+    """Let a stream run. Raises ConfigError that names the device."""
+    try:
+        stream.start()
+    except Exception as error:
+        raise cannot_be_used(device, error) from error
+
+
+def close(stream):
+    """End a stream; one whose device has gone has ended already."""
+    with contextlib.suppress(Exception):
+        stream.stop()
+        stream.close()
+
+
+def cannot_be_used(device, error) -> ConfigError:
+    name = "default" if device is None else device
+    return ConfigError(f"sound device {name}: {' '.join(str(error).split())}; see --list-devices")

@@ -1,22 +1,27 @@
-#!/usr/bin/env python3
-"""How many speakers a live server holds, what it adds to a session, and what hostile clients do to a good one.
+"""How many speakers the live server holds on this machine, what it adds to a session, and what hostile clients do to a
+good one.
 
     python scripts/load_live.py --sessions 1 5 10 20 40 --seconds 60
 
 Starts `echostream serve` on this machine (loopback only), speaks to it at the speed of speech with the bundle's
-recordings in a row, and prints a table: lag from a piece of audio to the server's word that it was worked off, at the
-median and the 99th percentile, audio lost, real-time factor and memory. --latency compares the server with a session in
-this process; --hostile lets 200 broken clients come one after the other and 20 at once while one speaker is translated.
+recordings in a row, all speakers beginning together, and prints a table. Lag: from a piece of audio to the server's
+word that it was worked off, the time for which audio is collected (--push-ms) included. Those for whom there is no room
+are refused; --room N takes N of them, whatever the machine can do.
+
+--latency compares the server with a session in this process; --hostile lets 200 broken clients come one after the other
+and 20 at once while one speaker is translated.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -24,36 +29,34 @@ import aiohttp
 import numpy as np
 import soundfile
 
+from echostream_plugin.benchmark.hardware import processor
 from echostream_plugin.cli_options import DEFAULT_BUNDLE
 
 RATE, PIECE_S = 16000, 0.1
+HEAD = (
+    "| speakers | held | refused | lag ms, median | 99 % | audio lost s | MB a session | real-time factor | load % |\n"
+    "|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+)
 
 
 class ServerProcess:
     """`echostream serve` in a process of its own, at a free port."""
 
     def __init__(self, bundle: Path, flags=()):
-        command = [
-            sys.executable,
-            "-m",
-            "echostream_plugin.cli",
-            "serve",
-            "--port",
-            "0",
-            "--bundle",
-            str(bundle),
-            *flags,
-        ]
-        self.log = []
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        while True:
-            line = self.process.stdout.readline()
-            if not line:
-                raise SystemExit(f"the server did not start: {''.join(self.log)}")
-            self.log.append(line)
-            if found := re.search(r"http://[\d.]+:(\d+)", line):
-                self.port = int(found[1])
-                break
+        command = [sys.executable, "-m", "echostream_plugin.cli", "--log-level", "info", "serve", "--port", "0"]
+        self._log = tempfile.TemporaryFile("w+")
+        command += ["--bundle", str(bundle), *flags]
+        self.process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
+        while not (found := re.search(r"http://[\d.]+:(\d+)/.*\nroom for (\d+)", self.log)):
+            if self.process.poll() is not None:
+                raise SystemExit(f"the server did not start: {self.log}")
+            time.sleep(0.1)
+        self.port, self.room = int(found[1]), int(found[2])
+
+    @property
+    def log(self) -> str:
+        self._log.seek(0)
+        return self._log.read()
 
     @property
     def ws(self) -> str:
@@ -64,16 +67,22 @@ class ServerProcess:
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
+    async def metrics(self) -> str:
+        async with aiohttp.ClientSession() as client, client.get(f"http://127.0.0.1:{self.port}/metrics") as answer:
+            return await answer.text()
+
     def stop(self) -> str:
         """End it as Ctrl-C does; returns what it had logged."""
         self.process.terminate()
-        rest, _ = self.process.communicate(timeout=60)
-        return "".join(self.log) + rest
+        self.process.wait(timeout=60)
+        return self.log
 
 
 def speech_of(bundle: Path, seconds: float, seed: int) -> np.ndarray:
     """The bundle's recordings in a drawn order, half a second apart, int16."""
     names = sorted((bundle / "samples").glob("*.wav"))
+    if not names:
+        raise SystemExit(f"{bundle} has no recordings (samples/*.wav) to speak with")
     draw, pieces, length = random.Random(seed), [], 0
     while length < seconds * RATE:
         samples, rate = soundfile.read(draw.choice(names), dtype="int16")
@@ -86,16 +95,17 @@ def speech_of(bundle: Path, seconds: float, seed: int) -> np.ndarray:
 
 async def speak(url: str, samples: np.ndarray, lags: list, audio_out=True) -> dict:
     """One speaker at the speed of speech. Appends a lag in seconds for every `heard`; returns what became of it."""
-    found = {"heard": 0.0, "events": 0, "text": "", "refused": "", "first_audio": None}
+    found = {"heard": 0.0, "events": 0, "text": "", "refused": ""}
     size, began = int(PIECE_S * RATE), time.monotonic()
     async with aiohttp.ClientSession() as client, client.ws_connect(url, max_msg_size=0) as socket:
         await socket.send_json({"protocol": "events", "audio_out": audio_out})
 
         async def send():
-            for number, start in enumerate(range(0, len(samples), size)):
-                await asyncio.sleep(max(0.0, began + number * PIECE_S - time.monotonic()))
-                await socket.send_bytes(samples[start : start + size].tobytes())
-            await socket.send_json({"end_of_stream": True})
+            with contextlib.suppress(ConnectionError):  # the server has refused
+                for number, start in enumerate(range(0, len(samples), size)):
+                    await asyncio.sleep(max(0.0, began + number * PIECE_S - time.monotonic()))
+                    await socket.send_bytes(samples[start : start + size].tobytes())
+                await socket.send_json({"end_of_stream": True})
 
         sending = asyncio.create_task(send())
         async for message in socket:
@@ -122,34 +132,42 @@ async def load(server: ServerProcess, bundle: Path, count: int, seconds: float) 
     """A row of the table: so many speakers at once."""
     lags, before = [], server.memory_mb
     everybody = [speech_of(bundle, seconds, seed) for seed in range(count)]
-    url = server.ws
-    jobs = [asyncio.create_task(speak(url, samples, lags)) for samples in everybody]
+    jobs = [asyncio.create_task(speak(server.ws, samples, lags)) for samples in everybody]
     await asyncio.sleep(seconds * 0.8)
-    async with (
-        aiohttp.ClientSession() as client,
-        client.get(url.replace("ws:", "http:").removesuffix("ws") + "metrics") as r,
-    ):
-        metrics = await r.text()
-    memory = server.memory_mb
+    metrics, memory = await server.metrics(), server.memory_mb
     found = await asyncio.gather(*jobs)
     held = [one for one in found if not one["refused"]]
     lost = sum(seconds - one["heard"] for one in held)
-    factor = re.search(r"^echostream_real_time_factor (\S+)", metrics, re.MULTILINE)[1]
-    load = re.search(r"^echostream_load (\S+)", metrics, re.MULTILINE)[1]
-    cells = [count, len(held), *(f"{1000 * percentile(lags, p):.0f}" for p in (50, 99)), f"{lost:.1f}"]
-    cells += [f"{float(factor):.3f}", f"{100 * float(load):.0f}", f"{(memory - before) / max(1, len(held)):.1f}"]
+    factor, load = (figure(metrics, f"echostream_{name}") for name in ("real_time_factor", "load"))
+    cells = [
+        count,
+        len(held),
+        count - len(held),
+        *(f"{1000 * percentile(lags, p):.0f}" for p in (50, 99)),
+        f"{lost:.1f}",
+    ]
+    cells += [f"{(memory - before) / max(1, len(held)):.1f}", f"{factor:.3f}", f"{100 * load:.0f}"]
     return f"| {' | '.join(map(str, cells))} |"
 
 
+def figure(metrics: str, name: str) -> float:
+    """A value of Prometheus's text by its name, with its labels where it has some."""
+    return float(re.search(rf"^{re.escape(name)} (\S+)", metrics, re.MULTILINE)[1])
+
+
 async def added_latency(server: ServerProcess, bundle: Path, push_ms: int, seconds: float) -> str:
-    """The server's lag beside the time that the same pushes take in a session in this process."""
+    """The server's lag beside the time that the same pushes take in a session of the same options in this process."""
+    from echostream_plugin.cli_options import live_options
     from echostream_plugin.inference.bundle import load_bundle
     from echostream_plugin.inference.optimize import optimize
     from echostream_plugin.inference.session import TranslationSession
 
     samples, lags = speech_of(bundle, seconds, 1), []
+    before = await server.metrics()
     await speak(server.ws, samples, lags)
-    session, bare = TranslationSession(optimize(load_bundle(bundle)), pause_ms=400), []
+    after = await server.metrics()
+    opened = optimize(load_bundle(bundle))
+    session, bare = TranslationSession(opened, live_options(opened, {})), []
     size = int(PIECE_S * RATE) * -(-push_ms // int(1000 * PIECE_S))
     for start in range(0, len(samples), size):
         began = time.monotonic()
@@ -157,9 +175,21 @@ async def added_latency(server: ServerProcess, bundle: Path, push_ms: int, secon
         bare.append(time.monotonic() - began)
     waiting = size / RATE - PIECE_S
     added = 1000 * (percentile(lags, 50) - percentile(bare, 50))
+    late = replies_later_than(before, after, "0.1")
     return (
         f"bare session: a push takes {1000 * percentile(bare, 50):.0f} ms at the median; server: {added:.0f} ms more "
-        f"(audio is collected for up to {1000 * waiting:.0f} ms of it)"
+        f"(audio is collected for up to {1000 * waiting:.0f} ms of it); {late}"
+    )
+
+
+def replies_later_than(before: str, after: str, seconds: str) -> str:
+    """How many events and pieces of voice went to the network later than so after the session said them."""
+    name = "echostream_reply_seconds"
+    count, soon = (
+        figure(after, what) - figure(before, what) for what in (f"{name}_count", f'{name}_bucket{{le="{seconds}"}}')
+    )
+    return (
+        f"{count - soon:.0f} of {count:.0f} replies left later than {1000 * float(seconds):.0f} ms after they were said"
     )
 
 
@@ -214,8 +244,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--bundle", type=Path, default=DEFAULT_BUNDLE, help="model with samples (default: the bundled)")
     parser.add_argument("--sessions", type=int, nargs="+", default=[1, 5, 10, 20, 40], help="speakers at once")
     parser.add_argument("--seconds", type=float, default=60.0, help="of speech of each (default %(default)s)")
-    parser.add_argument("--room", type=int, default=64, help="the server's --max-sessions (default %(default)s)")
-    parser.add_argument("--push-ms", type=int, default=200, help="the server's --push-ms (default %(default)s)")
+    parser.add_argument("--room", default="auto", help="the server's --max-sessions (default %(default)s)")
+    parser.add_argument("--push-ms", type=int, default=160, help="the server's --push-ms (default %(default)s)")
     parser.add_argument("--latency", action="store_true", help="what the server adds to a bare session")
     parser.add_argument("--hostile", action="store_true", help="broken clients beside a good speaker")
     return parser
@@ -223,13 +253,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv=None) -> int:
     args = build_parser().parse_args(argv)
-    server = ServerProcess(args.bundle, ["--max-sessions", str(args.room), "--push-ms", str(args.push_ms)])
+    server = ServerProcess(args.bundle, ["--max-sessions", args.room, "--push-ms", str(args.push_ms)])
     try:
+        print(f"{processor()}, {os.cpu_count()} cores; room for {server.room} (--max-sessions {args.room})\n")
+        asyncio.run(speak(server.ws, speech_of(args.bundle, min(5.0, args.seconds), 0), []))  # memory that all share
         if args.sessions:
-            print(
-                "| speakers | held | lag ms, median | 99 % | audio lost s | real-time factor | load % | MB a session |"
-            )
-            print("|---:|---:|---:|---:|---:|---:|---:|---:|")
+            print(HEAD)
         for count in args.sessions:
             print(asyncio.run(load(server, args.bundle, count, args.seconds)), flush=True)
         if args.latency:

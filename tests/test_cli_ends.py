@@ -18,6 +18,7 @@ from echostream_plugin import cli_errors
 from echostream_plugin.cli import main
 from echostream_plugin.inference import results
 from echostream_plugin.inference.runs import CHECKPOINT
+from tests.cli_runs import translate, write_recording
 from tests.tiny_bundle import save_tiny_bundle, speechlike
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,13 +32,7 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def wav(tmp_path_factory):
-    path = tmp_path_factory.mktemp("wav") / "in.wav"
-    soundfile.write(path, speechlike(3.0, seed=3), 16000)
-    return path
-
-
-def translate(bundle, *arguments):
-    return main(["translate", *map(str, arguments), "--bundle", str(bundle), "--max-tokens", "3"])
+    return write_recording(tmp_path_factory.mktemp("wav"))
 
 
 def one_line(capsys, *words):
@@ -45,10 +40,6 @@ def one_line(capsys, *words):
     error = capsys.readouterr().err
     assert error.startswith("echostream: ") and error.count("\n") == 1 and "Traceback" not in error, error
     assert all(word in error for word in words), error
-
-
-def standard_input(monkeypatch, data: bytes):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
 
 
 @pytest.mark.parametrize("device", ["nonsense", "mps", "cuda", "cuda:99", "meta", ""])

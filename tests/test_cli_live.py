@@ -147,3 +147,67 @@ def test_pieces_are_played_without_gaps_whatever_the_block():
         out.append(block[:, 0])
     whole = np.concatenate(out)
     assert np.array_equal(whole[:744], np.concatenate(pieces)) and not whole[744:].any()
+
+
+def one_line(capsys):
+    lines = [line for line in capsys.readouterr().err.strip().splitlines() if line]
+    assert len([line for line in lines if line.startswith("echostream: ")]) == 1 and "Traceback" not in "".join(lines)
+    return " ".join(lines)
+
+
+def test_a_microphone_that_is_unplugged_ends_with_what_it_had_said(bundle_folder, sound, monkeypatch, capsys):
+    """No block comes any more: one line, everything that was heard is translated, and the exit code says so."""
+    monkeypatch.setattr("echostream_plugin.cli_live.GONE_S", 0.2)
+    samples = speechlike(2.0, RATE)
+    sound(samples=samples)
+    flags = ["--bundle", str(bundle_folder), "--pause-ms", "0", "--quantize", "none"]
+    assert main(["live", *flags]) == 1
+    bundle = load_bundle(bundle_folder)
+    session = TranslationSession(bundle, bundle_options(bundle))
+    session.push(samples, RATE)
+    session.finish()
+    out, err = capsys.readouterr()
+    assert out.strip() == session.target_text and session.target_text
+    assert err.count("echostream: ") == 1 and "the microphone brings nothing any more (unplugged?)" in err
+
+
+def test_a_loudspeaker_that_is_unplugged_leaves_the_text(bundle_folder, sound, monkeypatch, capsys):
+    monkeypatch.setattr("echostream_plugin.cli_live.GONE_S", 0.2)
+    fake = sound(samples=speechlike(2.0, RATE))
+    fake.OutputStream.run = lambda self: None
+    interrupt_when_empty(monkeypatch)
+    assert main(["live", "--bundle", str(bundle_folder), "--pause-ms", "0", "--quantize", "none"]) == 0
+    out, err = capsys.readouterr()
+    assert out.strip() and err.count("echostream: ") == 1 and "the loudspeaker plays nothing any more" in err
+
+
+@pytest.mark.parametrize("kind", ["InputStream", "OutputStream"])
+def test_a_device_that_does_not_start_is_named(bundle_folder, sound, capsys, kind):
+    fake = sound(samples=speechlike(0.5, RATE))
+
+    def start(self):
+        raise fake.PortAudioError("Device unavailable\n[PaErrorCode -9985]")
+
+    getattr(fake, kind).start = start
+    assert main(["live", "--bundle", str(bundle_folder), "--quantize", "none"]) == 2
+    assert "sound device default: Device unavailable [PaErrorCode -9985]; see --list-devices" in one_line(capsys)
+
+
+def test_without_the_library_of_the_system_it_says_what_to_install(sound, monkeypatch, capsys):
+    import importlib.abc
+
+    class Missing(importlib.abc.MetaPathFinder):
+        def find_spec(self, name, path=None, target=None):
+            if name == "sounddevice":
+                raise OSError("PortAudio library not found")
+
+    monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
+    assert main(["live"]) == 2
+    assert "the microphone needs PortAudio (PortAudio library not found); on Debian: apt install" in one_line(capsys)
+
+
+def test_a_machine_without_sound_devices_says_so(sound, capsys):
+    fake = sound()
+    fake.query_devices = lambda *_: ""
+    assert main(["live", "--list-devices"]) == 0 and capsys.readouterr().out == "there are no sound devices\n"

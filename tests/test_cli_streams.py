@@ -1,6 +1,5 @@
 """Pipes in and out, long recordings, and what is made of them."""
 
-import io
 import json
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import soundfile
 from echostream_plugin.cli import main
 from echostream_plugin.cli_options import FRESH_PAUSE_MS, LONG_PAUSE_MS, session_options
 from echostream_plugin.inference.errors import NoRecordingError
+from tests.cli_runs import standard_input, translate, write_recording
 from tests.tiny_bundle import save_tiny_bundle, speechlike, tiny_bundle
 
 
@@ -22,17 +22,7 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def wav(tmp_path_factory):
-    path = tmp_path_factory.mktemp("wav") / "in.wav"
-    soundfile.write(path, speechlike(3.0, seed=3), 16000)
-    return path
-
-
-def translate(bundle, *arguments):
-    return main(["translate", *map(str, arguments), "--bundle", str(bundle), "--max-tokens", "3"])
-
-
-def standard_input(monkeypatch, data: bytes):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    return write_recording(tmp_path_factory.mktemp("wav"))
 
 
 def records(text: str) -> list:

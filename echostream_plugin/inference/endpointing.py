@@ -43,7 +43,9 @@ class EndPointer(ABC):
     A class says of itself:
         name: the value of the session option `endpointer`.
         measures_loudness: it needs the pauses of the audio.
-        reads_text: it needs the punctuated transcript; a sentence may then end before the newest frame.
+        late_frames: the most encoder frames after a sentence's end that may have been taken in when `end` says so. The
+            transcript stays so many behind, what was taken in since the end is heard again as the next sentence's.
+        reads_text: it needs the punctuated transcript (`text_sentences`).
 
     opened_frame: the first encoder frame of the present sentence; asleep: nothing but silence since it was opened, the
     encoder begins anew with the first sound.
@@ -51,6 +53,7 @@ class EndPointer(ABC):
 
     name: ClassVar[str]
     measures_loudness: ClassVar[bool] = True
+    late_frames: ClassVar[int] = 0
     reads_text: ClassVar[bool] = False
     SAVED = ("detector", "pauses", "opened_frame", "asleep", "_opened_loud")
 
@@ -61,19 +64,19 @@ class EndPointer(ABC):
         measures = options.pause_ms and self.measures_loudness or self.detector is not None
         self.pauses = PauseDetector(*features, remembers=options.reads_text) if measures else None
         self.asleep = options.restarts_encoder
-        self.open()
+        self.open(0)
 
     @abstractmethod
     def silent_frames(self) -> int:
         """For how many encoder frames there has been a pause, up to the last one that was taken in."""
 
-    def open(self, frame: int | None = None):
-        """A new sentence begins at that frame; None: after the frames that were taken in."""
-        back = 0 if frame is None else self.listener.frames - frame
-        self.opened_frame = self.listener.frames - back
-        self._opened_loud = self.pauses.loud_before(back) if self.pauses is not None else 0
-        if self.pauses is not None:
-            self.pauses.forget(back)
+    def open(self, frame: int):
+        """A new sentence begins at that frame of the stream."""
+        self.opened_frame = frame
+        self._opened_loud = self.pauses.loud_features if self.pauses is not None else 0
+        if self.options.reads_text:
+            self._opened_loud = self.pauses.loud_before(self.listener.frames - frame)
+            self.pauses.forget(self.listener.frames - frame)
 
     def hear(self, features: np.ndarray):
         """features: [t, bins], the next ones; a generator of calls that returns the segments [1, s, C] that are now
@@ -118,8 +121,12 @@ class EndPointer(ABC):
         if self.pauses is not None:
             self.pauses.advance(frames)
 
-    def is_over(self) -> bool:
-        """Does the sentence end with the frames that were taken in?"""
+    def end(self) -> int | None:
+        """The frame of the stream before which the sentence ended, None while it goes on: the number of frames that
+        were taken in, or up to `late_frames` less."""
+        return self.listener.frames if self._is_over() else None
+
+    def _is_over(self) -> bool:
         pause_frames, longest_frames = self.options.pause_ms // FRAME_MS, self.options.longest_sentence_ms // FRAME_MS
         open_frames = self.listener.frames - self.opened_frame
         over = sentence_ends(self.silent_frames(), open_frames, pause_frames, longest_frames)
@@ -147,8 +154,8 @@ class EndPointer(ABC):
 
     def _blank_frames(self) -> int:
         """For how many frames no CTC head has found a token."""
-        listener = self.listener
-        return listener.frames - (listener.sentence_frames[1] if listener.heard else self.opened_frame)
+        found = self.listener.token_frames()
+        return self.listener.frames - (found[1] if found else self.opened_frame)
 
     def _quiet_frames(self) -> int:
         """For how many frames it has been quiet. Tokens that the heads guess in a pause open no sentence: it ends after
@@ -194,7 +201,7 @@ class BothEndPointer(EndPointer):
 class TextEndPointer(EndPointer):
     """The punctuator puts a period or a question mark after a word, `punctuation_delay` words later.
 
-    Whether the speaker pauses plays no part."""
+    Whether the speaker pauses plays no part. `end` says where a sentence is over whatever its text."""
 
     name = "text"
     reads_text = True

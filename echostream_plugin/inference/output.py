@@ -30,9 +30,10 @@ class SentenceOutput:
         stream = self.bundle.punctuator.stream(side, self.options.punctuation_delay)
         return MarkedText(stream, self.options.punctuate, stops)
 
-    def transcribe(self, asr: CTCPrefix, source_ms: float, closed: bool = False) -> list:
-        """The events that the transcript's tokens lead to; closed: there will be no more of them."""
-        text, words = self._recognised(asr)
+    def transcribe(self, asr: CTCPrefix, before: int, source_ms: float, closed: bool = False) -> list:
+        """The events that the transcript's tokens lead to, of those that start before a frame of the stream; closed:
+        there will be no more of them."""
+        text, words = self._recognised(asr, before)
         if self.source is not None:
             self.source.read(words if closed else words[:-1], closed)
             text = self.source.text
@@ -42,13 +43,13 @@ class SentenceOutput:
         printed = None if self.source is None else len(self.source.words)
         return [SourceText(text, added, source_ms, self.times_ms[:printed])]
 
-    def may_end(self, asr: CTCPrefix, probability: float) -> bool:
+    def may_end(self, asr: CTCPrefix, before: int, probability: float) -> bool:
         """Is it at least so probable that a sentence ends after the newest word?"""
-        return self.source.may_end(self._recognised(asr)[1], probability)
+        return self.source.may_end(self._recognised(asr, before)[1], probability)
 
-    def _recognised(self, asr: CTCPrefix) -> tuple[str, list]:
+    def _recognised(self, asr: CTCPrefix, before: int) -> tuple[str, list]:
         """The text of the tokens, and its words; the last one may not be complete."""
-        kept = places_without_repeats(asr.tokens, self.options.max_repeats)
+        kept = places_without_repeats(asr.tokens[: asr.count_before(before)], self.options.max_repeats)
         tokens = [asr.tokens[place] for place in kept]
         dictionary = self.bundle.source_dictionary
         self.times_ms = word_times(dictionary, tokens, [asr.starts[place] for place in kept], FRAME_MS)

@@ -3,6 +3,7 @@
 from collections import deque
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from echostream_plugin.encoders.base import FRAME_MS
@@ -25,7 +26,7 @@ class SentenceStream:
 
     SAVED = (
         *("listener", "endpointer", "translator", "output", "source_ms"),
-        *("_context", "_decided_frames", "_count"),
+        *("_context", "_newest", "_decided_frames", "_count"),
     )
 
     def __init__(self, bundle: Bundle, options: SessionOptions):
@@ -38,10 +39,10 @@ class SentenceStream:
         self._context = []  # the last target tokens of the sentences before
         self._decided_frames = 0  # encoder frames that the policy was asked about
         self._count = 0  # sentences that are over
-        self._begin_sentence()
+        self._newest = NewestFrames(self.endpointer.late_frames)
+        self._begin_sentence(0)
 
-    def _begin_sentence(self, frame: int | None = None):
-        """frame: at which it begins; None: the next one."""
+    def _begin_sentence(self, frame: int):
         self.endpointer.open(frame)
         self.output = SentenceOutput(self.bundle, self.options)
         self.translator = None
@@ -64,17 +65,27 @@ class SentenceStream:
                 yield from self._take_in(frames, events)
                 if self.translator is not None and self.translator.by_segment:
                     yield from self._decide(events)
-                if not endpointer.is_over():
+                end = endpointer.end()
+                if end is None:
                     continue
                 if endpointer.spoken_so_far:
-                    yield from self._end_sentence(events)
-                self.listener.forget()
-                self._begin_sentence()
+                    yield from self._end_sentence(end, events)
+                self._open_sentence(end, frames)
                 if self.options.fresh_encoder:
                     segments = deque((yield from endpointer.wake()))
                     break
-                if self.translator is not None and not endpointer.quiet:
-                    self.translator.hear(frames)  # the next word may begin here, not yet found by the CTC heads
+
+    def _open_sentence(self, end: int, newest: Tensor):
+        """The next sentence, after one that ended before frame `end`; newest: [1, s, C] what was taken in last."""
+        late_frames = self.listener.frames - end
+        self.listener.forget(end)
+        self._begin_sentence(end)
+        if late_frames:
+            newest = self._newest.last(late_frames)
+        elif self.options.fresh_encoder or self.endpointer.quiet:
+            return
+        if self.translator is not None:
+            self.translator.hear(newest)  # the next word may begin here, not yet found by the CTC heads
 
     def _keep_features(self):
         """Of what comes next, and of the present sentence."""
@@ -98,16 +109,20 @@ class SentenceStream:
         """The source ends: the unfinished segment is heard, what is left is written and spoken."""
         if not self.endpointer.asleep:
             yield from self._take_in((yield from self.listener.rest()), events)
-        yield from self._end_sentence(events)
+        yield from self._end_sentence(self.listener.frames, events)
 
     def _take_in(self, frames: Tensor, events: list):
         """Complete encoder frames [1, s, C]: transcript, and source of the translation."""
         yield from self.listener.take_in(frames)
         self.endpointer.advance(frames.size(1))
+        self._newest.add(frames)
         if self.translator is not None:
             self.translator.hear(frames)
         if self.endpointer.spoken:
-            events += self.output.transcribe(self.listener.asr, self.source_ms)
+            self._transcribe(self.listener.frames - self.endpointer.late_frames, events)
+
+    def _transcribe(self, before: int, events: list, closed: bool = False):
+        events += self.output.transcribe(self.listener.asr, before, self.source_ms, closed)
 
     def _decide(self, events: list, provisional: Tensor | None = None):
         """Write as much as the policy allows; provisional: [1, p, C] frames of the unfinished segment."""
@@ -121,28 +136,27 @@ class SentenceStream:
         """Whatever the heads find, nothing is decided: nobody speaks, or the translated speech is far behind."""
         return not self.endpointer.speaking or self.output.is_behind(self.source_ms - self.opened_ms)
 
-    def _end_sentence(self, events: list, end: int | None = None):
+    def _end_sentence(self, end: int, events: list):
         """Write and speak what is left; where nobody spoke or neither head found a token there is nothing to say. end:
-        the frame at which it ends; None: the next one."""
+        the frame before which the sentence ended."""
         if not self.endpointer.spoken:
             return
-        heard, translator, output = self.listener.heard, self.translator, self.output
-        if output.source is not None:
-            events += output.transcribe(self.listener.asr, self.source_ms, closed=True)
+        self._transcribe(end, events, closed=True)
+        heard, translator, output = self.listener.token_frames(end), self.translator, self.output
         if translator is not None and (heard or translator.tokens):
             self._tell((yield from translator.finish(output.source_text)), events, closed=True)
             if self.options.context_tokens:
                 self._context = [*self._context, *translator.tokens][-self.options.context_tokens :]
         if heard or output.target_text:
-            start, newest = self.listener.sentence_frames if heard else (self.endpointer.opened_frame,) * 2
+            start, newest = heard or (self.endpointer.opened_frame,) * 2
             times = tuple(map(float, (start * FRAME_MS, (newest + 1) * FRAME_MS, self.source_ms)))
             if self.options.pause_ms:
                 events.append(Sentence(self._count, output.source_text, output.target_text, *times))
             if self.options.revise:
-                yield from self._revise(times, self.listener.frames if end is None else end, events)
+                yield from self._revise(end, times, events)
             self._count += 1
 
-    def _revise(self, times: tuple, end: int, events: list):
+    def _revise(self, end: int, times: tuple, events: list):
         """The sentence again, from all of its features."""
         features = self.listener.features_between(self.endpointer.opened_frame, end)
         texts = self.output.source_text, self.output.target_text
@@ -154,3 +168,25 @@ class SentenceStream:
         """The events of what was written; None: nothing was. closed: it is all."""
         if written is not None:
             events += self.output.write(written, self.source_ms, self.opened_ms, closed)
+
+
+class NewestFrames:
+    """The encoder frames of a stream that a sentence may need when the end of the one before is found late."""
+
+    SAVED = ("_pieces",)
+
+    def __init__(self, most: int):
+        """most: frames that are needed at most; 0: none are kept."""
+        self.most = most
+        self._pieces = []  # [1, s, C] each
+
+    def add(self, frames: Tensor):
+        """frames: [1, s, C] the next ones."""
+        if self.most:
+            self._pieces.append(frames)
+        while sum(piece.size(1) for piece in self._pieces[1:]) >= self.most > 0:
+            del self._pieces[0]
+
+    def last(self, count: int) -> Tensor:
+        """The newest `count` frames [1, count, C], of those that are kept."""
+        return torch.cat(self._pieces, dim=1)[:, -count:]

@@ -53,13 +53,12 @@ def alone(work: Generator):
 class CTCPrefix:
     """The greedy tokens of a CTC head over the encoder frames so far."""
 
-    SAVED = ("tokens", "starts", "first_frame", "newest_frame", "_head_state", "_collapse_state")
+    SAVED = ("tokens", "starts", "_head_state", "_collapse_state")
 
     def __init__(self, head: CTCHead):
         self.head = head
         self.tokens = []
-        self.starts = []  # the frame at which each of them starts
-        self.first_frame = self.newest_frame = None  # where the first and the newest of the tokens start
+        self.starts = []  # the frame of the stream at which each of them starts
         self._head_state = head.initial_state()
         self._collapse_state = CollapseState.initial()
 
@@ -67,12 +66,8 @@ class CTCPrefix:
         """frames: [1, s, C] that will not change any more."""
         logits, self._head_state = yield Call(self.head.step, frames, self._head_state)
         tokens, starts, self._collapse_state = collapse_step(logits[0], self._collapse_state)
-        if tokens:
-            self.tokens += tokens
-            self.starts += starts
-            self.newest_frame = starts[-1]
-            if self.first_frame is None:
-                self.first_frame = starts[0]
+        self.tokens += tokens
+        self.starts += starts
 
     def count(self, provisional: Tensor | None = None):
         """How many tokens there are, with those of provisional frames [1, p, C] if given."""
@@ -81,24 +76,25 @@ class CTCPrefix:
         logits, _ = yield Call(self.head.step, provisional, self._head_state)
         return len(self.tokens) + len(collapse_step(logits[0], self._collapse_state)[0])
 
-    def forget(self):
-        """A new sentence: no tokens yet, while the head goes on."""
-        self._have([], [])
+    def forget(self, frame: int):
+        """A new sentence begins at that frame: what starts before is forgotten, while the head goes on."""
+        kept = self.count_before(frame)
+        self.tokens, self.starts = self.tokens[kept:], self.starts[kept:]
 
     def cut(self, frame: int) -> tuple[list, list]:
         """Take away the tokens that start at that frame or later; returns them with their starts, for `put_back`."""
-        count = bisect_left(self.starts, frame)
+        count = self.count_before(frame)
         later = self.tokens[count:], self.starts[count:]
-        self._have(self.tokens[:count], self.starts[:count])
+        self.tokens, self.starts = self.tokens[:count], self.starts[:count]
         return later
 
     def put_back(self, later: tuple[list, list]):
         """later: of `cut`."""
-        self._have(self.tokens + later[0], self.starts + later[1])
+        self.tokens, self.starts = self.tokens + later[0], self.starts + later[1]
 
-    def _have(self, tokens: list, starts: list):
-        self.tokens, self.starts = tokens, starts
-        self.first_frame, self.newest_frame = (starts[0], starts[-1]) if starts else (None, None)
+    def count_before(self, frame: int) -> int:
+        """How many of the tokens start before that frame."""
+        return bisect_left(self.starts, frame)
 
     def restart(self, frame: int):
         """The head begins anew too, at that frame of the stream."""
@@ -132,11 +128,12 @@ class Listener:
         """Did any head find a token?"""
         return bool(self.asr.tokens or self.st.tokens)
 
-    @property
-    def sentence_frames(self) -> tuple[int, int]:
-        """The frames at which the first and the newest token of the sentence start, whichever head found them."""
-        heads = [head for head in (self.asr, self.st) if head.tokens]
-        return min(head.first_frame for head in heads), max(head.newest_frame for head in heads)
+    def token_frames(self, before: int | None = None) -> tuple[int, int] | None:
+        """The frames at which the first and the newest token start, whichever head found them, of those that start
+        before a frame, None: of all; None where there is none."""
+        starts = [head.starts[: None if before is None else head.count_before(before)] for head in (self.asr, self.st)]
+        found = [own for own in starts if own]
+        return (min(own[0] for own in found), max(own[-1] for own in found)) if found else None
 
     @property
     def available_frames(self) -> int:
@@ -200,10 +197,11 @@ class Listener:
         """The frames [1, r, C] of the unfinished segment if the utterance ended here; changes nothing."""
         return (yield Call(self.encoder.finish, None, self._state))
 
-    def forget(self):
-        """A new sentence begins: its transcript and CTC translation are empty, encoder and heads go on."""
-        self.asr.forget()
-        self.st.forget()
+    def forget(self, frame: int):
+        """A new sentence begins at that frame of the stream: what the heads found before it is forgotten, encoder and
+        heads go on."""
+        self.asr.forget(frame)
+        self.st.forget(frame)
 
     def cut(self, frame: int) -> tuple:
         """Take away what the heads found at that frame and later, for `put_back`."""

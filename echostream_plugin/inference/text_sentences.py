@@ -55,7 +55,7 @@ class TextSentences(SentenceStream):
             if not taken_in:
                 yield from self._work_off(segments, events)
         self._release(self.listener.frames)
-        yield from self._end_sentence(events)
+        yield from self._end_sentence(self.listener.frames, events)
 
     def _keep_features(self):
         self.listener.kept_from = self.endpointer.opened_frame
@@ -83,7 +83,7 @@ class TextSentences(SentenceStream):
     def _read(self, events: list):
         """The transcript, and what the translator may hear for it."""
         if self.endpointer.spoken:
-            events += self.output.transcribe(self.listener.asr, self.source_ms)
+            self._transcribe(self.listener.frames, events)
         if not self.output.source.ended:
             self._release(self._earliest_end())
 
@@ -119,8 +119,8 @@ class TextSentences(SentenceStream):
             if self.options.fresh_encoder:
                 self.endpointer.rewind(end)
             if self.endpointer.spoken_so_far:
-                yield from self._end_sentence(events, end)
-            self.listener.forget()
+                yield from self._end_sentence(end, events)
+            self.listener.forget(end)
             self._begin_sentence(end)
             self._keep_features()
             if self.options.fresh_encoder:
@@ -135,9 +135,9 @@ class TextSentences(SentenceStream):
     def _sentence_end(self, events: list, closed: bool) -> int | None:
         """The frame at which the present sentence ends, if it is over."""
         source, endpointer = self.output.source, self.endpointer
-        over = endpointer.is_over() or self._ends_in_pause()
+        over = endpointer.end() is not None or self._ends_in_pause()
         if (over or closed) and not source.ended:
-            events += self.output.transcribe(self.listener.asr, self.source_ms, closed=True)
+            self._transcribe(self.listener.frames, events, closed=True)
         times, printed, now = self.output.times_ms, len(source.words), self.listener.frames
         if source.ended and printed < len(times):
             return endpointer.boundary(int(times[printed - 1][1]) // FRAME_MS, int(times[printed][0]) // FRAME_MS)
@@ -147,4 +147,5 @@ class TextSentences(SentenceStream):
 
     def _ends_in_pause(self) -> bool:
         """Is there a pause after a word that may be the last one?"""
-        return self.endpointer.pausing and self.output.may_end(self.listener.asr, ENDS_IN_PAUSE)
+        before = self.listener.frames
+        return self.endpointer.pausing and self.output.may_end(self.listener.asr, before, ENDS_IN_PAUSE)

@@ -14,11 +14,12 @@ from aiohttp import WSCloseCode, web
 from echostream_plugin import __version__
 from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.session import SessionOptions, bundle_options
-from echostream_plugin.serve.connection import Connection, Session
+from echostream_plugin.serve.connection import Connection
 from echostream_plugin.serve.engine import Engine
 from echostream_plugin.serve.limits import Limits
 from echostream_plugin.serve.metrics import Metrics
 from echostream_plugin.serve.protocol import Settings
+from echostream_plugin.serve.session import Session
 
 LOG = logging.getLogger("echostream.serve")
 STATIC = Path(str(files("echostream_plugin.serve"))) / "static"
@@ -49,8 +50,9 @@ class Server:
         self.limits, self.options = limits or Limits(), options or bundle_options(bundle)
         self.origins, self._token = tuple(origins), token
         self.metrics = Metrics()
-        self.engine = Engine(bundle, self.limits, self.metrics)
-        self.sessions: dict[str, Session] = {}
+        self.engine = Engine(bundle, self.limits, self.metrics, self.options, self.folder)
+        self.sessions: dict[str, Session] = {}  # by key, also those that wait for their speaker
+        self._waiting: dict[str, Session] = {}  # the latter, the oldest first
         card = bundle.card or {}
         self.languages = {side: str(card.get(f"{side}_language", "")) for side in ("source", "target")}
         self._sockets = set()
@@ -59,7 +61,7 @@ class Server:
         """The application with all routes."""
         app = web.Application(middlewares=[_secure])
         app.router.add_get("/", self._page)
-        app.router.add_get("/ws", self._socket)
+        app.router.add_get("/ws", self._socket, allow_head=False)
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/info", self._info)
@@ -76,21 +78,41 @@ class Server:
         return self.options if speaks == self.options.speech else replace(self.options, speech=speaks)
 
     def token_is_right(self, token: str) -> bool:
-        return not self._token or hmac.compare_digest(token.encode(), self._token.encode())
+        """Compared in constant time; any text may be given, also one that is no Unicode."""
+        given, wanted = (text.encode("utf-8", "surrogatepass") for text in (token, self._token))
+        return not self._token or hmac.compare_digest(given, wanted)
 
-    def keep_for_a_while(self, session: Session):
-        """Hold a dropped session until its speaker comes back or `limits.resume` is over."""
-        self.metrics.detached.inc()
+    def attached(self, session: Session):
+        """A connection serves this session now."""
+        self.sessions[session.key] = session
+        self._waiting.pop(session.key, None)
+        self.metrics.detached.set(len(self._waiting))
+
+    def keep(self, session: Session):
+        """Hold a dropped session until its speaker comes back, `limits.resume` is over, or too many others wait."""
+        self._waiting[session.key] = session
+        if len(self._waiting) > self.limits.kept:
+            self.forget(next(iter(self._waiting.values())))
+        self.metrics.detached.set(len(self._waiting))
+        since = session.detached_at
 
         def drop():
-            self.metrics.detached.dec()
-            if session.detached_at is not None:
-                self.sessions.pop(session.key, None)
+            if session.detached_at == since:
+                self.forget(session)
 
         asyncio.get_running_loop().call_later(self.limits.resume, drop)
 
+    def forget(self, session: Session):
+        """Nobody comes back to this session."""
+        self.sessions.pop(session.key, None)
+        self._waiting.pop(session.key, None)
+        self.metrics.detached.set(len(self._waiting))
+        if not session.over:
+            session.leave_engine()
+
     async def _start(self, app):
         self.engine.start()
+        await asyncio.get_running_loop().run_in_executor(None, self.engine.ready.wait)
 
     async def _shut_down(self, app):
         """What was heard is finished and sent, then the connections are closed."""
@@ -104,20 +126,27 @@ class Server:
         origin = request.headers.get("Origin")
         if origin is None or origin in self.origins or "*" in self.origins:
             return True
-        return urlsplit(origin).netloc == request.host
+        try:
+            return urlsplit(origin).netloc == request.host
+        except ValueError:
+            return False
 
     async def _socket(self, request: web.Request):
         if not self._origin_is_right(request):
             self.metrics.refused.labels("origin").inc()
             raise web.HTTPForbidden(text="this page may not connect: start the server with --allow-origin\n")
-        socket = web.WebSocketResponse(max_msg_size=self.limits.message_kb * 1024, heartbeat=20)
+        # audio does not compress, and a small message that unpacks to a large one is no use to anybody
+        socket = web.WebSocketResponse(
+            max_msg_size=self.limits.message_kb * 1024, heartbeat=20, compress=False, timeout=3
+        )
         if not socket.can_prepare(request).ok:
             raise web.HTTPBadRequest(text="this address is a websocket's\n")
         await socket.prepare(request)
         self._sockets.add(socket)
         try:
             bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
-            await Connection(self, socket, request.query.get("token", "") or bearer).run()
+            token = request.query.get("token", "") or bearer
+            await Connection(self, socket, token, request.transport).run()
         finally:
             self._sockets.discard(socket)
         return socket
@@ -129,7 +158,7 @@ class Server:
 
     async def _health(self, request):
         alive = self.engine.alive
-        body = {"status": "ok" if alive else "down", "sessions": len(self.sessions), "room": self.limits.max_sessions}
+        body = {"status": "ok" if alive else "down", "sessions": len(self.sessions), "room": self.engine.room}
         return web.json_response(body, status=200 if alive else 503)
 
     async def _metrics(self, request):
@@ -155,7 +184,15 @@ class Server:
 
 @web.middleware
 async def _secure(request, handler):
-    response = await handler(request)
+    try:
+        response = await handler(request)
+    except web.HTTPException as refusal:
+        refusal.headers.update(SECURITY)
+        raise
+    except (OSError, ValueError):
+        if not request.path.startswith(("/static/", "/samples/")):
+            raise
+        raise web.HTTPNotFound(headers=SECURITY) from None  # a name that no file system takes
     if not response.prepared:
         response.headers.update(SECURITY)
     return response

@@ -3,116 +3,31 @@
 import asyncio
 import json
 import logging
-import secrets
 import time
-from collections import deque
 
-import numpy as np
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from echostream_plugin.inference.session import SessionOptions
-from echostream_plugin.serve.engine import Engine, Refused, Speaker
 from echostream_plugin.serve.limits import Limits
-from echostream_plugin.serve.protocol import ProtocolError, Settings, read_audio, read_message, writer_of
+from echostream_plugin.serve.protocol import ProtocolError, Settings, read_audio, read_message
+from echostream_plugin.serve.session import Session
+from echostream_plugin.serve.speaker import Refused
 
 LOG = logging.getLogger("echostream.serve")
-KEPT_MESSAGES = 2000  # of a session, which a client that comes back may have missed
-
-
-class Session:
-    """A speaker's session across connections: its place in the engine, its replies, and the way back to it."""
-
-    def __init__(self, engine: Engine, settings: Settings, options: SessionOptions, loop):
-        self.key, self.engine, self.settings, self.options = secrets.token_urlsafe(12), engine, settings, options
-        self.writer = writer_of(settings)
-        self.outbox = asyncio.Queue()
-        self.unread = 0  # bytes in the outbox
-        self.kept = deque(maxlen=KEPT_MESSAGES)  # (number of the last event in it, message)
-        self.pushed = 0  # samples that arrived
-        self.began = time.monotonic()
-        self.detached_at = None
-        self.snapshot = None
-        self.over = False
-        self._loop = loop
-        self.speaker = self._new_speaker()
-
-    def _new_speaker(self) -> Speaker:
-        return Speaker(self.key, self.settings.sample_rate, self.options, self._from_engine, self._failed_in_engine)
-
-    @property
-    def length_s(self) -> float:
-        return time.monotonic() - self.began
-
-    def open(self):
-        """Take a place in the engine. Raises Refused."""
-        self.engine.join(self.speaker, self.snapshot)
-        self.snapshot = None
-
-    def hear(self, samples: np.ndarray):
-        self.pushed += len(samples)
-        self.engine.hear(self.speaker, samples)
-
-    def post(self, message):
-        """A reply for the client."""
-        self.kept.append((getattr(self.writer, "number", 0), message))
-        self.unread += len(message)
-        self.outbox.put_nowait(message)
-
-    def detach(self, done):
-        """The connection is gone: the engine's place is given up for a snapshot; done() is called on the loop."""
-        self.detached_at = time.monotonic()
-
-        def saved(snapshot, waiting):
-            self._loop.call_soon_threadsafe(self._keep, snapshot, waiting, done)
-
-        self.engine.put_aside(self.speaker, saved)
-
-    def _keep(self, snapshot, waiting, done):
-        self.snapshot = snapshot
-        self.pushed -= sum(map(len, waiting))  # the client sends again what was not heard
-        heard = self.speaker.heard
-        self.speaker = self._new_speaker()
-        self.speaker.heard = heard
-        done()
-
-    def missed(self, received: int) -> list:
-        """Messages after event number `received`."""
-        return [message for number, message in self.kept if number > received]
-
-    def _from_engine(self, events: list, heard_s: float):
-        finished = any(type(event).__name__ == "Finished" for event in events)
-        self._loop.call_soon_threadsafe(self._deliver, events, heard_s, finished)
-
-    def _deliver(self, events, heard_s, finished):
-        for message in self.writer.messages(events, heard_s):
-            self.post(message)
-        if finished:
-            for message in self.writer.closing():
-                self.post(message)
-            self.close()
-
-    def _failed_in_engine(self, error: Exception):
-        self._loop.call_soon_threadsafe(self._fail, error)
-
-    def _fail(self, error: Exception):
-        self.post(json.dumps({"kind": "error", "error": str(error)[:300]}))
-        self.close()
-
-    def close(self):
-        """Nothing follows what is in the outbox."""
-        self.over = True
-        self.outbox.put_nowait(None)
+GOODBYE_S = 10.0  # for the last message and the close
+ASIDE_S = 30.0  # that a client which comes back waits for the model to let go of its session
 
 
 class Connection:
     """One websocket from its opening to its end."""
 
-    def __init__(self, server, socket: web.WebSocketResponse, token: str):
-        self.server, self.socket, self._token = server, socket, token
+    def __init__(self, server, socket: web.WebSocketResponse, token: str, transport=None):
+        self.server, self.socket, self._token, self._transport = server, socket, token, transport
         self.limits: Limits = server.limits
         self.settings = Settings()
         self.session: Session | None = None
-        self._ending = False
+        self._said_goodbye = False  # the client closed, or got everything
+        self._too_long = False
+        self._given_up = None
         self._sender = None
 
     async def run(self):
@@ -130,20 +45,23 @@ class Connection:
             await self._leave()
 
     async def _receive(self):
-        while not self.socket.closed:
+        while not self.socket.closed and not self._given_up:
             try:
                 message = await asyncio.wait_for(self.socket.receive(), self.limits.idle)
-            except TimeoutError:
-                if self._ending:
+            except asyncio.TimeoutError:
+                if self.session is not None and self.session.ending:
                     continue
                 raise Refused("idle", f"nothing was heard for {self.limits.idle:g} s: the session is over") from None
+            if self._given_up:
+                return
             if message.type == WSMsgType.TEXT:
                 await self._text(message.data)
             elif message.type == WSMsgType.BINARY:
                 await self._audio(message.data)
-            elif message.type == WSMsgType.ERROR:
+            elif message.type == WSMsgType.CLOSE:
+                self._said_goodbye = True
                 return
-            elif message.type in (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED):
+            elif message.type in (WSMsgType.ERROR, WSMsgType.CLOSING, WSMsgType.CLOSED):
                 return
 
     async def _text(self, text: str):
@@ -171,9 +89,12 @@ class Connection:
             if asked and known and asked.lower()[:2] != known[:2]:
                 raise ProtocolError(f"{side}_lang '{asked[:20]}': this server's model has {side} language {known}")
 
-    def _begin(self):
+    def _check_token(self):
         if not self.server.token_is_right(self.settings.token or self._token):
             raise Refused("token", "a token is needed: give it as 'token', or as ?token= of the address")
+
+    def _begin(self):
+        self._check_token()
         options = self.server.options_of(self.settings)
         session = Session(self.server.engine, self.settings, options, asyncio.get_running_loop())
         session.open()
@@ -182,82 +103,111 @@ class Connection:
             session.post(message)
 
     def _attach(self, session: Session):
-        self.session, session.detached_at = session, None
-        self.server.sessions[session.key] = session
-        self._sender = asyncio.create_task(self._send())
+        self.session, session.connection = session, self
+        self.server.attached(session)
+        self._sender = asyncio.create_task(self._send(session))
 
     async def _resume(self):
+        """Take up a dropped session, also from a connection that the server still believes in."""
+        self._check_token()
         session = self.server.sessions.get(self.settings.resume)
-        if session is None or session.detached_at is None or session.snapshot is None:
-            raise Refused("resume", "no session waits under this key; begin a new one")
-        if session.length_s > 3600 * self.limits.session_hours:
+        if session is not None and session.length_s > 3600 * self.limits.session_hours:
             raise Refused("long", "the session has reached the server's longest")
-        session.open()
-        missed, session.outbox, session.unread = session.missed(self.settings.received), asyncio.Queue(), 0
+        if session is not None and session.settings.protocol == "events":
+            if session.connection is not None:
+                session.connection.give_up()
+            try:
+                await asyncio.wait_for(session.aside.wait(), ASIDE_S)
+            except asyncio.TimeoutError:
+                raise Refused("busy", "the model is busy with the session; try again later") from None
+        if session is None or session.connection is not None or session.key not in self.server.sessions:
+            raise Refused("resume", "no session waits under this key; begin a new one")
+        session.take_up(self.settings.received)
         self.settings = session.settings
-        session.outbox.put_nowait(json.dumps({"kind": "resumed", "key": session.key, "samples": session.pushed}))
-        for message in missed:
-            session.unread += len(message)
-            session.outbox.put_nowait(message)
         self._attach(session)
 
+    def give_up(self):
+        """The client takes its session up by another connection."""
+        session, self.session = self.session, None
+        self._sender.cancel()
+        session.detach()
+        self.server.keep(session)
+        text = "the session was taken up by another connection"
+        self._given_up = asyncio.create_task(self._say_and_close(text, WSCloseCode.POLICY_VIOLATION))
+
     async def _audio(self, content: bytes):
-        if self._ending:
-            raise ProtocolError("audio after end_of_stream: begin a new session")
         if self.session is None:
             self._begin()
         session = self.session
-        session.hear(read_audio(content, self.settings.format))
+        samples = read_audio(content, self.settings.format)
+        if self._too_long:
+            return  # the client was told
+        if session.ending:
+            raise ProtocolError("audio after end_of_stream: begin a new session")
+        session.hear(samples)
         if session.length_s > 3600 * self.limits.session_hours:
-            self._end_of_stream()
+            self._too_long = True
             session.post(json.dumps({"kind": "note", "note": "the session has reached the server's longest"}))
-        if session.speaker.queued_s > self.limits.backlog:
+            session.finish()
+        if session.speaker.is_behind(self.limits.backlog):
             session.post(json.dumps({"kind": "backlog", "seconds": round(session.speaker.queued_s, 1)}))
-            while session.speaker.queued_s > self.limits.backlog / 2 and not session.over:
+            while session.speaker.is_behind(self.limits.backlog / 2) and not session.over and session is self.session:
                 await asyncio.sleep(0.02)  # the socket is not read: the client has to wait, nothing is lost
 
     def _end_of_stream(self):
         if self.session is None:
             self._begin()
-        if not self._ending:
-            self._ending = True
-            self.session.engine.finish(self.session.speaker)
+        self.session.finish()
 
-    async def _send(self):
+    async def _send(self, session: Session):
         """Replies as they come; a client that does not read them is let go."""
-        session = self.session
-        while (message := await session.outbox.get()) is not None:
-            session.unread -= len(message)
-            send = self.socket.send_bytes if isinstance(message, bytes) else self.socket.send_str
-            try:
+        code = WSCloseCode.OK
+        try:
+            while (entry := await session.outbox.get()) is not None:
+                message, said = entry
+                session.unread -= len(message)
+                send = self.socket.send_bytes if isinstance(message, bytes) else self.socket.send_str
                 await asyncio.wait_for(send(message), self.limits.idle)
-            except (TimeoutError, ConnectionError):
-                break
-            if session.unread > self.limits.outbox_mb * 2**20:
-                LOG.info("session %s: the client reads too slowly", session.key)
-                break
-        await self.socket.close(code=WSCloseCode.OK if session.over else WSCloseCode.GOING_AWAY)
+                if said is not None:
+                    self.server.metrics.reply.observe(time.monotonic() - said)
+                if session.unread > self.limits.outbox_mb * 2**20:
+                    error = f"more than {self.limits.outbox_mb:g} MiB of replies were not read: the client is too slow"
+                    code = WSCloseCode.TRY_AGAIN_LATER
+                    self.server.metrics.refused.labels("slow").inc()
+                    await self.socket.send_str(json.dumps({"kind": "error", "error": error}))
+                    break
+            closed = await self.socket.close(code=code)
+        except asyncio.TimeoutError:  # it reads nothing at all: no last word can reach it
+            LOG.info("a client does not read its replies and is let go")
+            return self._transport.abort()
+        except ConnectionError:
+            return
+        self._said_goodbye |= closed and session.over and self.socket.close_code == WSCloseCode.OK
 
     async def _say_and_close(self, text: str, code: int):
-        try:
+        async def say():
             await self.socket.send_str(json.dumps({"kind": "error", "error": text}))
-            await self.socket.close(code=code, message=text.encode()[:120])
-        except (ConnectionError, RuntimeError):
-            pass
+            await self.socket.close(code=code, message=text.encode("ascii", "replace")[:120])
+
+        try:
+            await asyncio.wait_for(say(), GOODBYE_S)
+        except (asyncio.TimeoutError, ConnectionError, RuntimeError):
+            if self._transport is not None:
+                self._transport.abort()
 
     async def _leave(self):
         """The connection is over: the session too, unless it was lost in the middle and may be resumed."""
-        session = self.session
-        if session is None:
+        if self.session is None:
             return
-        if self._sender is not None:
-            if session.over:
-                await asyncio.wait([self._sender], timeout=5)
-            self._sender.cancel()
-        if session.over or self._ending:
-            self.server.sessions.pop(session.key, None)
+        if self.session.over:
+            await asyncio.wait([self._sender], timeout=5)
+        session, self.session = self.session, None
+        if session is None:  # another connection has it
             return
-        resumable = self.limits.resume and self.settings.protocol == "events"
-        session.detach(lambda: self.server.keep_for_a_while(session) if resumable else None)
-        if not resumable:
-            self.server.sessions.pop(session.key, None)
+        self._sender.cancel()
+        session.connection = None
+        if self._said_goodbye or not self.limits.resume or self.settings.protocol != "events":
+            self.server.forget(session)
+        else:
+            session.detach()
+            self.server.keep(session)

@@ -1,7 +1,8 @@
 """The thread that owns the model: it hears all speakers in one batch and hands their events back.
 
 Nothing of the model runs on the event loop. A speaker's audio waits in its queue until `push_ms` of it are there; then
-all speakers that have so much are pushed together (`inference.batch.BatchedSession`).
+all speakers that have so much are pushed together (`inference.batch.BatchedSession`). How many speakers there is room
+for is a number (`--max-sessions`) or what `capacity` measures.
 """
 
 import logging
@@ -9,58 +10,36 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from echostream_plugin.inference.batch import BatchedSession
 from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.errors import InputError, SessionError
-from echostream_plugin.inference.session import SessionOptions
+from echostream_plugin.inference.session import SessionOptions, bundle_options
+from echostream_plugin.serve.capacity import Capacity, calibrate, speech_of
 from echostream_plugin.serve.limits import Limits
 from echostream_plugin.serve.metrics import Metrics
+from echostream_plugin.serve.speaker import MOST_PIECES, Refused, Speaker
 
 LOG = logging.getLogger("echostream.serve")
 MOST_AT_ONCE_S = 1.0  # audio of one speaker in one push: one that brings much does not hold up the others
+LEAST_AT_ONCE_S = 0.32  # the same where many do
 WINDOW_S = 10.0  # over which load and real-time factor are taken
 
 
-class Refused(Exception):
-    """A speaker whom the server does not take now; `reason` is one word for the metrics."""
-
-    def __init__(self, reason: str, message: str):
-        super().__init__(message)
-        self.reason = reason
-
-
-@dataclass
-class Speaker:
-    """One speaker at the engine.
-
-    deliver(events, heard_s): called in the engine's thread with what a push led to and the seconds of audio worked off
-    so far; failed(error): called there when the session ends in an error."""
-
-    key: str
-    sample_rate: int
-    options: SessionOptions
-    deliver: Callable
-    failed: Callable
-    queue: deque = field(default_factory=deque)  # (samples, arrival time)
-    queued: int = 0  # samples
-    heard: int = 0  # samples
-    ending: bool = False
-    saved: Callable | None = None  # called with the snapshot when the speaker is put aside
-
-    @property
-    def queued_s(self) -> float:
-        return self.queued / self.sample_rate
-
-
 class Engine:
-    """Sessions of many speakers on one bundle, in a thread of its own; all methods may be called from any thread."""
+    """Sessions of many speakers on one bundle, in a thread of its own; all methods may be called from any thread.
 
-    def __init__(self, bundle: Bundle, limits: Limits, metrics: Metrics):
+    options: of the sessions by which the capacity is measured; folder: of the bundle, for its recordings."""
+
+    def __init__(
+        self, bundle: Bundle, limits: Limits, metrics: Metrics, options: SessionOptions | None = None, folder="."
+    ):
         self.limits, self.metrics = limits, metrics
+        self.capacity = Capacity(limits.push_ms / 1000)
+        self.ready = threading.Event()  # the capacity is known
+        self._options, self._folder = options or bundle_options(bundle), folder
         self._batch = BatchedSession(bundle)
         self._speakers: dict[str, Speaker] = {}
         self._joining: list = []  # (speaker, snapshot or None)
@@ -85,13 +64,25 @@ class Engine:
     def alive(self) -> bool:
         return self._thread.is_alive()
 
+    @property
+    def room(self) -> int:
+        """How many speakers are taken at a time."""
+        return self.limits.max_sessions or self.capacity.speakers
+
+    def _has_room(self, resumed: bool) -> bool:
+        count = len(self._everybody())
+        if self.limits.max_sessions is not None:
+            return count < self.limits.max_sessions
+        return self.capacity.has_room(count, resumed)
+
     def join(self, speaker: Speaker, snapshot: dict | None = None):
         """A new speaker, or one that comes back with the snapshot of its session. Raises Refused."""
         with self._condition:
             if self._stopping:
                 raise Refused("stopping", "the server is shutting down")
-            if len(self._speakers) + len(self._joining) >= self.limits.max_sessions:
-                raise Refused("full", f"the server is full ({self.limits.max_sessions} speakers); try again later")
+            if not self._has_room(snapshot is not None):
+                count = len(self._everybody())
+                raise Refused("full", f"the server is full ({count} speaker{'s' * (count > 1)}); try again later")
             if snapshot is None and (behind := self._oldest()) > self.limits.max_lag:
                 raise Refused("busy", f"the server is {behind:.1f} s behind its speakers; try again later")
             self._joining.append((speaker, snapshot))
@@ -99,8 +90,10 @@ class Engine:
             self._condition.notify()
 
     def hear(self, speaker: Speaker, samples: np.ndarray):
-        """Audio of a speaker, [n] float32 or int16."""
+        """Audio of a speaker, [n] float32 or int16; what comes after its end is not heard."""
         with self._condition:
+            if speaker.ending or not len(samples):
+                return
             speaker.queue.append((samples, time.monotonic()))
             speaker.queued += len(samples)
             self._condition.notify()
@@ -113,10 +106,13 @@ class Engine:
 
     def put_aside(self, speaker: Speaker, saved: Callable):
         """The speaker was lost: saved(snapshot, audio that was not heard yet) is called in the engine's thread, and the
-        place is free; snapshot is None where there was no session (any more)."""
+        place is free; snapshot is None where there was no session (any more), and saved may be called here."""
         with self._condition:
-            speaker.saved = saved
-            self._condition.notify()
+            if speaker in self._everybody():
+                speaker.saved = saved
+                self._condition.notify()
+                return
+        saved(None, [])
 
     def _everybody(self) -> list:
         return [*self._speakers.values(), *(speaker for speaker, _ in self._joining)]
@@ -127,11 +123,13 @@ class Engine:
         return time.monotonic() - min(ready) if ready else 0.0
 
     def _is_ready(self, speaker: Speaker) -> bool:
-        return speaker.ending or speaker.queued_s * 1000 >= self.limits.push_ms
+        enough = speaker.queued_s * 1000 >= self.limits.push_ms or len(speaker.queue) > MOST_PIECES
+        return speaker.ending or enough
 
     # ---------------------------------------------------------------------------------------------- in the thread
 
     def _run(self):
+        self._calibrate()
         while True:
             with self._condition:
                 while not self._stopping and not self._has_work():
@@ -146,9 +144,26 @@ class Engine:
                 self._put_aside_lost()
                 self._push_ready()
                 self._finish_ending()
-            except Exception:  # the thread serves everybody: it must not end by anything that one of them brings
-                LOG.warning("the engine met an error", exc_info=True)
+            except Exception as error:  # of no speaker in particular: the thread goes on, for those who come next
+                LOG.warning("the engine met an error and lets its speakers go", exc_info=True)
+                for speaker in list(self._speakers.values()):
+                    self._end(speaker, error)
             self._measure()
+
+    def _calibrate(self):
+        """Measure what a speaker costs, unless their number was given."""
+        try:
+            if self.limits.max_sessions is None:
+                speech, rate = speech_of(self._folder)
+                calibrate(self.capacity, self._batch, self._options, speech, rate)
+                if self.capacity.load(1) > 1:
+                    LOG.warning("this machine takes %.1f times as long as a speaker speaks, now", self.capacity.load(1))
+                LOG.info("room for %d speakers at once (--max-sessions sets another number)", self.room)
+        except Exception:
+            LOG.warning("the capacity could not be measured: the first speakers show it", exc_info=True)
+        finally:
+            self._measure()
+            self.ready.set()
 
     def _has_work(self) -> bool:
         speakers = self._speakers.values()
@@ -165,36 +180,48 @@ class Engine:
 
     def _put_aside_lost(self):
         for speaker in [s for s in self._speakers.values() if s.saved]:
-            snapshot = self._batch.sessions[speaker.key].snapshot()
+            try:
+                snapshot = self._batch.sessions[speaker.key].snapshot()
+            except Exception as error:
+                self._end(speaker, error)
+                continue
             with self._condition:
                 waiting = [samples for samples, _ in speaker.queue]
+                saved, speaker.saved = speaker.saved, None
                 self._forget(speaker)
-            speaker.saved(snapshot, waiting)
+            saved(snapshot, waiting)
 
     def _push_ready(self):
         pieces, rates, arrivals = {}, {}, {}
         with self._condition:
-            for speaker in self._speakers.values():
-                if speaker.queue and self._is_ready(speaker):
-                    pieces[speaker.key], arrivals[speaker.key] = self._take(speaker)
-                    rates[speaker.key] = speaker.sample_rate
+            ready = [speaker for speaker in self._speakers.values() if speaker.queue and self._is_ready(speaker)]
+            for speaker in ready:
+                most_s = max(MOST_AT_ONCE_S / len(ready), LEAST_AT_ONCE_S, 2 * self.limits.push_ms / 1000)
+                pieces[speaker.key], arrivals[speaker.key] = self._take(speaker, min(most_s, MOST_AT_ONCE_S))
+                rates[speaker.key] = speaker.sample_rate
         if not pieces:
             return
         began = time.monotonic()
         replies = self._batch.push(pieces, rates)
         now = time.monotonic()
         audio = sum(len(piece) / rates[key] for key, piece in pieces.items())
-        self._work.append((now, now - began, audio))
-        self.metrics.audio.inc(audio)
+        self._worked(began, audio)
         for key, reply in replies.items():
             speaker = self._speakers[key]
             self.metrics.lag.observe(now - arrivals[key])
             speaker.heard += len(pieces[key])
             self._answer(speaker, reply)
 
-    def _take(self, speaker: Speaker) -> tuple[np.ndarray, float]:
-        """The oldest audio of a speaker, at most a second, and when its newest sample arrived."""
-        most, taken, arrival = int(MOST_AT_ONCE_S * speaker.sample_rate), [], 0.0
+    def _worked(self, began: float, audio_s: float):
+        """The model has worked since `began`, on so much audio of all speakers."""
+        now = time.monotonic()
+        self._work.append((now, now - began, audio_s))
+        self.capacity.saw(audio_s, now - began)
+        self.metrics.audio.inc(audio_s)
+
+    def _take(self, speaker: Speaker, most_s: float) -> tuple[np.ndarray, float]:
+        """The oldest audio of a speaker, so many seconds at most, and when its newest sample arrived."""
+        most, taken, arrival = max(1, int(most_s * speaker.sample_rate)), [], 0.0
         while speaker.queue and most > 0:
             samples, arrival = speaker.queue.popleft()
             if len(samples) > most:
@@ -211,7 +238,9 @@ class Engine:
             ending = [s for s in self._speakers.values() if s.ending and not s.queue]
         if not ending:
             return
+        began = time.monotonic()
         replies = self._batch.finish([speaker.key for speaker in ending])
+        self._worked(began, 0.0)
         for speaker in ending:
             if self._answer(speaker, replies[speaker.key]):
                 self._end(speaker, None)
@@ -230,8 +259,10 @@ class Engine:
         if error is not None:
             self.metrics.errors.labels(type(error).__name__).inc()
             level = logging.INFO if isinstance(error, InputError | SessionError) else logging.WARNING
-            LOG.log(level, "session %s: %s", speaker.key, error)
+            LOG.log(level, "session %s…: %s", speaker.key[:4], error)
             speaker.failed(error)
+        if speaker.saved:  # it was lost and has ended before it could be put aside
+            speaker.saved(None, [])
 
     def _forget(self, speaker: Speaker):
         self._speakers.pop(speaker.key, None)
@@ -248,4 +279,5 @@ class Engine:
         metrics.load.set(min(1.0, worked / WINDOW_S))
         metrics.real_time_factor.set(worked / audio if audio else 0.0)
         metrics.sessions.set(len(self._speakers))
+        metrics.room.set(self.room)
         metrics.queued.set(sum(speaker.queued_s for speaker in list(self._speakers.values())))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from echostream_plugin.inference.events import SourceText, Speech, TargetText, as_record
+from echostream_plugin.serve.said import Said, changed
 
 FORMATS = {"int16": np.dtype("<i2"), "float32": np.dtype("<f4")}
 PROTOCOLS = ("text", "events")
@@ -45,18 +46,21 @@ class Settings:
         unknown = sorted(set(message) - KNOWN)
         if unknown:
             raise ProtocolError(f"unknown setting '{unknown[0][:40]}'; known: {', '.join(sorted(KNOWN))}")
-        kinds = {"sample_rate": int, "audio_out": bool, "received": int}
+        kinds = {"sample_rate": int, "audio_out": bool, "received": int, "end_of_stream": bool}
         values = {}
         for name, value in message.items():
-            if name in ("metrics_metadata", "end_of_stream"):
+            if name == "metrics_metadata":
                 continue
             kind = kinds.get(name, str)
             if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
                 raise ProtocolError(f"{name}: expected {kind.__name__}, got {json.dumps(value)[:40]}")
-            values[name] = value
+            if name != "end_of_stream":
+                values[name] = value
         settings = replace(self, **values)
         if not MIN_RATE <= settings.sample_rate <= MAX_RATE:
-            raise ProtocolError(f"sample_rate {settings.sample_rate}: expected {MIN_RATE} to {MAX_RATE} Hz")
+            raise ProtocolError(f"sample_rate {str(settings.sample_rate)[:20]}: expected {MIN_RATE} to {MAX_RATE} Hz")
+        if not 0 <= settings.received < 2**53:
+            raise ProtocolError("received: expected the number of an event, or 0")
         for name, choices in (("format", FORMATS), ("protocol", PROTOCOLS)):
             if getattr(settings, name) not in choices:
                 raise ProtocolError(f"{name} '{getattr(settings, name)[:40]}': use {' or '.join(choices)}")
@@ -90,22 +94,23 @@ def pcm(samples: np.ndarray) -> bytes:
 class TextWriter:
     """Events as simulstream's replies: one `{"new", "deleted"}` a push, and the voice where it was asked for."""
 
+    number = 0  # its replies have none
+
     def __init__(self, audio_out: bool):
         self._audio_out = audio_out
-        self._begun = False
+        self._said = Said()
 
     def opening(self, key: str) -> list:
         return []
 
     def messages(self, events: list, heard_s: float) -> list:
         """What a push led to: str and bytes, to be sent in this order."""
-        added = ""
+        before = self._said.text()
         for event in events:
-            if isinstance(event, TargetText):
-                starts_sentence = event.text == event.added
-                space = " " if self._begun and starts_sentence and not event.added.startswith(" ") else ""
-                added, self._begun = added + space + event.added, True
-        found = [json.dumps({"new": added, "deleted": ""}, ensure_ascii=False)]
+            self._said.take(event)
+        new, deleted = changed(before, self._said.text())
+        self._said.trim()
+        found = [json.dumps({"new": new, "deleted": deleted}, ensure_ascii=False)]
         for event in events:
             if self._audio_out and isinstance(event, Speech) and len(event.samples):
                 head = {"sample_rate": event.sample_rate, "samples": len(event.samples), "source_ms": event.source_ms}

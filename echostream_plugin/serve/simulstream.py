@@ -9,6 +9,7 @@ A yaml for `simulstream_inference --speech-processor-config`:
     output: translation            # or transcript
 
 Its scorers read the log with `detokenizer_type: simuleval` and `latency_unit: word`: tokens are whole words.
+A revised sentence is said as simulstream means it: the newest tokens are deleted, back to the first that is other now.
 """
 
 import threading
@@ -20,9 +21,10 @@ from simulstream.server.speech_processors.incremental_output import IncrementalO
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.inference.bundle import Bundle, load_bundle
-from echostream_plugin.inference.events import Finished, Sentence, SourceText, TargetText
+from echostream_plugin.inference.events import Finished, Revision, Sentence, SourceText, TargetText
 from echostream_plugin.inference.optimize import optimize
 from echostream_plugin.inference.session import TranslationSession, bundle_options
+from echostream_plugin.serve.said import Said, changed_words
 
 OUTPUTS = {"translation": TargetText, "transcript": SourceText}
 
@@ -55,7 +57,7 @@ class EchoStreamProcessor(SpeechProcessor):
         changes = dict(vars(given) if isinstance(given, SimpleNamespace) else given)
         options = bundle_options(self._bundle, **{**changes, "speech": False, "translate": output == "translation"})
         self._session = TranslationSession(self._bundle, options)
-        self._growing = GrowingWords()
+        self._begin()
 
     @property
     def speech_chunk_size(self) -> float:
@@ -82,7 +84,10 @@ class EchoStreamProcessor(SpeechProcessor):
 
     def clear(self) -> None:
         self._session.reset()
-        self._growing = GrowingWords()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._growing, self._said, self._words = GrowingWords(), Said(self._kind), []
 
     def _check_language(self, side: str, language: str) -> None:
         known = str((self._bundle.card or {}).get(f"{side}_language", ""))
@@ -90,13 +95,24 @@ class EchoStreamProcessor(SpeechProcessor):
             raise ConfigError(f"{side} language '{language}': the bundle's is '{known}'")
 
     def _output(self, events: list) -> IncrementalOutput:
-        new = []
+        before = self._said.text().split()
         for event in events:
             if isinstance(event, self._kind):
-                new += self._growing.grow(event.text)
+                self._complete(self._growing.grow(event.text))
             elif isinstance(event, Sentence | Finished):
-                new += self._growing.end()
-        return IncrementalOutput(new, self.tokens_to_string(new), [], "")
+                self._complete(self._growing.end())
+                self._said.take(event)
+                self._words = []
+            elif isinstance(event, Revision):
+                self._said.take(event)
+        new, deleted = changed_words(before, self._said.text().split())
+        self._said.trim()
+        return IncrementalOutput(new, self.tokens_to_string(new), deleted, self.tokens_to_string(deleted))
+
+    def _complete(self, words: list[str]) -> None:
+        """These words of the open sentence will not grow any more."""
+        self._words = self._words + words
+        self._said.grow(" ".join(self._words))
 
 
 class GrowingWords:

@@ -141,7 +141,7 @@ def failing(session, where, error, turns=1):
     setattr(owner, name, fail)
 
 
-@pytest.mark.parametrize("where", ["_accept_rate", "_stream._take_in", "_stream._decide", "_stream.endpointer.is_over"])
+@pytest.mark.parametrize("where", ["_accept_rate", "_stream._take_in", "_stream._decide", "_stream.endpointer.end"])
 @pytest.mark.parametrize("error", [MemoryError("no room"), KeyError("a bug")])
 def test_whatever_one_session_raises_ends_it_and_no_other(bundle, where, error):
     utterances = {key: speechlike(1.6, seed=30 + key) for key in range(3)}

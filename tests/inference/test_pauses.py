@@ -142,9 +142,9 @@ def test_with_a_fresh_encoder_a_sentence_is_what_it_is_alone(bundle, monkeypatch
     """Transcript and translation are those of a session that hears nothing else."""
     heard, end = [], SentenceStream._end_sentence
 
-    def noted(self, events):
+    def noted(self, sentence_end, events):
         heard.append((self.endpointer.opened_frame, self.listener.frames))
-        return end(self, events)
+        return end(self, sentence_end, events)
 
     monkeypatch.setattr(SentenceStream, "_end_sentence", noted)
     samples = stream(2).samples

@@ -124,7 +124,7 @@ def test_the_microphone_is_translated_end_to_end_and_the_voice_is_played(page, b
             assert target in path.read_text() and "-->" in path.read_text()
     out = os.environ.get("ECHOSTREAM_SCREENSHOT")
     if out:
-        page.screenshot(path=out)
+        page.screenshot(path=out, full_page=True)
 
 
 def test_a_bundled_recording_plays_without_a_microphone(page, bundle):

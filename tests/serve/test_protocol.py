@@ -1,12 +1,13 @@
 """Messages of both protocols, without a server."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.inference.events import Finished, Sentence, SourceText, Speech, TargetText
+from echostream_plugin.inference.events import Finished, Revision, Sentence, SourceText, Speech, TargetText, Unsure
 from echostream_plugin.serve.limits import Limits
 from echostream_plugin.serve.protocol import EventWriter, ProtocolError, Settings, TextWriter, read_audio, read_message
 
@@ -24,6 +25,15 @@ SPEECH = Speech(np.array([0.0, 0.5, -1.0, 2.0], np.float32), 16000, (3, 4), 640.
         ({"audio_out": 1}, "audio_out: expected bool"),
         ({"colour": "red"}, "unknown setting 'colour'"),
         ({"received": None}, "received: expected int, got null"),
+        ({"received": -1}, "received: expected the number of an event"),
+        ({"received": 10**30}, "received: expected the number of an event"),
+        ({"received": float("nan")}, "received: expected int, got NaN"),
+        ({"sample_rate": float("inf")}, "sample_rate: expected int"),
+        ({"sample_rate": 10**400}, "sample_rate 1000.*: expected 4000"),
+        ({"sample_rate": 16000.0}, "sample_rate: expected int"),
+        ({"format": {"a": [1]}}, "format: expected str"),
+        ({"end_of_stream": "no"}, "end_of_stream: expected bool"),
+        ({"\ud800": 1}, "unknown setting"),
     ],
 )
 def test_settings_that_cannot_be_are_named(message, why):
@@ -95,3 +105,79 @@ def test_events_are_numbered_and_complete():
 def test_limits_that_cannot_be_are_named(changes):
     with pytest.raises(ConfigError, match=f"--{next(iter(changes)).replace('_', '-')}"):
         Limits(**changes)
+
+
+REVISED = Revision(0, "hola a todos", "hello everybody", 100.0, 900.0, 2000.0)
+UNSURE = Unsure(1000.0, 1500.0, 0.25, 2100.0)
+
+
+def test_revisions_and_unsure_speech_are_sent_with_all_their_fields():
+    revision, unsure, _ = (json.loads(m) for m in EventWriter(audio_out=False).messages([REVISED, UNSURE], 2.1))
+    assert revision == {
+        "n": 1, "kind": "revision", "index": 0, "source_text": "hola a todos", "target_text": "hello everybody",
+        "start_ms": 100.0, "end_ms": 900.0, "source_ms": 2000.0,
+    }  # fmt: skip
+    assert unsure == {
+        "n": 2, "kind": "unsure", "start_ms": 1000.0, "end_ms": 1500.0, "confidence": 0.25, "source_ms": 2100.0,
+    }  # fmt: skip
+
+
+def test_the_page_that_lists_the_events_knows_all_of_them_and_their_fields():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "live.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    for event in (
+        SourceText("a", "a", 1),
+        TargetText("a", "a", 1),
+        SPEECH,
+        Sentence(0, "a", "b", 0, 1, 2),
+        REVISED,
+        UNSURE,
+    ):
+        record = json.loads(next(EventWriter(audio_out=True).messages([event], 1.0)))
+        row = next(row for row in rows if f"`{record['kind']}`" in row.split("|")[1])
+        missing = [name for name in record if name not in ("n", "kind") and f"`{name}`" not in row]
+        assert not missing, f"docs/live.md: {record['kind']}: {missing}"
+    assert any("`finished`" in row for row in rows)
+
+
+def replies(writer, *pushes):
+    """(what a reader sees after each push, all replies): the end of the text is taken away and something added."""
+    text, seen, found = "", [], []
+    for events in pushes:
+        reply = json.loads(writer.messages(events, 1.0)[0])
+        assert text.endswith(reply["deleted"])
+        text = text[: len(text) - len(reply["deleted"])] + reply["new"]
+        seen.append(text)
+        found.append((reply["new"], reply["deleted"]))
+    return seen, found
+
+
+def sentence(index, text):
+    return Sentence(index, "", text, 0.0, 1.0, 1.0)
+
+
+def test_the_text_protocol_takes_back_no_more_than_what_is_other_now():
+    writer = TextWriter(audio_out=False)
+    seen, found = replies(
+        writer,
+        [TargetText("hello you", "hello you", 1)],
+        [sentence(0, "hello you"), TargetText("how", "how", 2)],
+        [REVISED],
+        [TargetText("how are", " are", 3)],
+        [sentence(1, "how are"), Revision(1, "", "how are we", 0, 1, 2)],
+        [Revision(7, "", "nobody said this", 0, 1, 2), Revision(0, "", "hello everybody", 0, 1, 2), UNSURE],
+    )
+    assert seen == [
+        "hello you", "hello you how", "hello everybody how", "hello everybody how are", "hello everybody how are we",
+        "hello everybody how are we",
+    ]  # fmt: skip
+    assert found[2] == (" everybody how", " you how") and found[4] == (" we", "") and found[5] == ("", "")
+
+
+def test_a_sentence_that_is_long_over_stays_as_it_was_said():
+    writer = TextWriter(audio_out=False)
+    pushes = [[TargetText(f"s{i}", f"s{i}", 1), sentence(i, f"s{i}")] for i in range(12)]
+    revised = [[Revision(index, "", "new", 0, 1, 2)] for index in (3, 4)]
+    seen, found = replies(writer, *pushes, *revised)
+    assert found[12] == ("", "")
+    assert seen[-1] == "s0 s1 s2 s3 new s5 s6 s7 s8 s9 s10 s11"

@@ -10,6 +10,7 @@ import soundfile
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.inference.bundle import load_bundle
+from echostream_plugin.inference.events import Finished, Revision, Sentence, TargetText
 from echostream_plugin.inference.session import TranslationSession, bundle_options
 from tests.tiny_bundle import save_tiny_bundle, speechlike
 
@@ -100,3 +101,43 @@ def test_configurations_that_cannot_be_are_named(folder):
         EchoStreamProcessor(config(folder, output="speech"))
     with pytest.raises(ConfigError, match="source language 'fr': the bundle's is 'es'"):
         EchoStreamProcessor(config(folder)).set_source_language("fr")
+
+
+class Scripted:
+    """A session that says what a test wants."""
+
+    def __init__(self, *pushes):
+        self.pushes = list(pushes)
+
+    def push(self, samples, rate):
+        return self.pushes.pop(0)
+
+    finish = reset = lambda self: []
+
+
+def test_a_revised_sentence_is_deleted_and_said_again_as_its_scorers_read_it(folder, tmp_path):
+    from simulstream.metrics.readers import LogReader
+
+    processor = processors.build_speech_processor(config(folder))
+    processor._session = Scripted(
+        [TargetText("the train lea", "the train lea", 300)],
+        [TargetText("the train leaves", "ves", 600), Sentence(0, "", "the train leaves", 0, 1, 600)],
+        [TargetText("at ten", "at ten", 900)],
+        [Revision(0, "", "the bus leaves", 0, 1, 900)],
+        [TargetText("at ten o'clock", " o'clock", 1200), Finished(1200.0)],
+    )
+    lines = [{"id": 0, "metadata": {"wav_name": "a.wav"}}]
+    for number in range(5):
+        out = processor.process_chunk(np.zeros(4800, np.float32))
+        lines.append({
+            "id": 0, "total_audio_processed": 0.3 * (number + 1), "computation_time": 0.0,
+            "generated_tokens": out.new_tokens, "deleted_tokens": out.deleted_tokens,
+        })  # fmt: skip
+    assert lines[4]["deleted_tokens"] == ["train", "leaves", "at"]
+    assert lines[4]["generated_tokens"] == ["bus", "leaves", "at"]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    settings = SimpleNamespace(detokenizer_type="simuleval", latency_unit="word")
+    reader = LogReader(settings, str(tmp_path / "log.jsonl"))
+    found = reader.final_outputs_and_latencies()["a"]
+    assert found.final_text == "the bus leaves at ten o'clock" and reader.num_deleted_tokens() == 3
+    assert np.allclose(found.ideal_delays, [0.3, 1.2, 1.2, 1.2, 1.5, 1.5])  # words said again are as late as they are

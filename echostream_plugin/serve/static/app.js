@@ -8,7 +8,7 @@ import { Transcript, save } from "./transcript.js";
 const $ = (id) => document.getElementById(id);
 const transcript = new Transcript($("sentences"));
 const timeline = new Timeline($("timeline"));
-let session = null; // {connection, source, spoken, lags}
+let session = null; // {connection, source, speaksUntil, began, finishing}
 
 function say(text, isError = false) {
   $("status").textContent = text;
@@ -34,96 +34,129 @@ function onEvent(record, samples) {
     $("heard").value = `${record.seconds.toFixed(1)} s`;
   } else if (record.kind === "source_text" || record.kind === "target_text") {
     timeline.text(heard, record.kind === "source_text");
-    session?.lags.push(heard - record.source_ms / 1000);
+    if (record.kind === "source_text" && record.text === record.added) session.began = record.source_ms / 1000;
+    if (record.kind === "target_text" && !$("speak").checked) lag(heard);
   } else if (record.kind === "speech" && samples.length) {
     audio.play(samples, record.sample_rate);
     const seconds = samples.length / record.sample_rate;
     const begin = Math.max(heard, session ? session.speaksUntil : 0);
     if (session) session.speaksUntil = begin + seconds;
     timeline.spoken(begin, seconds);
-    $("lag").value = `${(begin - record.source_ms / 1000).toFixed(1)} s`;
+    lag(begin);
   } else if (record.kind === "end") {
     transcript.finish(heard);
     audio.flush();
     if (session && !session.connection.ended) say("The server ended the session; what was heard is translated below.", true);
     else say("Done.");
   }
-  if (record.kind === "target_text" && !$("speak").checked) {
-    $("lag").value = `${(heard - record.source_ms / 1000).toFixed(1)} s`;
-  }
   downloads();
+}
+
+// From the first word of a sentence that was heard to the first of its translation, at a second of the session.
+function lag(second) {
+  if (!session || session.began === null) return;
+  $("lag").value = `${Math.max(0, second - session.began).toFixed(1)} s`;
+  session.began = null;
 }
 
 // open(push, done) -> a source with stop() and lost(then)
 async function begin(open, label) {
-  await stop();
+  stop();
   transcript.clear();
   timeline.clear();
   audio.silence();
   for (const id of ["lag", "heard", "spoken"]) $(id).value = id === "lag" ? "–" : "0.0 s";
-  session = { connection: null, source: null, speaksUntil: 0, lags: [] };
+  session = { connection: null, source: null, speaksUntil: 0, began: null, finishing: false };
   const mine = session;
+  const connect = () => new Connection({ sample_rate: audio.rate(), audio_out: $("speak").checked }, {
+    event: (record, samples) => session === mine && onEvent(record, samples),
+    status: (text, isError) => session === mine && say(text, isError),
+    closed: () => session === mine && stopped(),
+  });
   const push = (samples) => {
+    if (session !== mine || mine.finishing) return;
     meter(timeline.heard(samples, audio.rate()));
-    mine.connection?.push(samples);
-  };
-  const done = () => {
-    if (session !== mine) return;
-    mine.connection.end();
-    say("Finishing…");
+    mine.connection ??= connect(); // a place at the server is taken when there is something to hear
+    mine.connection.push(samples);
   };
   try {
     await audio.ready();
-    mine.connection = new Connection({ sample_rate: audio.rate(), audio_out: $("speak").checked }, {
-      event: (record, samples) => session === mine && onEvent(record, samples),
-      status: (text, isError) => session === mine && say(text, isError),
-      closed: () => session === mine && stopped(),
-    });
-    mine.source = await open(push, done);
-    mine.source.lost(() => {
-      say("The microphone is gone.", true);
-      done();
+    const source = await open(push, () => finish(mine));
+    if (session !== mine) return source.stop();
+    mine.source = source;
+    source.lost(() => {
+      finish(mine);
+      say("The microphone is gone; what was heard is still translated.", true);
     });
     say(label);
     $("start").textContent = "Stop";
     $("start").classList.add("running");
   } catch (error) {
+    if (session !== mine) return;
     mine.connection?.close();
     stopped();
-    say(error.name === "NotAllowedError" ? "The browser was not allowed to use the microphone." : error.message, true);
+    say(explain(error), true);
   }
+}
+
+const REASONS = {
+  NotAllowedError: "The browser was not allowed to use the microphone: allow it in the address bar, or play a recording.",
+  NotFoundError: "No microphone was found. Plug one in, or play a recording.",
+  OverconstrainedError: "The chosen microphone is gone. Choose another one.",
+  NotReadableError: "The microphone cannot be used now; another program may have it.",
+};
+
+const explain = (error) => REASONS[error.name] || error.message;
+
+// Hear no more; what was heard is still translated.
+function finish(mine) {
+  if (session !== mine || mine.finishing) return;
+  mine.finishing = true;
+  mine.source?.stop();
+  meter(0);
+  ready();
+  if (!mine.connection) {
+    stopped();
+    return say("There was nothing to hear.");
+  }
+  mine.connection.end();
+  say("Finishing…");
+}
+
+function ready() {
+  $("start").textContent = "Start microphone";
+  $("start").classList.remove("running");
 }
 
 function stopped() {
   session?.source?.stop();
   session = null;
   meter(0);
-  $("start").textContent = "Start microphone";
-  $("start").classList.remove("running");
+  ready();
   downloads();
 }
 
-// Stop hearing; what was said is still translated.
-async function stop() {
-  if (!session) return;
-  session.source?.stop();
-  session.connection?.close();
+// Give up what is going on.
+function stop() {
+  session?.connection?.close();
   stopped();
 }
 
 function startOrStop() {
-  if (!session) {
-    return begin((push) => audio.microphone($("device").value, push), "Listening. Speak now.").then(listDevices);
-  }
-  session.source?.stop();
-  session.connection?.end();
-  $("start").textContent = "Start microphone";
-  $("start").classList.remove("running");
-  say("Finishing…");
+  if (session?.source && !session.finishing) return finish(session);
+  return begin((push) => audio.microphone($("device").value, push), "Listening. Speak now.").then(listDevices);
 }
 
+// content: a promise of an ArrayBuffer
 function playFile(content, name) {
-  return begin((push, done) => audio.recording(content, $("monitor").checked, push, done), `Playing ${name}.`);
+  const open = async (push, done) => audio.recording(await content, name, $("monitor").checked, push, done);
+  return begin(open, `Playing ${name}.`);
+}
+
+async function sampleOf(wav) {
+  const answer = await fetch(`samples/${wav}`).catch(() => null);
+  if (!answer?.ok) throw new Error("The server does not answer. Is it running?");
+  return answer.arrayBuffer();
 }
 
 async function listDevices() {
@@ -138,9 +171,14 @@ async function listDevices() {
 
 async function about() {
   const info = await (await fetch("info")).json();
+  transcript.languages = info.languages;
+  if (info.token && !new URLSearchParams(location.search).get("token")) {
+    say("This server asks for a token: add ?token=… to the address of this page.", true);
+  }
   $("about").textContent = info.card.name ? `${info.card.name}. Speak; the translation follows while you speak.` :
     $("about").textContent;
-  $("card").textContent = [info.card.task, info.card.data, info.card.limits].filter(Boolean).join(". ");
+  const sentence = (text) => `${text.replace(/^[a-z](?=[a-z]*[ -])/, (c) => c.toUpperCase()).replace(/\.$/, "")}.`;
+  $("card").textContent = [info.card.task, info.card.data, info.card.limits].filter(Boolean).map(sentence).join(" ");
   $("speak").disabled = !info.speaks;
   $("speak").checked = info.speaks;
   for (const one of info.recordings) {
@@ -148,7 +186,7 @@ async function about() {
     button.type = "button";
     button.textContent = `▶ ${one.source}`;
     button.title = one.speaker || one.wav;
-    button.onclick = async () => playFile(await (await fetch(`samples/${one.wav}`)).arrayBuffer(), one.wav);
+    button.onclick = () => playFile(sampleOf(one.wav), one.wav);
     $("recordings").append(button);
     const item = document.createElement("li");
     item.textContent = `${one.source} – ${one.target}`;
@@ -161,17 +199,25 @@ $("save-wav").onclick = () => save("translated.wav", transcript.wav());
 $("save-srt").onclick = () => save("translation.srt", transcript.srt());
 $("save-log").onclick = () => save("events.jsonl", transcript.jsonl());
 $("drop").onclick = () => $("file").click();
-$("drop").onkeydown = (event) => (event.key === "Enter" || event.key === " ") && $("file").click();
-$("file").onchange = async ({ target }) => target.files[0] &&
-  playFile(await target.files[0].arrayBuffer(), target.files[0].name);
-$("drop").ondragover = (event) => { event.preventDefault(); $("drop").classList.add("over"); };
-$("drop").ondragleave = () => $("drop").classList.remove("over");
-$("drop").ondrop = async (event) => {
+$("drop").onkeydown = (event) => {
+  if (event.key !== "Enter" && event.key !== " ") return;
+  event.preventDefault();
+  $("file").click();
+};
+$("file").onchange = ({ target }) => {
+  const file = target.files[0];
+  if (file) playFile(file.arrayBuffer(), file.name);
+  target.value = ""; // the same file may be chosen again
+};
+// A file may be dropped anywhere: the browser would leave the page for it.
+addEventListener("dragover", (event) => { event.preventDefault(); $("drop").classList.add("over"); });
+addEventListener("dragleave", (event) => event.relatedTarget || $("drop").classList.remove("over"));
+addEventListener("drop", (event) => {
   event.preventDefault();
   $("drop").classList.remove("over");
   const file = event.dataTransfer.files[0];
-  if (file) playFile(await file.arrayBuffer(), file.name);
-};
+  if (file) playFile(file.arrayBuffer(), file.name);
+});
 navigator.mediaDevices?.addEventListener?.("devicechange", listDevices);
 addEventListener("pagehide", () => session?.connection?.close());
 setInterval(() => {

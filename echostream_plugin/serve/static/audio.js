@@ -34,7 +34,6 @@ export async function microphone(deviceId, push) {
   }
   const audio = { deviceId: deviceId ? { exact: deviceId } : undefined, echoCancellation: true, channelCount: 1 };
   const stream = await navigator.mediaDevices.getUserMedia({ audio });
-  await ready();
   const source = context.createMediaStreamSource(stream);
   const recorder = new AudioWorkletNode(context, "recorder", { numberOfOutputs: 0 });
   recorder.port.onmessage = ({ data }) => push(data);
@@ -48,9 +47,11 @@ export async function microphone(deviceId, push) {
 }
 
 // A recording at the speed of speech: push(samples), then done(); heard too where it is wanted.
-export async function recording(content, monitor, push, done) {
-  await ready();
-  const decoded = await context.decodeAudioData(content);
+export async function recording(content, name, monitor, push, done) {
+  if (!content.byteLength) throw new Error(`${name} is empty.`);
+  const decoded = await context.decodeAudioData(content).catch(() => {
+    throw new Error(`${name} is no audio that this browser can read.`);
+  });
   const mono = new Float32Array(decoded.length);
   for (let channel = 0; channel < decoded.numberOfChannels; channel++) {
     const samples = decoded.getChannelData(channel);
@@ -77,7 +78,8 @@ export async function recording(content, monitor, push, done) {
   return {
     stop: () => {
       clearInterval(timer);
-      if (source) source.stop();
+      source?.stop();
+      source = null;
     },
     lost: () => {},
   };

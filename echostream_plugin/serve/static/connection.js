@@ -1,6 +1,7 @@
 // The websocket of one session, in the protocol "events": settings, audio out, numbered events in, and resuming.
 
 const RETRY_MS = [300, 1000, 2000, 4000, 8000];
+const MOST_SAMPLES = 48000; // of a message: a page in the background brings its audio in large pieces
 
 export class Connection {
   // on: {event(record, samples), status(text, isError), closed()}
@@ -50,6 +51,8 @@ export class Connection {
     } else if (record.kind === "error") {
       this.over = true;
       this.on.status(record.error, true);
+    } else if (record.kind === "note") {
+      this.on.status(record.note);
     } else if (record.kind === "backlog") {
       this.on.status(`The server is ${record.seconds} s behind; it goes on as fast as it can.`);
     } else if (record.kind === "heard") {
@@ -77,15 +80,16 @@ export class Connection {
 
   // samples: Float32Array of the settings' rate
   push(samples) {
+    for (let start = 0; start < samples.length; start += MOST_SAMPLES) {
+      this.pushPiece(samples.subarray(start, start + MOST_SAMPLES));
+    }
+  }
+
+  pushPiece(samples) {
     const piece = Int16Array.from(samples, (x) => Math.max(-32768, Math.min(32767, Math.round(x * 32767))));
     this.sent.push([this.samples, piece]);
     this.samples += piece.length;
     if (this.ready && this.socket.readyState === WebSocket.OPEN) this.socket.send(piece);
-  }
-
-  // Bytes that the network has not taken yet.
-  get waiting() {
-    return this.socket.bufferedAmount;
   }
 
   end() {

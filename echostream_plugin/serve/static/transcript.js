@@ -5,6 +5,7 @@ const MOST_SHOWN = 200; // sentences on the page; all of them are in the downloa
 export class Transcript {
   constructor(list) {
     this.list = list;
+    this.languages = { source: "", target: "" };
     this.clear();
   }
 
@@ -21,7 +22,9 @@ export class Transcript {
     if (record.kind === "source_text") this.show(this.current().source, record.text);
     if (record.kind === "target_text") this.show(this.current().target, record.text);
     if (record.kind === "unsure") this.unsure(record);
-    if (record.kind === "speech" && samples.length) this.speech.push({ samples, rate: record.sample_rate });
+    if (record.kind === "speech" && samples.length) {
+      this.speech.push({ samples: Int16Array.from(samples, (x) => Math.round(x * 32767)), rate: record.sample_rate });
+    }
     if (record.kind === "sentence") this.settle(record);
     if (record.kind === "revision") this.revise(record);
   }
@@ -33,15 +36,21 @@ export class Transcript {
       const target = document.createElement("div");
       item.className = "open";
       source.className = "source";
-      source.lang = "es";
+      source.lang = this.languages.source;
       target.className = "target";
+      target.lang = this.languages.target;
       target.setAttribute("aria-live", "polite");
       item.append(source, target);
-      this.list.append(item);
+      this.append(item);
       this.open = { item, source, target };
-      while (this.list.children.length > MOST_SHOWN) this.list.firstChild.remove();
     }
     return this.open;
+  }
+
+  append(item) {
+    this.list.append(item);
+    while (this.list.children.length > MOST_SHOWN) this.list.firstChild.remove();
+    this.list.scrollTop = this.list.scrollHeight;
   }
 
   show(element, text) {
@@ -58,21 +67,27 @@ export class Transcript {
     this.open = null;
   }
 
+  // A better version of a sentence; of the open one where it is the next that ends.
   revise(record) {
+    if (!this.sentences[record.index] && this.open && record.index === this.sentences.length) this.settle(record);
     const sentence = this.sentences[record.index];
     if (!sentence) return;
+    const { source_text, target_text, start_ms, end_ms } = record;
+    Object.assign(sentence, { source_text, target_text, start_ms, end_ms });
     sentence.item.className = "revised";
-    Object.assign(sentence, { source_text: record.source_text, target_text: record.target_text });
-    this.show(sentence.source, record.source_text);
-    this.show(sentence.target, record.target_text);
+    this.show(sentence.source, source_text);
+    this.show(sentence.target, target_text);
   }
 
   unsure(record) {
-    const { item, target } = this.current();
     const note = document.createElement("div");
+    const second = (ms) => (ms / 1000).toFixed(1);
     note.className = "unsure";
-    note.textContent = `(not understood, ${(record.source_ms / 1000).toFixed(1)} s)`;
-    item.insertBefore(note, target);
+    note.textContent = `(not understood, ${second(record.start_ms)} to ${second(record.end_ms)} s)`;
+    if (this.open) return this.open.item.append(note);
+    const item = document.createElement("li");
+    item.append(note);
+    this.append(item);
   }
 
   // The last sentence of a stream without sentence ends.
@@ -116,7 +131,7 @@ export class Transcript {
     let place = 44;
     for (const { samples } of this.speech) {
       for (const sample of samples) {
-        view.setInt16(place, Math.round(sample * 32767), true);
+        view.setInt16(place, sample, true);
         place += 2;
       }
     }

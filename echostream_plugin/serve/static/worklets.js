@@ -33,10 +33,11 @@ class Player extends AudioWorkletProcessor {
     this.waiting = 0; // samples of the context's rate that are queued
     this.playing = false;
     this.played = 0;
+    this.blocks = 0;
     this.port.onmessage = ({ data }) => {
       if (data === "clear") {
         this.pieces = [];
-        this.place = this.waiting = 0;
+        this.place = this.waiting = this.played = 0;
         this.playing = false;
         return;
       }
@@ -73,7 +74,7 @@ class Player extends AudioWorkletProcessor {
     if (!this.pieces.length) this.waiting = 0;
     for (let channel = 1; channel < outputs[0].length; channel++) outputs[0][channel].set(out);
     this.played += count;
-    this.port.postMessage({ played: this.played / sampleRate, waiting: this.waiting / sampleRate });
+    if (!(this.blocks++ % 16)) this.port.postMessage({ played: this.played / sampleRate, waiting: this.waiting / sampleRate });
     return true;
   }
 }
