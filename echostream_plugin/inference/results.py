@@ -170,7 +170,7 @@ class ResultWriter:
 
     def add(self, events: list):
         """The next events of the session; a sentence and its revision come together."""
-        for event, following in zip(events, [*events[1:], None], strict=True):
+        for event, following in zip(events, [*events[1:], None], strict=False):
             self._put("events.jsonl", json.dumps(as_record(event), ensure_ascii=False) + "\n")
             if isinstance(event, SourceText | TargetText):
                 self._take_text(event)
