@@ -85,7 +85,7 @@ class SessionOptions(*_owned()):
         "punctuation_delay words later or at the sentence's end",
     )
     punctuation_delay: int = option(
-        2,
+        1,
         "with punctuate and the endpointers of text: words that must follow a word before its mark is decided",
         minimum=0,
         maximum=64,

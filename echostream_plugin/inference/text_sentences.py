@@ -14,7 +14,7 @@ from torch import Tensor
 from echostream_plugin.encoders.base import FRAME_MS
 from echostream_plugin.inference.sentences import SentenceStream
 
-ENDS_IN_PAUSE = 0.1  # so probable must an end after the last word be for a pause to end the sentence
+ENDS_IN_PAUSE = 0.03  # so probable must an end after the last word be for a pause to end the sentence
 
 
 class TextSentences(SentenceStream):
