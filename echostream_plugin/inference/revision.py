@@ -28,15 +28,22 @@ class Revised:
     samples: np.ndarray
 
 
-def revise(bundle: Bundle, options: SessionOptions, features: np.ndarray, source_text: str, target_text: str):
+def revise(
+    bundle: Bundle,
+    options: SessionOptions,
+    features: np.ndarray,
+    source_text: str,
+    target_text: str,
+    translate: bool = True,
+):
     """A generator of calls that returns `Revised`.
 
     features: [t, bins], the sentence's; source_text, target_text: as they were said, which stay where nothing is heard
-    now. Leaves the session's states alone."""
+    now; translate: else the target text stays too. Leaves the session's states alone."""
     frames, tokens = yield from _hear(bundle, options, features)
     source_text = bundle.source_dictionary.text(tokens) or source_text
     samples = np.zeros(0, dtype=np.float32)
-    if options.translate and frames.size(1) and (tokens or target_text):
+    if translate and frames.size(1) and (tokens or target_text):
         written = beam_search(bundle.model.target_unigram_decoder, frames, BEAM, options.max_tokens)
         written = without_repeats(written, options.max_repeats)
         target_text = bundle.target_dictionary.text(written) or target_text

@@ -9,7 +9,7 @@ from torch import Tensor
 from echostream_plugin.encoders.base import FRAME_MS
 from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.endpointing import ENDPOINTERS
-from echostream_plugin.inference.events import Revision, Sentence
+from echostream_plugin.inference.events import Revision, Sentence, Unsure
 from echostream_plugin.inference.options import SessionOptions
 from echostream_plugin.inference.output import SentenceOutput
 from echostream_plugin.inference.revision import revise
@@ -34,6 +34,8 @@ class SentenceStream:
         features = bundle.cmvn_mean, bundle.cmvn_std, bundle.config.encoder.features
         restartable = options.restarts_encoder or options.revise
         self.listener = Listener(bundle.model, options.chunk_ms // FRAME_MS, restartable)
+        if options.has_gate:
+            self.listener.watch()
         self.endpointer = ENDPOINTERS[options.endpointer](self.listener, features, options)
         self.source_ms = 0.0
         self._context = []  # the last target tokens of the sentences before
@@ -145,6 +147,7 @@ class SentenceStream:
         heard, translator, output = self.listener.token_frames(end), self.translator, self.output
         if translator is not None and (heard or translator.tokens):
             self._tell((yield from translator.finish(output.source_text)), events, closed=True)
+            self._doubt(heard, events)
             if self.options.context_tokens:
                 self._context = [*self._context, *translator.tokens][-self.options.context_tokens :]
         if heard or output.target_text:
@@ -157,12 +160,25 @@ class SentenceStream:
             self._count += 1
 
     def _revise(self, end: int, times: tuple, events: list):
-        """The sentence again, from all of its features."""
+        """The sentence again, from all of its features; what was not understood stays without a translation."""
         features = self.listener.features_between(self.endpointer.opened_frame, end)
         texts = self.output.source_text, self.output.target_text
-        revised = yield from revise(self.bundle, self.options, features, *texts)
+        gate = self.translator.gate if self.translator is not None else None
+        translate = self.translator is not None and not (gate is not None and gate.refused)
+        revised = yield from revise(self.bundle, self.options, features, *texts, translate)
         rate = self.bundle.vocoder.config.sampling_rate if self.options.resynthesize else 0
         events.append(Revision(self._count, revised.source_text, revised.target_text, *times, revised.samples, rate))
+
+    def _doubt(self, heard: tuple | None, events: list):
+        """At the end of a sentence: what of it was not understood well enough to be written. heard: of
+        `Listener.token_frames`."""
+        gate = self.translator.gate
+        if gate is None or not gate.refused:
+            return
+        start, newest = heard or (self.endpointer.opened_frame,) * 2
+        start = gate.passed_frame if gate.opened else start
+        times = start * FRAME_MS, max(start, newest + 1) * FRAME_MS
+        events.append(Unsure(*map(float, times), gate.confidence, self.source_ms))
 
     def _tell(self, written, events: list, closed: bool = False):
         """The events of what was written; None: nothing was. closed: it is all."""
