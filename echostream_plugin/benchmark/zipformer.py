@@ -37,7 +37,9 @@ def measure(device: str, runs: int, quick: bool = False) -> dict:
     models = {name: replace(config, **TINY) if quick else config for name, config in MODELS.items()}
     emformer = replace(EMFORMER, dim=32, layers=1, heads=2, ffn_dim=32) if quick else EMFORMER
     ages = (0.64, 1.28) if quick else AGES_S
-    found = {"claims": {name: claims(config, device, runs) for name, config in models.items()}, "steps": []}
+    sessions = "half-precision weights, recorded" if _packs(device) else "recorded"
+    form = "float32" if quick else sessions  # recording takes seconds for each length of a chunk
+    found = {"claims": {name: claims(config, device, runs, form) for name, config in models.items()}, "steps": []}
     small = next(iter(models.values()))
     named = {
         "Zipformer, small": (ZipformerEncoder, small),
@@ -46,7 +48,7 @@ def measure(device: str, runs: int, quick: bool = False) -> dict:
     }
     for name, (kind, config) in named.items():
         plain = kind(config).eval().to(device)
-        for form in ("float32", "half-precision weights, recorded" if _packs(device) else "recorded"):
+        for form in ("float32", sessions):
             encoder = _in_form(plain, form)
             rows = _aged(encoder, ages if "recorded" in form else ages[:1], device, runs)
             parameters = sum(parameter.numel() for parameter in plain.parameters())
@@ -55,8 +57,8 @@ def measure(device: str, runs: int, quick: bool = False) -> dict:
 
 
 @torch.inference_mode()
-def claims(config: ZipformerConfig, device: str, runs: int) -> dict:
-    """One model beside the claimed figures: milliseconds of work, bytes."""
+def claims(config: ZipformerConfig, device: str, runs: int, form: str) -> dict:
+    """One model beside the claimed figures: milliseconds of work, bytes; form: see `_in_form`, of its chunks."""
     encoder = ZipformerEncoder(config).eval().to(device)
     ahead = ZipformerEncoder(replace(config, lookahead_frames=1)).eval().to(device)
     ahead.load_state_dict(encoder.state_dict())
@@ -74,9 +76,9 @@ def claims(config: ZipformerConfig, device: str, runs: int) -> dict:
     for seconds in LENGTHS_S:
         inputs = _utterance(seconds, device)
         found["peak_bytes"][seconds] = peak_bytes(lambda inputs=inputs: encoder(*inputs), device)
-    recorded = _in_form(encoder, "half-precision weights, recorded" if _packs(device) else "recorded")
+    streaming = _in_form(encoder, form)
     for chunk_ms in (*CHUNKS_MS, 320):
-        found["chunks"][chunk_ms] = _chunk(recorded, chunk_ms, device, runs)
+        found["chunks"][chunk_ms] = _chunk(streaming, chunk_ms, device, runs)
     return found
 
 
