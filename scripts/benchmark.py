@@ -41,6 +41,7 @@ from echostream_plugin.config import (  # noqa: E402
 )
 from echostream_plugin.evaluation.table import commit, replace_block  # noqa: E402
 from echostream_plugin.inference.optimize import optimize  # noqa: E402
+from echostream_plugin.modules.native import instructions  # noqa: E402
 from echostream_plugin.modules.packed import can_pack  # noqa: E402
 from echostream_plugin.vocoder import VocoderConfig, VocosConfig  # noqa: E402
 
@@ -152,7 +153,7 @@ def main(argv=None) -> int:
         "command": shlex.join(["python", "scripts/benchmark.py", *(sys.argv[1:] if argv is None else argv)]),
         "commit": commit(),
         "device": args.device,
-        "machine": f"{processor(args.device)}, torch {torch.__version__}",
+        "machine": f"{processor(args.device)}, torch {torch.__version__}, operator: {instructions() or 'not used'}",
         "quick": args.quick,
         "runs": [measure(args, sizes, threads) for threads in args.threads],
     }

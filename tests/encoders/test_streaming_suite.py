@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from echostream_plugin.encoders import ENCODERS, encoder_of
 from echostream_plugin.inference.features import FRONTENDS
 from echostream_plugin.modules.recording import record_calls
+from tests import native_library
 
 TOLERANCE = 1e-4
 BINS = 12
@@ -183,6 +184,18 @@ def test_recorded_steps_are_the_same(encoder):
     recorders = [module._recorder for module in recorded.modules() if getattr(module, "_recorder", None)]
     assert recorders and all(recorder.recorded for recorder in recorders)
     same(stream(recorded, features, [32], 8), parallel(encoder, features, 8))
+
+
+@torch.inference_mode()
+def test_compiled_steps_are_the_same(encoder):
+    """See `modules.native`."""
+    if not hasattr(encoder, "compile_steps"):
+        pytest.skip("its steps are not compiled")
+    native_library.use()
+    compiled, features = copy.deepcopy(encoder), features_of(32 * 40)
+    assert compiled.compile_steps()
+    same(stream(compiled, features, [32], 8), parallel(encoder, features, 8))
+    same(stream(compiled, features, [7, 50], 8), parallel(encoder, features, 8))
 
 
 def test_a_gradient_reaches_every_parameter(encoder):

@@ -42,6 +42,8 @@ TABLE = {  # page -> beginning of a command -> how it is made small; the longest
         "make ": Small(),  # -n
         "examples/quickstart/train.sh": Small(),  # by a python that only notes what it is asked for
         "python scripts/evaluate.py": EVALUATION,
+        "python scripts/evaluate_voices.py": LONG,
+        "python scripts/calibrate_gate.py": LONG,
         "fairseq-train DATA": Small(add=MODEL),
         "fairseq-train DATA --user-dir echostream_plugin --arch echostream_zipformer": Small(dots=ZIPFORMER, add=SIX),
         "fairseq-train --help": Small(),
