@@ -13,7 +13,7 @@ from pathlib import Path
 import soundfile
 from tqdm import tqdm
 
-from echostream_plugin.cli_errors import DONE, OverwriteError, warn
+from echostream_plugin.cli_errors import DONE, OverwriteError, check_free, warn
 from echostream_plugin.cli_options import add_model_flags, add_option_flags, open_bundle, options_of, same_file
 from echostream_plugin.inference.audio import read_audio
 from echostream_plugin.inference.errors import InputError, OutputError
@@ -220,5 +220,4 @@ def check_output(path: Path, overwrite: bool):
         raise OverwriteError(f"{ascii(str(path)[:200])}: no name of a file ({error})") from error
     if not regular:
         raise OverwriteError(f"{path}: is no ordinary file")
-    if there and not overwrite:
-        raise OverwriteError(f"{path}: is there already; name another file, or give --overwrite")
+    check_free(path, overwrite)

@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "echostream_plugin"
 METHOD = {"config", "modules", "encoders", "decoders", "vocoder", "model"}
+TRAINED = {f"cli_{name}" for name in ("average", "card", "from_bundle")}
 CLI = {f"cli_{name}" for name in ("options", "errors", "translate", "transcribe", "speak", "info", "live")}
 ALLOWED = {
     "config": set(),
@@ -24,6 +25,8 @@ ALLOWED = {
     "fairseq_ext": METHOD | {"inference", "data"},
     "benchmark": METHOD | {"inference", "data", "adaptation"},
     "cli": METHOD | {"inference", "cli_prepare", "cli_serve"} | CLI,
+    "cli_evaluate": {"config", "inference", "evaluation", "cli_errors"},
+    **dict.fromkeys(TRAINED, {"config", "inference", "fairseq_ext", "cli_errors", "cli_options"}),
     "cli_serve": METHOD | {"inference", "cli_options", "serve"},
     "serve": {"config", "inference"},
     "cli_prepare": {"config", "inference", "data"},

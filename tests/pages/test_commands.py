@@ -36,6 +36,8 @@ TABLE = {  # page -> beginning of a command -> how it is made small; the longest
         "make ": Small(),  # -n
         "examples/quickstart/train.sh": Small(),  # by a python that only notes what it is asked for
         "python scripts/evaluate.py": EVALUATION,
+        "echostream evaluate": EVALUATION,
+        "echostream card": Small(),
         "fairseq-train DATA": Small(add=MODEL),
         "fairseq-train --help": Small(),
         "torchrun": Small(add=MODEL),
@@ -77,7 +79,7 @@ TABLE = {  # page -> beginning of a command -> how it is made small; the longest
         "examples/cvss_c/train.sh": Small(),
         "python scripts/convert_vocoder.py": Small(),
         "python scripts/make_bundle.py": BUNDLE,
-        "python scripts/evaluate.py": EVALUATION,
+        "echostream evaluate": EVALUATION,
         "mkdir": Small(),
         "fairseq-generate": Small(add="--cpu"),
         "python scripts/score_generate.py": LONG,
