@@ -17,8 +17,8 @@ def configure(parser: argparse.ArgumentParser):
     """parser: the command's own."""
     parser.description = DESCRIPTION
     add = parser.add_argument
-    add("checkpoints", nargs="*", help="checkpoints of one training")
-    add("-o", "--out", required=True, help="checkpoint to write")
+    add("checkpoints", nargs="*", type=Path, help="checkpoints of one training")
+    add("-o", "--out", required=True, type=Path, help="checkpoint to write")
     add("--dir", help="folder of checkpoints to take the newest of")
     add("--last", type=int, help="how many of them")
     add("--by", choices=("epoch", "update"), default="epoch", help="which series of them (default %(default)s)")

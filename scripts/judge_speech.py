@@ -18,15 +18,15 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
-import soxr  # noqa: E402
 import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from echostream_plugin.config import ConfigError  # noqa: E402
-from echostream_plugin.evaluation.judge import SAMPLE_RATE, Judge, JudgeError, wer  # noqa: E402
+from echostream_plugin.constants import SAMPLE_RATE  # noqa: E402
+from echostream_plugin.evaluation.judge import Judge, JudgeError, wer  # noqa: E402
 from echostream_plugin.evaluation.simul import SimulError, read_list, resolve_wavs  # noqa: E402
 from echostream_plugin.evaluation.table import markdown_table  # noqa: E402
-from echostream_plugin.inference.audio import read_audio  # noqa: E402
+from echostream_plugin.inference.audio import at_rate, read_audio  # noqa: E402
 from echostream_plugin.inference.bundle import Bundle, load_bundle  # noqa: E402
 from echostream_plugin.inference.errors import BundleError, InputError, SessionError  # noqa: E402
 from echostream_plugin.inference.events import Speech  # noqa: E402
@@ -67,7 +67,7 @@ def speak(bundle: Bundle, text: str, source: torch.Tensor | None, options: dict)
         return np.zeros(0, dtype=np.float32)
     samples = np.concatenate([event.samples for event in speech])
     rate = speech[0].sample_rate
-    return samples if rate == SAMPLE_RATE else soxr.resample(samples, rate, SAMPLE_RATE)
+    return at_rate(samples, rate)
 
 
 def source_of(bundle: Bundle, kind: str, seconds: float | None, wav: Path, text: str) -> torch.Tensor | None:

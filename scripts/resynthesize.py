@@ -23,8 +23,9 @@ import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from echostream_plugin.config import ConfigError  # noqa: E402
+from echostream_plugin.units import reduce_units  # noqa: E402
 from echostream_plugin.vocoder import StreamingVocoder, load_public_checkpoint, load_vocoder  # noqa: E402
-from echostream_plugin.vocoder.data import find_wav, read_units, reduce_units  # noqa: E402
+from echostream_plugin.vocoder.data import find_wav, read_units  # noqa: E402
 from echostream_plugin.vocoder.losses import mel_distance  # noqa: E402
 
 

@@ -11,8 +11,9 @@ from echostream_plugin.data.feature_zip import read_places
 from echostream_plugin.data.layout import LIST_COLUMNS, SPLITS, Layout
 from echostream_plugin.data.pieces import DECODER, load_pieces, train_pieces, write_configs, write_task_table
 from echostream_plugin.data.tables import MANIFEST_COLUMNS, GrowingFile, cell, normalise, table_line, write_table
-from echostream_plugin.data.units import UNITS_NOTE, UnitsFile, reduce_units
+from echostream_plugin.data.units import UNITS_NOTE, UnitsFile
 from echostream_plugin.data.waveforms import frames_of
+from echostream_plugin.units import reduce_units
 
 # languages of thousands of characters: what SentencePiece recommends, so that rare ones take no piece each
 WRITTEN_IN_MANY = {"zh-CN": 0.9995, "ja": 0.9995}

@@ -10,6 +10,7 @@ import yaml
 
 from echostream_plugin.data import DataError
 from echostream_plugin.data.tables import normalise, write_lines, write_table, write_text
+from echostream_plugin.files import whole_file
 
 SPECAUGMENT = {  # fairseq's "lb" policy, StreamSpeech's
     "freq_mask_F": 27, "freq_mask_N": 1, "time_mask_N": 1, "time_mask_T": 100, "time_mask_p": 1.0, "time_wrap_W": 0,
@@ -52,9 +53,8 @@ def train_pieces(folder, name: str, sentences, size: int, threads: int = 1, cove
     except RuntimeError as error:
         message = f"{folder / name}.model: SentencePiece cannot make {size} pieces of this text: {error}"
         raise DataError(message) from error
-    partial = folder / f"{name}.model.part"
-    partial.write_bytes(buffer.getvalue())
-    os.replace(partial, folder / f"{name}.model")
+    with whole_file(folder / f"{name}.model") as partial:
+        partial.write_bytes(buffer.getvalue())
     processor = sentencepiece.SentencePieceProcessor(model_proto=buffer.getvalue())
     pieces = range(processor.get_piece_size())
     write_lines(folder / f"{name}.vocab", (f"{processor.id_to_piece(i)}\t{processor.get_score(i):g}" for i in pieces))

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from echostream_plugin.config import ConfigError
+from echostream_plugin.constants import SAMPLE_RATE
 from echostream_plugin.data.whisper_base import whisper_folder
 from echostream_plugin.evaluation.normalize import normalize
+from echostream_plugin.inference import audio
+from echostream_plugin.inference.errors import InputError
 
-SAMPLE_RATE = 16000
 SHORTEST_SAMPLES = SAMPLE_RATE // 20
 SILENCE_PEAK = 1e-4
 
@@ -24,15 +26,10 @@ class JudgeError(RuntimeError):
 
 def read_mono(path) -> np.ndarray:
     """Read a recording as mono float32 [n] at 16 kHz."""
-    import soundfile
-    import soxr
-
     try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, soundfile.SoundFileError) as error:
-        raise JudgeError(f"{path}: cannot be read as audio ({error})") from error
-    mono = samples.mean(axis=1)
-    return mono if rate == SAMPLE_RATE else soxr.resample(mono, rate, SAMPLE_RATE).astype(np.float32)
+        return audio.read_mono(path)
+    except InputError as error:
+        raise JudgeError(str(error)) from error
 
 
 class Judge:

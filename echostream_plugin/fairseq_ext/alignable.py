@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.model import PAD
+from echostream_plugin.constants import PAD
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,6 @@ optimizer state: a training that goes on from it begins with a fresh optimizer.
 """
 
 import dataclasses
-import os
 import shutil
 import zipfile
 from argparse import Namespace
@@ -28,6 +27,7 @@ from echostream_plugin.fairseq_ext.flags import config_from_args, fill_defaults,
 from echostream_plugin.fairseq_ext.loading import load_parameters, read_checkpoint
 from echostream_plugin.fairseq_ext.task import SpeechToSpeechCTCTask
 from echostream_plugin.fairseq_ext.unpickling import load_trusted
+from echostream_plugin.files import whole_file
 from echostream_plugin.inference.bundle import Bundle, load_bundle
 
 CONFIG_YAML, MULTITASK_YAML = "config_gcmvn.yaml", "config_mtl_asr_st_ctcst.yaml"
@@ -147,10 +147,8 @@ def save_checkpoint(path: Path, args: Namespace, state: dict, updates: int = 0) 
         "task_state": {},
         "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    torch.save(checkpoint, partial)
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        torch.save(checkpoint, partial)
     return path
 
 

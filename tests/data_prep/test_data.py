@@ -14,7 +14,9 @@ from echostream_plugin.data.feature_zip import FeatureZip, Moments, index_path, 
 from echostream_plugin.data.parallel import Shard, Workers
 from echostream_plugin.data.pieces import load_pieces, train_pieces, write_configs, write_task_table
 from echostream_plugin.data.tables import keyed_lines, normalise, read_table, write_table
-from echostream_plugin.data.units import UnitsLog, load_centres, nearest_units, read_units, read_wave, reduce_units
+from echostream_plugin.data.units import UnitsLog, load_centres, nearest_units, read_units
+from echostream_plugin.inference.audio import read_mono
+from echostream_plugin.units import reduce_units
 
 FEATURES = {f"clip_{n}": np.random.default_rng(n).normal(size=(5 + n, 80)).astype(np.float32) for n in range(4)}
 FEATURES["ñandú"] = FEATURES["clip_1"] + 1  # a name of more bytes than letters
@@ -214,7 +216,7 @@ def test_the_yamls_hold_streamspeechs_values_and_each_task_its_dictionary(tmp_pa
 
 def test_stereo_speech_is_the_mean_of_its_channels(tmp_path):
     soundfile.write(tmp_path / "two.wav", np.tile(np.float32([[0.2, 0.4]]), (16000, 1)), 16000, subtype="FLOAT")
-    wave = read_wave(tmp_path / "two.wav")
+    wave = read_mono(tmp_path / "two.wav")
     assert wave.shape == (16000,) and np.allclose(wave, 0.3, atol=1e-6)
 
 
