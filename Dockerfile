@@ -4,7 +4,7 @@
 FROM python:3.11-slim-bookworm
 # hadolint ignore=DL3008
 RUN apt-get update \
- && apt-get install -y --no-install-recommends libsndfile1 \
+ && apt-get install -y --no-install-recommends libsndfile1 g++ \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --create-home echostream
 WORKDIR /opt/echostream

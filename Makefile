@@ -14,7 +14,7 @@ PIP := $(PY) -m pip --disable-pip-version-check
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo live test lint bench venv clean
+.PHONY: help demo live test lint bench venv sanitize clean
 
 help:  ## what can be made
 	@echo "make demo                  translate the bundled recordings, 320 ms at a time, into $(OUT)/"
@@ -23,6 +23,7 @@ help:  ## what can be made
 	@echo "make live                  a page with a microphone, at http://127.0.0.1:8080/"
 	@echo "make test                  the whole test suite"
 	@echo "make lint                  ruff"
+	@echo "make sanitize              the compiled operator's tests under gcc's sanitizers"
 	@echo "make bench                 speed of encoders, sessions and batches, into benchmark/"
 	@echo "make venv                  only the environment ($(VENV))"
 	@echo "make clean                 remove the environment and the demo's output"
@@ -37,6 +38,10 @@ live: $(STAMP)  ## live translation in the browser
 
 test: $(STAMP)
 	$(PY) -m pytest -q -rs $(TESTS)
+
+# The compiled operator's tests under the address and undefined-behaviour sanitizers of gcc.
+sanitize: $(STAMP)
+	$(PY) scripts/sanitize_operator.py
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

@@ -4,7 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
@@ -30,6 +30,19 @@ TEST = ["pytest", "hypothesis", "ruff", "playwright", "trustme"]
 
 BUNDLE = HERE / "examples" / "quickstart" / "bundle"  # of the demo; what is installed finds its copy in the package
 BUNDLE_COPY = Path("echostream_plugin") / "bundles" / "quickstart"
+
+# The compiled operator: plain C functions, opened by modules/native.py. Optional: without a C++ compiler, or with one
+# that does not know GCC's vector types, there is a warning and everything runs in Python.
+CSRC = "echostream_plugin/csrc"
+NAMES = ("operator", "path_portable", "path_avx2", "path_avx512", "path_avx512_vnni")
+OPERATOR = Extension(
+    "echostream_plugin._native",
+    sources=[f"{CSRC}/{name}.cpp" for name in NAMES],
+    depends=[f"{CSRC}/{path.name}" for path in sorted((HERE / CSRC).glob("*.h"))],
+    extra_compile_args=["-std=c++17", "-O3", "-ffp-contract=fast", "-fvisibility=hidden", "-w"],
+    language="c++",
+    optional=True,
+)
 
 
 class BuildWithBundle(build_py):
@@ -62,6 +75,7 @@ setup(
     license="MIT",
     cmdclass={"build_py": BuildWithBundle},
     packages=find_packages(include=["echostream_plugin", "echostream_plugin.*"]),
+    ext_modules=[OPERATOR],
     package_data={"echostream_plugin.serve": ["static/*"]},
     python_requires=">=3.10,<3.13",
     install_requires=CORE,

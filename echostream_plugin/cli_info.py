@@ -17,6 +17,7 @@ from echostream_plugin.cli_options import DEFAULT_BUNDLE, devices
 from echostream_plugin.inference.bundle import Bundle, load_bundle
 from echostream_plugin.inference.runs import bundle_digest, digest
 from echostream_plugin.inference.session import bundle_options
+from echostream_plugin.modules.native import VARIABLE, instructions, library
 from echostream_plugin.modules.packed import can_pack
 
 PACKAGES = (
@@ -63,6 +64,7 @@ def environment() -> dict:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name] = "not installed"
+    compiled = instructions()
     named = {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
     return {
         "versions": {**versions, "libsndfile": soundfile.__libsndfile_version__},
@@ -70,10 +72,16 @@ def environment() -> dict:
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "weights in half precision (--quantize)": "can be packed" if can_pack() else "cannot be packed",
+        "compiled operator": compiled or why_not_compiled(),
+        "weights in half precision (--quantize)": "can be packed" if can_pack() or compiled else "cannot be packed",
         "threads": {"torch": torch.get_num_threads(), **named},
         "devices": {name: device_name(name) for name in devices()},
     }
+
+
+def why_not_compiled() -> str:
+    """Why steps run in Python."""
+    return f"off ({VARIABLE})" if library() is not None else "not built: steps run in Python (install a C++ compiler)"
 
 
 def processor() -> str:

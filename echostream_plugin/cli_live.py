@@ -12,7 +12,7 @@ import numpy as np
 from echostream_plugin.cli_errors import DONE, INCOMPLETE, warn
 from echostream_plugin.cli_options import add_model_flags, add_option_flags, live_options, open_bundle, options_of
 from echostream_plugin.config import ConfigError
-from echostream_plugin.inference.events import Sentence, Speech, TargetText
+from echostream_plugin.inference.events import Sentence, Speech, TargetText, Unsure
 from echostream_plugin.inference.session import SessionOptions, TranslationSession
 
 BLOCK_MS = 80
@@ -93,6 +93,8 @@ def show(events: list, player) -> None:
     for event in events:
         if isinstance(event, TargetText):
             print(event.added, end="", flush=True)
+        elif isinstance(event, Unsure):
+            print(" (not understood)", end="", flush=True)
         elif isinstance(event, Sentence):
             print(flush=True)
         elif isinstance(event, Speech) and player is not None:

@@ -5,12 +5,14 @@
     python scripts/benchmark.py --quick                         # a tiny model and short streams: does it run?
     python scripts/benchmark.py --profile                       # only: where does the time of a step go?
     python scripts/benchmark.py --threads 1 2 --device cpu --quantize int8
+    python scripts/benchmark.py --rows zipformer                # only the Zipformer, beside what was claimed for it
 
 Writes benchmark.json, benchmark.md and benchmark.png. Weights are random; times are medians with quartiles. Let nothing
 else run on the machine meanwhile.
 """
 
 import argparse
+import json
 import shlex
 import sys
 from dataclasses import asdict, replace
@@ -22,11 +24,12 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
+from echostream_plugin.benchmark import zipformer  # noqa: E402
 from echostream_plugin.benchmark.encoders import build_streams, time_offline, time_steps  # noqa: E402
 from echostream_plugin.benchmark.hardware import processor  # noqa: E402
 from echostream_plugin.benchmark.measure import measure_machine  # noqa: E402
 from echostream_plugin.benchmark.profile import profile_step, rows  # noqa: E402
-from echostream_plugin.benchmark.report import markdown, table, write  # noqa: E402
+from echostream_plugin.benchmark.report import as_json, markdown, table, write  # noqa: E402
 from echostream_plugin.benchmark.sessions import random_bundle, time_batches, time_session  # noqa: E402
 from echostream_plugin.benchmark.vocoder import time_vocoder  # noqa: E402
 from echostream_plugin.config import (  # noqa: E402
@@ -38,6 +41,7 @@ from echostream_plugin.config import (  # noqa: E402
 )
 from echostream_plugin.evaluation.table import commit, replace_block  # noqa: E402
 from echostream_plugin.inference.optimize import optimize  # noqa: E402
+from echostream_plugin.modules.native import instructions  # noqa: E402
 from echostream_plugin.modules.packed import can_pack  # noqa: E402
 from echostream_plugin.vocoder import VocoderConfig, VocosConfig  # noqa: E402
 
@@ -103,6 +107,21 @@ def profiles(args, runs: int) -> str:
     return table(["", "step, ms", "its matrices alone, ms", "operations, calls, share"], rows(found))
 
 
+def zipformer_rows(args, runs: int) -> int:
+    """The Zipformer's tables: printed, written as zipformer.md and zipformer.json, and between a page's marks."""
+    torch.set_num_threads(args.threads[0])
+    found = zipformer.measure(args.device, runs, args.quick)
+    machine = f"{processor(args.device)}, {args.threads[0]} thread(s), torch {torch.__version__}, commit {commit()}"
+    tables = f"{machine}; float32, but for chunks, which sessions compute.\n\n{zipformer.markdown(found)}"
+    args.output.mkdir(parents=True, exist_ok=True)
+    (args.output / "zipformer.json").write_text(json.dumps(as_json(found), indent=1))
+    (args.output / "zipformer.md").write_text(tables)
+    if args.write:
+        replace_block(args.write, tables)
+    print(tables)
+    return 0
+
+
 def encoder_config(model: ModelConfig) -> EncoderConfig:
     return replace(model.encoder, dropout=0.0, attention_dropout=0.0, activation_dropout=0.0)
 
@@ -114,6 +133,7 @@ def main(argv=None) -> int:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="measure with so many threads, in turn")
     parser.add_argument("--quantize", choices=["none", "int8"], default="none", help="add a row: dynamic int8 (CPU)")
     parser.add_argument("--write", type=Path, help="also put the tables between the marks of this page")
+    parser.add_argument("--rows", choices=["all", "zipformer"], default="all", help="measure only these")
     parser.add_argument("--profile", action="store_true", help="only say where the time of an encoder step goes")
     parser.add_argument("--quick", action="store_true", help="a tiny model, short streams, few runs")
     args = parser.parse_args(argv)
@@ -124,6 +144,8 @@ def main(argv=None) -> int:
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no GPU here")
     sizes = QUICK if args.quick else FULL
+    if args.rows == "zipformer":
+        return zipformer_rows(args, sizes["offline_runs"])
     if args.profile:
         print(profiles(args, sizes["runs"]))
         return 0
@@ -131,7 +153,7 @@ def main(argv=None) -> int:
         "command": shlex.join(["python", "scripts/benchmark.py", *(sys.argv[1:] if argv is None else argv)]),
         "commit": commit(),
         "device": args.device,
-        "machine": f"{processor(args.device)}, torch {torch.__version__}",
+        "machine": f"{processor(args.device)}, torch {torch.__version__}, operator: {instructions() or 'not used'}",
         "quick": args.quick,
         "runs": [measure(args, sizes, threads) for threads in args.threads],
     }

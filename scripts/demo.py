@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Hear EchoStream translate: the bundled recordings, your own one, or a sentence of the demo's domain.
+"""Hear EchoStream translate: the bundled recordings and those of people, your own one, or a sentence of the domain.
 
     python scripts/demo.py --output demo_out
     python scripts/demo.py --output demo_out --wav my.wav
@@ -7,12 +7,12 @@
 
 The recordings go through SimulEval with agent/echostream_agent.py, a segment at a time. For each recording the output
 folder gets source.wav, translated.wav, together.wav (source left, translation right, as a listener has them in time),
-written.tsv (both texts as they grew) and timeline.png; over all of them scores.json, scores.tsv and summary.txt.
+written.tsv (both texts as they grew) and timeline.png; over all of them index.html (everything to hear and see on one
+page, with who speaks and the licence), scores.json, scores.tsv and summary.txt, which begins with what came out right.
 """
 
 import argparse
 import importlib.util
-import json
 import logging
 import re
 import shutil
@@ -26,9 +26,11 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 import soundfile  # noqa: E402
 
-from echostream_plugin.evaluation import simul  # noqa: E402
+from echostream_plugin.data.tables import DataError  # noqa: E402
+from echostream_plugin.evaluation import samples, simul  # noqa: E402
 from echostream_plugin.evaluation.judge import SAMPLE_RATE, Judge, JudgeError, read_mono  # noqa: E402
-from echostream_plugin.evaluation.latency import TEXT_METRICS, speech_metrics, text_metrics  # noqa: E402
+from echostream_plugin.evaluation.latency import speech_metrics, text_metrics  # noqa: E402
+from echostream_plugin.evaluation.page import at_a_glance, page, show, summary  # noqa: E402
 from echostream_plugin.evaluation.scores import score_run  # noqa: E402
 from echostream_plugin.evaluation.table import commit, write_atomically, write_json, write_tsv  # noqa: E402
 from echostream_plugin.evaluation.timeline import draw_timeline  # noqa: E402
@@ -46,19 +48,26 @@ class DemoError(ValueError):
 
 @dataclass(frozen=True)
 class Recording:
-    """A source recording, and what it says in both languages where that is known; samples: mono [n] at `rate`."""
+    """A source recording, and what it says in both languages where that is known; samples: mono [n] at `rate`; told:
+    who speaks, and under which licence; human: whether that is a person."""
 
     name: str
     samples: np.ndarray
     rate: int
     source: str = ""
     target: str = ""
+    told: str = ""
+    human: bool = False
 
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("demo_out"), help="folder for what the demo makes")
     parser.add_argument("--bundle", type=Path, default=QUICKSTART / "bundle", help="folder of the model bundle")
+    parser.add_argument(
+        "--recordings", type=Path, metavar="FOLDER",
+        help="play people's recordings of this folder too (default: those beside the bundled model)",
+    )  # fmt: skip
     parser.add_argument("--segment-ms", type=int, default=320, help="how much speech goes in at a time")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--no-judge", action="store_true", help="do not read the translated speech back with whisper")
@@ -68,15 +77,18 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def bundled_recordings(bundle: Path) -> list[Recording]:
-    """The recordings of samples/samples.json."""
+def bundled_recordings(bundle: Path, people: Path | None = None) -> list[Recording]:
+    """The recordings of samples/samples.json, and those of a folder of people's that it lacks."""
     listing = bundle / "samples" / "samples.json"
     if not listing.is_file():
         raise DemoError(f"{listing}: no such file; give a bundle with samples, or your own recording with --wav")
+    found = samples.of_bundle(bundle)
+    names = {sample.wav.stem for sample in found}
+    found += [sample for sample in (samples.of_people(people) if people else []) if sample.wav.stem not in names]
     recordings = []
-    for entry in json.loads(listing.read_text(encoding="utf-8")):
-        recording = own_recording(listing.parent / entry["wav"])
-        recordings.append(replace(recording, source=entry.get("source", ""), target=entry.get("target", "")))
+    for sample in found:
+        told = {"source": sample.source, "target": sample.target, "told": sample.told, "human": sample.human}
+        recordings.append(replace(own_recording(sample.wav), **told))
     return recordings
 
 
@@ -89,17 +101,17 @@ def own_recording(wav: Path) -> Recording:
             raise DemoError(f"{wav}: is a folder; name one recording")
         if wav.stat().st_size == 0:
             raise DemoError(f"{wav}: is empty (0 bytes)")
-        samples, rate = read_audio(wav)
+        content, rate = read_audio(wav)
     except (InputError, OSError, ValueError) as error:
         if isinstance(error, DemoError):
             raise
         raise DemoError(f"{wav}: cannot be read as audio ({error}); wav, flac, ogg and mp3 work") from error
-    if not len(samples):
+    if not len(content):
         raise DemoError(f"{wav}: holds no samples")
-    if not np.isfinite(samples).all():
+    if not np.isfinite(content).all():
         raise DemoError(f"{wav}: holds samples that are not numbers (NaN or infinite); export it again")
     try:
-        mono = to_mono(samples, rate)
+        mono = to_mono(content, rate)
     except InputError as error:
         raise DemoError(f"{wav}: {error}") from error
     if np.abs(mono).max() < 1e-4:
@@ -162,50 +174,23 @@ def keep(recording: Recording, utterance, heard: str | None, folder: Path) -> di
     both = np.zeros((max(len(source), lead + len(translated)), 2), np.float32)
     both[: len(source), 0] = source
     both[lead : lead + len(translated), 1] = translated
-    for name, samples in (("source", source), ("translated", translated), ("together", both)):
-        soundfile.write(folder / f"{name}.wav", np.clip(samples, -1, 1), SAMPLE_RATE)
+    for name, track in (("source", source), ("translated", translated), ("together", both)):
+        soundfile.write(folder / f"{name}.wav", np.clip(track, -1, 1), SAMPLE_RATE)
     growth = [("transcript", *piece) for piece in utterance.transcript]
     growth += [("translation", *piece) for piece in utterance.translation]
     lines = [f"{round(time)}\t{what}\t{text}\n" for what, time, text in sorted(growth, key=lambda piece: piece[1])]
     write_atomically(folder / "written.tsv", "source_ms\twhat\tadded\n" + "".join(lines))
-    draw_timeline(utterance, folder / "timeline.png", source, translated, SAMPLE_RATE, heard)
+    came_out = samples.verdict(utterance.translation_text, recording.target, bool(utterance.unsure))
+    told = ", ".join(filter(None, (recording.told, came_out)))
+    draw_timeline(utterance, folder / "timeline.png", source, translated, SAMPLE_RATE, heard, told)
     row = {"recording": recording.name, "seconds": utterance.source_ms / 1000}
     if utterance.written.delays:
         row |= text_metrics(utterance.written)
     if utterance.speech.delays:
         row |= speech_metrics(utterance.speech)
     texts = {"source": recording.source, "transcript": utterance.transcript_text, "reference": recording.target}
-    return row | texts | {"translation": utterance.translation_text, "heard": heard or ""}
-
-
-def show(row: dict, folder: Path) -> str:
-    """A recording's result in a few lines."""
-    lines = [f"{row['recording']} ({row['seconds']:.1f} s)"]
-    for key, title in (
-        ("source", "said"), ("transcript", "transcript"), ("reference", "reference"), ("translation", "translation"),
-        ("heard", "heard"),
-    ):  # fmt: skip
-        if row[key] or key in ("transcript", "translation"):
-            lines.append(f"  {title + ':':<13}{row[key] or '(nothing)'}")
-    if "StartOffset" in row:
-        after = f"starts {row['StartOffset'] / 1000:.2f} s in, ends {row['EndOffset'] / 1000:.2f} s after the speaker"
-        lines.append(f"  {'speech:':<13}{after}")
-    lines.append(f"  {'files:':<13}{folder}/")
-    return "\n".join(lines)
-
-
-def summary(scores: dict, count: int) -> str:
-    """The scores over all recordings in one line each."""
-    names = {"asr_bleu": "ASR-BLEU", "text_bleu": "text BLEU", "asr_wer": "transcript WER %"}
-    lines = [f"{title:<22}{scores[key]:8.1f}" for key, title in names.items() if key in scores]
-    for key in (*TEXT_METRICS, "ATD", "StartOffset", "EndOffset"):
-        if key in scores:
-            aware = f"   ({scores[key + '_CA']:.0f} with computing)" if key + "_CA" in scores else ""
-            lines.append(f"{key + ' ms':<22}{scores[key]:8.0f}{aware}")
-    for key, title in (("RTF", "RTF"), ("compute_RTF", "computing / audio")):
-        if key in scores:
-            lines.append(f"{title:<22}{scores[key]:8.2f}")
-    return f"over {count} recording(s):\n  " + "\n  ".join(lines or ["nothing was said"])
+    who = {"verdict": came_out, "told": recording.told, "human": recording.human}
+    return row | texts | {"translation": utterance.translation_text, "heard": heard or "", **who}
 
 
 def main(argv=None) -> int:
@@ -213,7 +198,7 @@ def main(argv=None) -> int:
     logging.disable(logging.INFO)  # fairseq turns on everybody's
     try:
         return demo(args)
-    except (DemoError, simul.SimulError, JudgeError) as error:
+    except (DemoError, DataError, simul.SimulError, JudgeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
@@ -232,7 +217,10 @@ def choose(args) -> list[Recording]:
         raise DemoError(f"{args.bundle}: holds no model.safetensors; examples/quickstart/train.sh makes a bundle")
     if args.wav is not None:
         return [own_recording(args.wav)]
-    return bundled_recordings(args.bundle) if args.text is None else [spoken_sentence(args.text)]
+    if args.text is not None:
+        return [spoken_sentence(args.text)]
+    beside = QUICKSTART / "recordings" if args.bundle.resolve() == (QUICKSTART / "bundle").resolve() else None
+    return bundled_recordings(args.bundle, args.recordings or beside)
 
 
 def demo(args) -> int:
@@ -260,9 +248,10 @@ def demo(args) -> int:
         rows.append(keep(recording, utterance, text, output / recording.name))
         print(show(rows[-1], output / recording.name) + "\n")
     write_scores(scores, rows, args.segment_ms, output)
-    text = summary(scores, len(rows))
+    text = f"{at_a_glance(rows)}\n\n{summary(scores, len(rows))}"
     write_atomically(output / "summary.txt", text + "\n")
-    print(f"{text}\n\nListen to {output}/*/together.wav, look at {output}/*/timeline.png, read {output}/scores.json")
+    write_atomically(output / "index.html", page(rows, text))
+    print(f"{text}\n\nOpen {output}/index.html: hear and see everything; {output}/scores.json has the numbers")
     return report_refused(recordings, utterances)
 
 
@@ -278,7 +267,7 @@ def write_scores(scores: dict, rows: list[dict], segment_ms: int, output: Path) 
     """scores.json with everything, scores.tsv with the numbers of each recording and over all."""
     facts = {"segment_ms": segment_ms, "commit": commit(ROOT), "scores": scores, "recordings": rows}
     write_json(output / "scores.json", facts)
-    words = ("source", "transcript", "reference", "translation", "heard")
+    words = ("source", "transcript", "reference", "translation", "heard", "verdict", "told", "human")
     numbers = [{key: value for key, value in row.items() if key not in words} for row in rows]
     means = {key: value for key, value in scores.items() if isinstance(value, float)}
     write_tsv(output / "scores.tsv", [*numbers, {"recording": "all", **means}])

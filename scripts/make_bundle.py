@@ -4,12 +4,13 @@
     python scripts/make_bundle.py --checkpoint checkpoints/checkpoint_best.pt --data corpus/fbank2unit \\
         --vocoder vocoder --out bundle
 
-Several checkpoints separated by commas are averaged. `--samples` adds recordings of a SimulEval list for `make demo`.
+Several checkpoints separated by commas are averaged. `--samples` adds recordings of a corpus for `make demo`, with
+engine and voice; it may be given several times, each with its own lines: `--samples corpus/simuleval/test-pico:0,2`.
+`--recordings` adds those of people, with speaker and licence.
 """
 
 import argparse
 import json
-import shutil
 import sys
 from pathlib import Path
 
@@ -25,40 +26,52 @@ def parse_args(argv=None):
     parser.add_argument(
         "--session", default="{}", help='json of session options that suit the model: {"lagging_k1": 1}'
     )
-    parser.add_argument("--samples", help="folder with wav_list.txt, target.txt and src.txt to take recordings from")
     parser.add_argument(
-        "--sample-lines", default="0,1,2", help="which lines of it, counted from 0 (default %(default)s)"
+        "--samples", action="append", default=[], metavar="FOLDER[:LINES]",
+        help="folder with wav_list.txt, target.txt and src.txt to take recordings from",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sample-lines", default="0,1,2", help="which lines of those without their own, from 0 (default %(default)s)"
     )
+    parser.add_argument(
+        "--recordings", type=Path,
+        help="folder with recordings.tsv (file, source, target, speaker, licence) and LICENSE",
+    )  # fmt: skip
     parser.add_argument("--out", required=True, help="bundle folder")
     return parser.parse_args(argv)
 
 
-def copy_samples(lists: Path, lines: list[int], folder: Path) -> None:
-    """Copy recordings of a SimulEval list, with transcript and translation in samples.json."""
-    columns = {
-        name: (lists / f"{name}.txt").read_text(encoding="utf-8").splitlines() for name in ("wav_list", "src", "target")
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    samples = []
-    for line in lines:
-        wav = (lists / columns["wav_list"][line]).resolve()
-        shutil.copyfile(wav, folder / wav.name)
-        samples.append({"wav": wav.name, "source": columns["src"][line], "target": columns["target"][line]})
-    (folder / "samples.json").write_text(json.dumps(samples, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+def chosen_samples(args) -> list:
+    """The recordings that the bundle takes. Raises DataError, or ConfigError for lines that are no numbers."""
+    from echostream_plugin.config import ConfigError
+    from echostream_plugin.evaluation import samples
+
+    found = []
+    for given in args.samples:
+        folder, _, lines = given.partition(":")
+        try:
+            numbers = [int(line) for line in (lines or args.sample_lines).split(",")]
+        except ValueError as error:
+            raise ConfigError(f"--samples {given}: lines are numbers from 0 on, with commas between them") from error
+        found += samples.of_list(Path(folder), numbers)
+    return found + (samples.of_people(args.recordings) if args.recordings else [])
 
 
 def main(argv=None):
     args = parse_args(argv)
     from echostream_plugin.config import ConfigError
+    from echostream_plugin.data.tables import DataError
+    from echostream_plugin.evaluation.samples import copy_samples
     from echostream_plugin.fairseq_ext.loading import export_bundle
     from echostream_plugin.inference.errors import BundleError
 
     try:
+        taken = chosen_samples(args)  # what is missing is said before the work
         card = json.loads(Path(args.card).read_text(encoding="utf-8")) if args.card else {}
         out = export_bundle(args.out, args.checkpoint, args.data, args.vocoder, card, json.loads(args.session))
-        if args.samples:
-            copy_samples(Path(args.samples), [int(line) for line in args.sample_lines.split(",")], out / "samples")
-    except (ConfigError, BundleError, OSError) as error:
+        if taken:
+            copy_samples(taken, out / "samples")
+    except (ConfigError, BundleError, DataError, OSError) as error:
         sys.exit(f"error: {error}")
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     print(f"{out}: {size / 2**20:.1f} MiB")

@@ -11,6 +11,7 @@ from echostream_plugin.config import ChunkConformerConfig, EncoderConfig
 from echostream_plugin.encoders.chunk_conformer import ChunkConformerEncoder
 from echostream_plugin.encoders.emformer import EmformerEncoder
 from echostream_plugin.modules.emformer import Emformer
+from echostream_plugin.modules.native import instructions
 from echostream_plugin.modules.packed import can_pack, pack_linears
 from echostream_plugin.modules.recording import record_calls
 
@@ -151,7 +152,7 @@ def build_streams(config: EncoderConfig, device: str, quantize: str = "none") ->
         RecomputingStream("StreamSpeech, recomputed", ChunkConformerEncoder(conformer), bins, FEATURES, device),
     ]
     for stream in streams:
-        stream.trains = "recomputed" not in stream.name and "recorded" not in stream.name
+        stream.trains = not any(word in stream.name for word in ("recomputed", "recorded", "compiled"))
     return streams
 
 
@@ -160,7 +161,9 @@ FORMS = {
     "float32": lambda module: module,
     "recorded": lambda module: module,
     "half-precision weights, recorded": lambda module: pack_linears(module, "half"),
+    "half-precision weights, compiled": lambda module: pack_linears(module, "half"),
     "int8 weights, recorded": lambda module: pack_linears(module, "int8"),
+    "int8 weights, compiled": lambda module: pack_linears(module, "int8"),
     "bfloat16, recorded": lambda module: module.bfloat16(),
 }
 
@@ -169,13 +172,17 @@ def forms(device: str, quantize: str = "none") -> list:
     """Keys of FORMS that make sense on a device."""
     if device != "cpu" or not can_pack():
         return ["float32", "recorded", "bfloat16, recorded"]
-    return ["float32", "half-precision weights, recorded", *["int8 weights, recorded"] * (quantize == "int8")]
+    ways = ["recorded", *["compiled"] * (instructions() is not None)]
+    weights = ["half-precision", *["int8"] * (quantize == "int8")]
+    return ["float32", *(f"{kind} weights, {way}" for kind in weights for way in ways)]
 
 
 def _in_form(module: torch.nn.Module, form: str) -> torch.nn.Module:
     module = FORMS[form](deepcopy(module))
     if "recorded" in form:
         module.record_steps()
+    if "compiled" in form:
+        module.compile_steps()
     return module
 
 

@@ -32,12 +32,14 @@ def _inputs_of_matrices(stream: Stream) -> list:
     for layer in stream.module.modules():
         if isinstance(layer, nn.Linear):
             hooks.append(layer.register_forward_pre_hook(lambda module, args: caught.append((module, args[0]))))
-    recorders = [(module, module._recorder) for module in stream.module.modules() if hasattr(module, "_recorder")]
-    for module, _ in recorders:
-        module._recorder = None
+    names = "_recorder", "_native"  # what runs elsewhere
+    fast = [(vars(module), name) for module in stream.module.modules() for name in names if name in vars(module)]
+    kept = [space[name] for space, name in fast]
+    for space, name in fast:
+        space[name] = None
     stream.step()
-    for module, recorder in recorders:
-        module._recorder = recorder
+    for (space, name), value in zip(fast, kept, strict=True):
+        space[name] = value
     for hook in hooks:
         hook.remove()
     return caught

@@ -13,6 +13,8 @@ from echostream_plugin.modules.streaming import StreamState
 FORBIDDEN = (1, 3)
 # forward takes long input in blocks, so that its memory is linear in time
 BLOCK_FRAMES = 256
+# 160 ms, in which hardly a word is said: what a head writes in the first so many frames of an utterance it guesses
+FIRST_FRAMES = 4
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,12 @@ class EmformerEncoder(StreamingEncoder):
         out, emformer = self.emformer.step(self.dropout(frames), state.emformer)
         return out, EncoderState(subsampling, emformer)
 
+    def compile_steps(self) -> bool:
+        """From now on steps are taken by the compiled operator (`modules.native`); for inference on a CPU.
+
+        Returns whether they are: False where it was not built."""
+        return all([self.subsampling.compile_steps(), self.emformer.compile_steps()])
+
     def record_steps(self) -> None:
         """From now on the layers' steps can be recorded, within `modules.recording.record_calls`; for inference."""
         self.emformer.record_steps()

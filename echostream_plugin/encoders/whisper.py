@@ -219,6 +219,12 @@ class WhisperEncoder(StreamingEncoder):
             pairs = self.norm(self.coarse.finish(replace(state.coarse, pending=self.join(pairs))))
         return self._output(pairs)
 
+    def compile_steps(self) -> bool:
+        """From now on steps are taken by the compiled operator (`modules.native`); for inference on a CPU.
+
+        Returns whether they are: False where it was not built."""
+        return all([stack.compile_steps() for stack in (self.fine, self.coarse) if stack is not None])
+
     def record_steps(self) -> None:
         """From now on the layers' steps can be recorded, within `modules.recording.record_calls`; for inference."""
         for stack in (self.fine, self.coarse):

@@ -59,14 +59,9 @@ def read_data(folder: Path, limit: int, units: Path | None = None):
 
 def resynthesis_row(bundle: Path, unit_lines, references, judge, folder: Path, cache) -> dict:
     """How well the judge reads the vocoder's speech of the reference units: the ceiling of every other row."""
-    import torch
+    from echostream_plugin.evaluation.resynthesis import read_back
 
-    from echostream_plugin.evaluation.resynthesis import open_vocoder, write_wavs
-
-    torch.set_num_threads(1)
-    sequences = {str(number): [int(unit) for unit in line.split()] for number, line in enumerate(unit_lines)}
-    wavs = write_wavs(open_vocoder(bundle), sequences, folder, progress="reference units")
-    heard = judge.transcribe_all(list(wavs.values()), cache=cache, progress="judge of reference units")
+    heard = read_back(bundle, unit_lines, judge, folder, cache)
     row = {"mode": "reference units, resynthesised", "asr_bleu": bleu(heard, references)}
     return row | {"heard_wer": wer(heard, references)}
 

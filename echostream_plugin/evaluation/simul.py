@@ -18,12 +18,12 @@ from pathlib import Path
 from echostream_plugin.evaluation.claim import NOTE, SimulError, claim, note_work
 from echostream_plugin.evaluation.latency import SpeechInstance, TextInstance, read_speech_log, words_with_delays
 from echostream_plugin.evaluation.table import write_atomically
-from echostream_plugin.inference.events import REFUSED
+from echostream_plugin.inference.events import KINDS, REFUSED, Unsure
 
 ROOT = Path(__file__).resolve().parents[2]
 AGENT = ROOT / "agent" / "echostream_agent.py"
 LOG, PUSHES, EVENTS = "instances.log", "pushes.jsonl", "events"
-TRANSCRIPT, TRANSLATION = "source_text", "target_text"  # kinds of events that the agent logs
+TRANSCRIPT, TRANSLATION, UNSURE = "source_text", "target_text", KINDS[Unsure]  # kinds of events that the agent logs
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Utterance:
     """One recording and what became of it.
 
     transcript, translation: (source ms, text added) as written; pushes: (arrival ms, computing ms) of every push;
-    refused: why it is no audio that could be translated, None where it is.
+    refused: why it is no audio that could be translated, None where it is; unsure: (start ms, end ms, confidence) of
+    what was heard and not translated, since it was not understood.
     """
 
     index: int
@@ -40,6 +41,7 @@ class Utterance:
     translation: list[tuple[float, str]]
     pushes: list[tuple[float, float]]
     refused: str | None = None
+    unsure: tuple = ()
 
     @property
     def source_ms(self) -> float:
@@ -204,7 +206,9 @@ def read_run(output) -> list[Utterance]:
             reasons = [event.get("reason", "") for event in note["events"] if event["kind"] == REFUSED]
             refused = reasons[0] if reasons else None
             texts = (pieces[TRANSCRIPT], pieces[TRANSLATION]) if refused is None else ([], [])
-            utterances[speech.index] = Utterance(speech.index, speech, *texts, pushes, refused)
+            events = [event for event in note["events"] if event["kind"] == UNSURE and refused is None]
+            unsure = tuple((event["start_ms"], event["end_ms"], event["confidence"]) for event in events)
+            utterances[speech.index] = Utterance(speech.index, speech, *texts, pushes, refused, unsure)
     if not utterances:
         raise SimulError(f"{output}: holds no finished utterance; see {output}/part0/process.log")
     return [utterances[index] for index in sorted(utterances)]

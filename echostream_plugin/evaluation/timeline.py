@@ -15,11 +15,14 @@ ENVELOPE_COLUMNS = 2400
 LABEL_LETTERS = 44
 
 
-def draw_timeline(utterance, path, source, translated, sample_rate: int = 16000, heard: str | None = None) -> Path:
+def draw_timeline(
+    utterance, path, source, translated, sample_rate: int = 16000, heard: str | None = None, told: str = ""
+) -> Path:
     """Draw an `simul.Utterance` into a png.
 
     source, translated: mono samples [n] at `sample_rate`; `translated` starts when the first chunk was written and
-    holds the silences between chunks, as SimulEval writes it. heard: what the judge read in the translated speech.
+    holds the silences between chunks, as SimulEval writes it. heard: what the judge read in the translated speech;
+    told: who speaks, and how it came out.
     """
     import matplotlib
 
@@ -35,7 +38,8 @@ def draw_timeline(utterance, path, source, translated, sample_rate: int = 16000,
         seconds = max([seconds, *ends])
     rows = [_rows(labels, seconds, width) for labels in lanes]
     heights = [WAVE_INCHES] + [max(1, max(r, default=0) + 1) * ROW_INCHES + 0.12 for r in rows] + [WAVE_INCHES]
-    caption = _caption(utterance, heard, int(width * 11))
+    unsure = getattr(utterance, "unsure", ())
+    caption = _caption(utterance, heard, told, bool(unsure), int(width * 11))
     top = 0.35 + 0.2 * (caption.count("\n") + 1)
     height = top + sum(heights) + 0.15 * 3 + 0.6
     figure, axes = pyplot.subplots(
@@ -47,6 +51,8 @@ def draw_timeline(utterance, path, source, translated, sample_rate: int = 16000,
     _wave(axes[0], source, 0.0, sample_rate, SOURCE_COLOUR, "source\nspeech")
     _lane(axes[1], lanes[0], rows[0], TRANSCRIPT_COLOUR, "transcript\nwritten")
     _lane(axes[2], lanes[1], rows[1], TARGET_COLOUR, "translation\nwritten")
+    for begin, end, _ in unsure:
+        axes[0].axvspan(begin / 1000, end / 1000, color="0.5", alpha=0.2, linewidth=0)
     _wave(axes[3], translated, start_ms / 1000, sample_rate, TARGET_COLOUR, "translated\nspeech")
     for begin, end in playback(utterance.speech.delays, utterance.speech.durations):
         axes[3].axvspan(begin / 1000, end / 1000, color=TARGET_COLOUR, alpha=0.08, linewidth=0)
@@ -138,15 +144,16 @@ def _bare(axis, title) -> None:
     axis.set_axisbelow(True)
 
 
-def _caption(utterance, heard, columns: int) -> str:
+def _caption(utterance, heard, told: str, unsure: bool, columns: int) -> str:
     lines = [f"{Path(utterance.speech.source).name}: {utterance.source_ms / 1000:.2f} s of speech"]
+    lines[0] += f" ({told})" if told else ""
     if utterance.speech.delays:
         end = playback(utterance.speech.delays, utterance.speech.durations)[-1][1]
         after = (end - utterance.source_ms) / 1000
         start = utterance.speech.delays[0] / 1000
         lines[0] += f"; the translation starts at {start:.2f} s and ends {after:.2f} s after the speaker"
     else:
-        lines[0] += "; nothing was said"
+        lines[0] += "; nothing was said" + "; grey: not understood, so not translated" * unsure
     for title, text in (("reference", utterance.speech.reference), ("heard by the judge", heard)):
         if text:
             lines.append(f"{title}: {text}")

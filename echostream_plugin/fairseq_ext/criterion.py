@@ -8,17 +8,10 @@ encoder adds a loss in training.
 import math
 from collections import defaultdict
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Optional
 
 import torch
-import torch.nn.functional as F
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_loss
-from fairseq.criterions.label_smoothed_cross_entropy_with_rdrop import (
-    RdropLabelSmoothedCrossEntropyCriterionConfig,
-)
-from fairseq.dataclass import ChoiceEnum
 from fairseq.logging import metrics
 from rapidfuzz.distance.Levenshtein import distance as edit_distance
 from torch import Tensor
@@ -26,9 +19,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.constants import EOS, PAD
-from echostream_plugin.decoders.ctc import greedy_collapse_batch
+from echostream_plugin.decoders.ctc import FIRST_FRAMES, greedy_collapse_batch
 from echostream_plugin.decoders.masks import draw_unit_step
 from echostream_plugin.fairseq_ext.alignable import infeasible
+from echostream_plugin.fairseq_ext.criterion_options import TwoPassCTCConfig
+from echostream_plugin.fairseq_ext.ctc_losses import ctc_loss, early_penalty, heard_share, prior_ctc_loss
 from echostream_plugin.fairseq_ext.generator import text_of
 from echostream_plugin.fairseq_ext.transfer import EncoderTeacher, distill_loss
 from echostream_plugin.model import ModelOutput, Waits
@@ -37,46 +32,8 @@ _UNK = 3
 # percent of the utterances with more targets than frames: metric -> loss
 _INFEASIBLE = {"unit_infeasible": "unit", "asr_infeasible": "source_unigram", "st_infeasible": "ctc_target_unigram"}
 # error rates people read: metric -> what its errors are divided by
+_HEADS = {"asr": "source_unigram", "st": "ctc_target_unigram"}
 _RATES = {"asr_wer": "asr_words", "asr_ter": "asr_tokens", "st_wer": "st_words", "st_ter": "st_tokens", "uer": "units"}
-
-
-@dataclass
-class TwoPassCTCConfig(RdropLabelSmoothedCrossEntropyCriterionConfig):
-    label_smoothing: Optional[float] = field(  # noqa: UP045  the spelling that fairseq's parser knows
-        default=None, metadata={"help": "of the MT task; must be what the multitask yaml says (default: that)"}
-    )
-    k1: int = field(default=0, metadata={"help": "MT token i sees the source up to ST CTC token i + k1"})
-    n1: int = field(default=1, metadata={"help": "MT tokens are released in steps of n1"})
-    k2: int = field(default=0, metadata={"help": "units of token i see T2U states up to i + k2"})
-    n2: int = field(
-        default=1,
-        metadata={"help": "T2U states are released in steps of n2; -1: drawn for every training batch"},
-    )
-    multichunk: bool = field(
-        default=False, metadata={"help": "draw the encoder's segment for every training batch from --multichunk-sizes"}
-    )
-    multichunk_sizes: str = field(
-        default="8,16,24,32,0",
-        metadata={"help": "segments in encoder frames of 40 ms for --multichunk; 0 is the whole utterance"},
-    )
-    autocast: ChoiceEnum(["none", "bf16"]) = field(
-        default="none",
-        metadata={"help": "bf16: matrix products in bfloat16 with float32 weights, faster on CPUs with AVX-512 BF16"},
-    )
-    distill_from: str = field(
-        default="",
-        metadata={"help": "pull the encoder's outputs to those of this StreamSpeech (or EchoStream) checkpoint"},
-    )
-    distill_weight: float = field(
-        default=10.0, metadata={"help": "weight of the distillation loss, a sum over encoder frames, in training"}
-    )
-    distill_segment: int = field(
-        default=-1,
-        metadata={"help": "encoder frames that the teacher sees at once; -1: what the student sees, 0: everything"},
-    )
-    post_process: str = field(
-        default="sentencepiece", metadata={"help": "accepted for StreamSpeech's scripts; pieces are always joined"}
-    )
 
 
 @register_criterion("speech_to_unit_2pass_ctc_asr_st", dataclass=TwoPassCTCConfig)
@@ -104,6 +61,9 @@ class TwoPassCTCCriterion(FairseqCriterion):
         distill_from="",
         distill_weight=10.0,
         distill_segment=-1,
+        ctc_blank_prior=0.0,
+        ctc_early_weight=0.0,
+        ctc_early_slack=1.0,
         post_process="sentencepiece",
     ):
         super().__init__(task)
@@ -117,6 +77,10 @@ class TwoPassCTCCriterion(FairseqCriterion):
         if distill_weight < 0:
             raise ConfigError(f"--distill-weight {distill_weight}: must not be negative")
         self.distill_weight, self.distill_segment = distill_weight, distill_segment
+        self.blank_prior, self.early_weight, self.early_slack = ctc_blank_prior, ctc_early_weight, ctc_early_slack
+        for flag in ("blank_prior", "early_weight", "early_slack"):
+            if getattr(self, flag) < 0:
+                raise ConfigError(f"--ctc-{flag.replace('_', '-')} {getattr(self, flag)}: must not be negative")
         self.teacher = None
         if distill_from and distill_weight > 0:
             self.teacher = EncoderTeacher.read(distill_from, getattr(task.args, "encoder_embed_dim", None))
@@ -163,6 +127,7 @@ class TwoPassCTCCriterion(FairseqCriterion):
             )
             taught = self.teach(model, net_input, segment_frames)
         losses = self.losses(output, sample["target"], targets)
+        early = self.early(output, net_input, targets)
         loss = losses["unit"] + sum(self.loss_weights[name] * losses[name] for name in self.task_args)
         sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
         logging = {"loss": loss.data, "sample_size": sample_size, **self.describe(output, sample, losses, targets)}
@@ -172,6 +137,9 @@ class TwoPassCTCCriterion(FairseqCriterion):
             if self.training:  # the loss by which checkpoints are chosen is that of the task alone
                 loss = loss + self.distill_weight * distilled
                 logging["loss"] = loss.data
+        if early is not None:
+            loss = loss + early
+            logging["loss"], logging["early_loss"] = loss.data, early.data
         return loss, sample_size, logging
 
     def describe(self, output: ModelOutput, sample, losses: dict[str, Tensor], targets: dict[str, Tensor]) -> dict:
@@ -186,6 +154,7 @@ class TwoPassCTCCriterion(FairseqCriterion):
             logging[metric] = infeasible(targets.get(name, sample["target"]), frames[name])
         if not self.training:
             logging.update(self.errors(output, sample["target"], targets))
+            logging.update(first_tokens(output))
         return logging
 
     def check_segments(self, model):
@@ -223,8 +192,12 @@ class TwoPassCTCCriterion(FairseqCriterion):
         """Summed losses by name: 'unit' and the tasks'."""
         blank = output.unit_logits.size(-1) - 1
         losses = {"unit": ctc_loss(output.unit_logits, output.unit_lengths, units, blank)}
-        losses["source_unigram"] = ctc_loss(output.asr_logits, output.lengths, targets["source_unigram"], 0)
-        losses["ctc_target_unigram"] = ctc_loss(output.st_logits, output.lengths, targets["ctc_target_unigram"], 0)
+        for head, name in _HEADS.items():
+            logits = getattr(output, f"{head}_logits")
+            if self.training and self.blank_prior:
+                losses[name] = prior_ctc_loss(logits, output.lengths, targets[name], 0, self.blank_prior)
+            else:
+                losses[name] = ctc_loss(logits, output.lengths, targets[name], 0)
         losses["target_unigram"], _ = label_smoothed_nll_loss(
             output.mt_logits.float().log_softmax(-1).flatten(0, 1),
             targets["target_unigram"].flatten().unsqueeze(-1),
@@ -232,6 +205,19 @@ class TwoPassCTCCriterion(FairseqCriterion):
             ignore_index=PAD,
         )
         return losses
+
+    def early(self, output: ModelOutput, net_input: dict, targets: dict[str, Tensor]) -> Tensor | None:
+        """In training, where asked: what it costs that the text heads write before it was said."""
+        if not (self.training and self.early_weight):
+            return None
+        features, frames = (net_input["src_tokens"], net_input["src_lengths"]), output.asr_logits.size(1)
+        heard = heard_share(*features, output.lengths, frames)
+        cost = 0.0
+        for head, name in _HEADS.items():
+            logits = getattr(output, f"{head}_logits")
+            penalty = early_penalty(logits, output.lengths, targets[name], 0, heard, self.early_slack)
+            cost = cost + self.loss_weights[name] * penalty
+        return self.early_weight * cost
 
     @torch.no_grad()
     def errors(self, output: ModelOutput, units: Tensor, targets: dict[str, Tensor]) -> dict[str, float]:
@@ -264,7 +250,8 @@ class TwoPassCTCCriterion(FairseqCriterion):
     @classmethod
     def reduce_metrics(cls, logging_outputs) -> None:
         """Logs `loss` per unit, each task's loss per token (base 2), the distillation's per encoder frame, in percent
-        the utterances with more targets than frames, and in validation the error rates."""
+        the utterances with more targets than frames, and in validation the error rates and the tokens that the text
+        heads write in an utterance's first `FIRST_FRAMES` frames, where hardly anything was said."""
         total = defaultdict(float)
         for log in logging_outputs:
             for key, value in log.items():
@@ -281,6 +268,11 @@ class TwoPassCTCCriterion(FairseqCriterion):
         for metric in _INFEASIBLE:
             share = 100 * total[metric] / max(total["nsentences"], 1)
             metrics.log_scalar(metric, share, total["nsentences"], round=2)
+        if total["early_loss"]:
+            metrics.log_scalar("early_loss", total["early_loss"] / total["sample_size"] / base, round=3)
+        for head in _HEADS:
+            if total[f"{head}_tokens"]:  # in validation
+                metrics.log_scalar(f"{head}_first", total[f"{head}_first"] / total["nsentences"], round=2)
         for rate, count in _RATES.items():
             if total[count]:
                 metrics.log_scalar(rate, 100 * total[rate] / total[count], total[count], round=2)
@@ -293,13 +285,14 @@ class TwoPassCTCCriterion(FairseqCriterion):
         return True
 
 
-def ctc_loss(logits: Tensor, lengths: Tensor, targets: Tensor, blank: int) -> Tensor:
-    """Summed CTC loss of logits [B, S, V] with `lengths` [B] against targets [B, N] right-padded with 1.
-
-    An utterance with more targets than frames gives zero loss and no gradient; `alignable` counts them."""
-    log_probs = logits.float().log_softmax(-1).transpose(0, 1)
-    target_lengths = targets.ne(PAD).sum(1)
-    return F.ctc_loss(log_probs, targets, lengths, target_lengths, blank=blank, reduction="sum", zero_infinity=True)
+@torch.no_grad()
+def first_tokens(output: ModelOutput) -> dict[str, int]:
+    """How many tokens the text heads write in the first `FIRST_FRAMES` frames of the utterances of a batch."""
+    found = {}
+    for head in _HEADS:
+        logits, lengths = getattr(output, f"{head}_logits")[:, :FIRST_FRAMES], output.lengths.clamp(max=FIRST_FRAMES)
+        found[f"{head}_first"] = sum(len(tokens) for tokens, _ in greedy_collapse_batch(logits, lengths))
+    return found
 
 
 def _sizes(text: str) -> list[int]:

@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from echostream_plugin.config import ConfigError, ModelConfig
+from echostream_plugin.inference.confidence import GateModel
 from echostream_plugin.inference.dictionary import SPECIALS, Dictionary
 from echostream_plugin.inference.errors import BundleError
 from echostream_plugin.inference.features import FRONTENDS, SAMPLE_RATE
@@ -45,7 +46,9 @@ class Bundle:
     card: dict = dataclasses.field(default_factory=dict)
     session: dict = dataclasses.field(default_factory=dict)  # `SessionOptions` of the model by name
     quantize: str = "none"  # what `inference.optimize` did to the weights
+    instructions: str | None = None  # of `modules.native.PATHS`, where the compiled operator takes the steps
     target_spm: Path | None = None  # SentencePiece model that makes target pieces, where there is one
+    gate: GateModel | None = None  # tells how sure the model is of a translation, where it was calibrated
 
     def __post_init__(self):
         self.model.eval()
@@ -64,7 +67,8 @@ class Bundle:
 
     def to(self, device) -> "Bundle":
         """Move the parameters, in place. Raises BundleError where their packing ties them to the CPU."""
-        if self.quantize in ("half", "int8") and torch.device(device).type != "cpu":
+        packed = self.quantize in ("half", "int8") or self.instructions is not None
+        if packed and torch.device(device).type != "cpu":
             raise BundleError(
                 f"the weights are packed ({self.quantize}) for the CPU: load the bundle again for {device}"
             )
@@ -109,13 +113,15 @@ def save_bundle(
     card: dict | None = None,
     session: dict | None = None,
     config: ModelConfig | None = None,
+    gate: GateModel | None = None,
 ) -> Path:
     """Write a bundle and read it back once, so that what is written can be used.
 
     model: any S2STModel (a training model too); source_dictionary, target_dictionary: fairseq dictionary files; gcmvn:
     an npz or json file with `mean` and `std`, None where the encoder's features need none; vocoder: a folder, or a
     vocoder of either kind; source_spm, target_spm: SentencePiece models; card: facts for people, kept as json; session:
-    `SessionOptions` that suit the model, by name, taken where a user gives none; config: default `model.config`."""
+    `SessionOptions` that suit the model, by name, taken where a user gives none; config: default `model.config`;
+    gate: of scripts/calibrate_gate.py."""
     folder, config = Path(folder), config or model.config
     folder.mkdir(parents=True, exist_ok=True)
     mean, std = statistics(config, gcmvn)
@@ -127,6 +133,7 @@ def save_bundle(
         "features": FRONTENDS[config.encoder.features].DESCRIPTION,
         "model": dataclasses.asdict(config),
         "session": session or {},
+        **({"gate": gate.to_dict()} if gate is not None else {}),
     }
     _write_json(folder / "config.json", description)
     _write_json(folder / "gcmvn.json", {"mean": mean.tolist(), "std": std.tolist()})
@@ -165,6 +172,7 @@ def load_bundle(folder, device="cpu") -> Bundle:
         config = ModelConfig.from_dict(description.get("model", {}))
     except ConfigError as error:
         raise BundleError(f"{folder / 'config.json'}: model: {error}") from error
+    gate = _checked_gate(description, session, folder / "config.json")
     wanted = FRONTENDS[config.encoder.features].DESCRIPTION
     if description.get("features") != wanted:
         raise BundleError(
@@ -181,6 +189,7 @@ def load_bundle(folder, device="cpu") -> Bundle:
     bundle = Bundle(model, config, source, target, mean, std, vocoder, card, session).to(device)
     pieces = {name: _checked_pieces(folder / f"{name}.spm.model") for name in ("source", "target")}
     bundle.target_spm = pieces["target"]
+    bundle.gate = gate
     return bundle
 
 
@@ -206,6 +215,18 @@ def _checked_session(description: dict, path: Path) -> dict:
     except ConfigError as error:
         raise BundleError(f"{path}: session: {error}") from error
     return session
+
+
+def _checked_gate(description: dict, session: dict, path: Path) -> GateModel | None:
+    """The bundle's gate, None where it has none."""
+    try:
+        gate = GateModel.from_dict(description["gate"]) if "gate" in description else None
+    except ConfigError as error:
+        raise BundleError(f"{path}: {error}") from error
+    if session.get("gate") and gate is None:
+        missing = f"session: gate {session['gate']}, but there is no gate; scripts/calibrate_gate.py makes it"
+        raise BundleError(f"{path}: {missing}")
+    return gate
 
 
 def _checked_pieces(path: Path) -> Path | None:

@@ -1,8 +1,9 @@
-"""A bundle made ready for streaming on its device: packed or rounded weights, recorded encoder steps.
+"""A bundle made ready for streaming on its device: packed or rounded weights, compiled or recorded encoder steps.
 
 Nothing here changes what is computed, but for the rounding that a user asks for.
 """
 
+from functools import partial
 from math import lcm
 
 import torch
@@ -12,14 +13,16 @@ from echostream_plugin.config import ConfigError
 from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.features import FRONTENDS, SAMPLE_RATE
 from echostream_plugin.inference.options import FRAME_MS, SessionOptions, bundle_options
-from echostream_plugin.modules.packed import can_pack, pack_linears
+from echostream_plugin.modules import native
+from echostream_plugin.modules.native_linear import NativeLinear
+from echostream_plugin.modules.packed import PackedLinear, can_pack, pack_linears
 from echostream_plugin.modules.recording import record_calls
 
 QUANTIZE = {
-    "auto": "half on an x86 CPU where the weights came from half precision, as a bundle's, so that nothing is lost",
+    "auto": "half on a CPU where the weights came from half precision, as a bundle's, so that nothing is lost",
     "none": "weights as they are",
-    "half": "weights of linear layers in half precision, float32 arithmetic (x86 CPU)",
-    "int8": "weights of linear layers in 8 bits, their inputs in 7 with a scale per row (x86 CPU)",
+    "half": "weights of linear layers in half precision, float32 arithmetic (CPU)",
+    "int8": "weights of linear layers in 8 bits, their inputs in 7 with a scale per row (CPU)",
     "bf16": "weights and arithmetic in bfloat16",
 }
 VOCODER_BF16 = (
@@ -48,18 +51,23 @@ def optimize(
     if quantize not in QUANTIZE:
         raise ConfigError(f"quantize '{quantize}': use one of {', '.join(QUANTIZE)}")
     model, on_cpu = bundle.model, bundle.device.type == "cpu"
+    path = native.instructions() if on_cpu and quantize != "bf16" else None
+    packs = path is not None or on_cpu and can_pack()
     if quantize == "auto":
-        quantize = "half" if on_cpu and can_pack() and came_from_half(model) else "none"
+        quantize = "half" if packs and came_from_half(model) else "none"
     if quantize == "bf16":
         model.bfloat16()
     elif quantize != "none":
-        if not on_cpu or not can_pack():
-            raise ConfigError(f"quantize '{quantize}' needs an x86 CPU; use bf16 or none on {bundle.device}")
-        pack_linears(model, quantize)
+        if not packs:
+            needed = "a CPU, and the compiled operator or FBGEMM (x86)"
+            raise ConfigError(f"quantize '{quantize}' needs {needed}; use bf16 or none on {bundle.device}")
+        pack_linears(model, quantize, partial(NativeLinear, path=path) if path else PackedLinear)
     if vocoder_bf16 and bundle.vocoder is not None:
         bundle.vocoder.stream_dtype = torch.bfloat16
     bundle.quantize = quantize
-    if hasattr(model.encoder, "record_steps"):
+    if path is not None and hasattr(model.encoder, "compile_steps") and model.encoder.compile_steps():
+        bundle.instructions = path
+    elif hasattr(model.encoder, "record_steps"):
         model.encoder.record_steps()
         prepare(bundle, options, push_ms)
     return bundle
@@ -69,13 +77,16 @@ def optimize(
 def prepare(bundle: Bundle, options: SessionOptions | None = None, push_ms: int = PUSH_MS, streams: int = 1) -> None:
     """Record the encoder steps that sessions of an optimised bundle need, by streaming silence: the whole segment, and
     the unfinished segments that pushes of `push_ms` end in. Nothing is recorded while sessions run: a step of another
-    shape, as after other pushes, runs unrecorded, which takes up to twice as long.
+    shape, as after other pushes, runs unrecorded, which takes up to twice as long. Compiled steps (`modules.native`)
+    need none of this, and none is done.
 
     options: of the sessions, default `bundle_options(bundle)`; streams: how many are stacked in a `BatchedSession`. A
     shape takes 0.2 s for the bundled model, 0.7 s for one of 16 layers. May be called while other threads use the
     bundle, and again for other values; an encoder keeps `recording.MOST_RECORDINGS` shapes, those used most."""
     if push_ms < 1:
         raise ConfigError(f"push_ms must be at least 1, got {push_ms}")
+    if bundle.instructions is not None:
+        return
     frame_count = FRONTENDS[bundle.config.encoder.features].frame_count
     encoder, segment_ms = bundle.model.encoder, (options or bundle_options(bundle)).chunk_ms
     if not 0 < segment_ms <= LONGEST_MS:

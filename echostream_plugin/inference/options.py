@@ -89,6 +89,15 @@ class SessionOptions(*_owned()):
         maximum=1000.0,
     )
 
+    gate: float = option(
+        0.0,
+        "write and speak only what the model is sure of: a sentence waits until its confidence, 0 to 1, is as large; "
+        "one that never is, or is no longer, is told as not understood; 0: everything is written; needs a bundle whose "
+        "gate was calibrated; without effect on decoding='recompute'",
+        minimum=0.0,
+        maximum=1.0,
+    )
+
     def __post_init__(self):
         check_options(self)
         if self.fresh_encoder and not ENDPOINTERS[self.endpointer].measures_loudness:
@@ -108,6 +117,11 @@ class SessionOptions(*_owned()):
     def speaks(self) -> bool:
         """Is the translation spoken?"""
         return self.translate and self.speech
+
+    @property
+    def has_gate(self) -> bool:
+        """Is what is not understood left out?"""
+        return self.translate and self.gate > 0 and TRANSLATORS[self.decoding].gated
 
     @property
     def detects_speech(self) -> bool:

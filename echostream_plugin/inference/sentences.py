@@ -9,7 +9,7 @@ from torch import Tensor
 from echostream_plugin.encoders.base import FRAME_MS
 from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.endpointing import ENDPOINTERS
-from echostream_plugin.inference.events import Sentence
+from echostream_plugin.inference.events import Sentence, Unsure
 from echostream_plugin.inference.options import SessionOptions
 from echostream_plugin.inference.output import SentenceOutput
 from echostream_plugin.inference.stages import Listener
@@ -32,6 +32,8 @@ class SentenceStream:
         self.bundle, self.options = bundle, options
         features = bundle.cmvn_mean, bundle.cmvn_std, bundle.config.encoder.features
         self.listener = Listener(bundle.model, options.chunk_ms // FRAME_MS, options.restarts_encoder)
+        if options.has_gate:
+            self.listener.watch()
         self.endpointer = ENDPOINTERS[options.endpointer](self.listener, features, options)
         self.source_ms = 0.0
         self._context = []  # the last target tokens of the sentences before
@@ -137,6 +139,7 @@ class SentenceStream:
         heard, translator, output = self.listener.token_frames(end), self.translator, self.output
         if translator is not None and (heard or translator.tokens):
             self._tell((yield from translator.finish(output.source_text)), events)
+            self._doubt(heard, events)
             if self.options.context_tokens:
                 self._context = [*self._context, *translator.tokens][-self.options.context_tokens :]
         if self.options.pause_ms and (heard or output.target_text):
@@ -144,6 +147,17 @@ class SentenceStream:
             times = start * FRAME_MS, (newest + 1) * FRAME_MS, self.source_ms
             events.append(Sentence(self._count, output.source_text, output.target_text, *map(float, times)))
             self._count += 1
+
+    def _doubt(self, heard: tuple | None, events: list):
+        """At the end of a sentence: what of it was not understood well enough to be written. heard: of
+        `Listener.token_frames`."""
+        gate = self.translator.gate
+        if gate is None or not gate.refused:
+            return
+        start, newest = heard or (self.endpointer.opened_frame,) * 2
+        start = gate.passed_frame if gate.opened else start
+        times = start * FRAME_MS, max(start, newest + 1) * FRAME_MS
+        events.append(Unsure(*map(float, times), gate.confidence, self.source_ms))
 
     def _tell(self, written, events: list):
         """The events of what was written; None: nothing was."""

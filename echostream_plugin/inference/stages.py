@@ -17,6 +17,7 @@ from torch import Tensor
 
 from echostream_plugin.decoders.ctc import CollapseState, CTCHead, collapse_step
 from echostream_plugin.decoders.text import TextDecoderState
+from echostream_plugin.inference.confidence import Heard, frame_sums
 from echostream_plugin.inference.dictionary import EOS, PAD, SPECIALS
 from echostream_plugin.model import S2STModel
 from echostream_plugin.modules.streaming import StreamState
@@ -53,14 +54,19 @@ def alone(work: Generator):
 class CTCPrefix:
     """The greedy tokens of a CTC head over the encoder frames so far."""
 
-    SAVED = ("tokens", "starts", "_head_state", "_collapse_state")
+    SAVED = ("tokens", "starts", "sums", "_head_state", "_collapse_state")
 
     def __init__(self, head: CTCHead):
         self.head = head
         self.tokens = []
         self.starts = []  # the frame of the stream at which each of them starts
+        self.sums = None  # of `confidence.frame_sums` over the sentence, where somebody watches
         self._head_state = head.initial_state()
         self._collapse_state = CollapseState.initial()
+
+    def watch(self):
+        """From here on, keep what the head's confidence is judged by."""
+        self.sums = frame_sums()
 
     def extend(self, frames: Tensor):
         """frames: [1, s, C] that will not change any more."""
@@ -68,18 +74,23 @@ class CTCPrefix:
         tokens, starts, self._collapse_state = collapse_step(logits[0], self._collapse_state)
         self.tokens += tokens
         self.starts += starts
+        if self.sums is not None:
+            self.sums = frame_sums(logits[0], self.sums)
 
-    def count(self, provisional: Tensor | None = None):
-        """How many tokens there are, with those of provisional frames [1, p, C] if given."""
+    def look(self, provisional: Tensor | None = None):
+        """What was found so far (`confidence.Heard`), with what is in provisional frames [1, p, C] if given."""
         if provisional is None or provisional.size(1) == 0:
-            return len(self.tokens)
+            return Heard(list(self.tokens), self.sums)
         logits, _ = yield Call(self.head.step, provisional, self._head_state)
-        return len(self.tokens) + len(collapse_step(logits[0], self._collapse_state)[0])
+        sums = None if self.sums is None else frame_sums(logits[0], self.sums)
+        return Heard(self.tokens + collapse_step(logits[0], self._collapse_state)[0], sums)
 
     def forget(self, frame: int):
         """A new sentence begins at that frame: what starts before is forgotten, while the head goes on."""
         kept = self.count_before(frame)
         self.tokens, self.starts = self.tokens[kept:], self.starts[kept:]
+        if self.sums is not None:
+            self.watch()
 
     def count_before(self, frame: int) -> int:
         """How many of the tokens start before that frame."""
@@ -109,6 +120,11 @@ class Listener:
         self._state = model.encoder.initial_state(1, segment_frames)
         self._first_feature = 0  # of the encoder's state, counted over the stream
         self._features = np.zeros((0, model.config.encoder.input_dim), dtype=np.float32) if restartable else None
+
+    def watch(self):
+        """From here on, keep what the confidence of a sentence is judged by."""
+        self.asr.watch()
+        self.st.watch()
 
     @property
     def heard(self) -> bool:
@@ -183,11 +199,13 @@ class Listener:
 
 @dataclass(frozen=True)
 class Draft:
-    """A token that the MT decoder proposes, the hidden state [1, 1, D] that predicted it, and the decoder's state after
-    consuming the token before it. Dropping a draft is all it takes to roll it back."""
+    """A token that the MT decoder proposes, the hidden state [1, 1, D] that predicted it, the scores [V] that it was
+    chosen by, and the decoder's state after consuming the token before it. Dropping a draft is all it takes to roll it
+    back."""
 
     token: int
     hidden: Tensor
+    scores: Tensor
     state: TextDecoderState
 
 
@@ -226,7 +244,7 @@ class Writer:
             if not self.tokens and not drafts:
                 scores[EOS] = -torch.inf
             last = int(scores.argmax())
-            drafts.append(Draft(last, hidden, state))
+            drafts.append(Draft(last, hidden, scores, state))
             if last == EOS:
                 break
             unread = [last]

@@ -40,16 +40,6 @@ class CausalConvolution(nn.Module):
         out = self.dropout(self.output(F.silu(self.norm(mixed))))
         return out, sequence[:, sequence.size(1) - self.kernel + 1 :]
 
-    def step(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """`forward` for one segment and its right context x: [B, W, D], without dropout; past: [B, K - 1, D].
-
-        Returns [B, W, D] and the inputs of the depthwise convolution [B, W, D]."""
-        gated = F.glu(self.gated(self.input_norm(x)), dim=-1)
-        windows = torch.cat([past, gated], dim=1).unfold(1, self.kernel, 1).transpose(2, 3)  # [B, W, K, D]
-        # a product and a sum: for so few frames three times as fast as a convolution
-        mixed = (windows * self.depthwise.weight.squeeze(1).t()).sum(2) + self.depthwise.bias
-        return self.output(F.silu(self.norm(mixed))), gated
-
     def _mix(self, sequence: Tensor) -> Tensor:
         """Depthwise convolution over time: [B, K - 1 + T, D] to [B, T, D]."""
         # as a Conv2d of height 1: twice as fast backward on a CPU

@@ -1,7 +1,8 @@
-"""Emformer (Shi et al., arXiv 2010.10759), one code path for training and streaming.
+"""Emformer (Shi et al., arXiv 2010.10759): the general form, one code path for training and streaming.
 
-The parallel form is a step from the initial state: `run` computes any number of consecutive segments at once, layer by
-layer, since the memory that a layer reads was written by the layer below. Shapes as in `attention.py`.
+The parallel form is a step from the initial state: `_run` computes any number of consecutive segments at once, layer by
+layer, since the memory that a layer reads was written by the layer below. Streaming in inference takes the faster form
+of `emformer_step.py` for one segment; tests compare the two. Shapes as in `windows.py`.
 """
 
 from dataclasses import dataclass, replace
@@ -11,11 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import EncoderConfig
-from . import dense_attention
-from .attention import EmformerAttention, LayerWindow, StepWindow, Windows, WindowShape
+from . import dense_attention, native
+from .attention import EmformerAttention
 from .convolution import CausalConvolution
+from .emformer_step import one_segment
+from .native_linear import pack_native
+from .native_step import NativeStep
 from .recording import Recorder
 from .streaming import StreamState
+from .windows import Windows, WindowShape
 
 
 @dataclass(frozen=True)
@@ -87,22 +92,6 @@ class EmformerLayer(nn.Module):
         x = x + self.dropout(attended)
         return self.output_norm(x + self.feed_forward(x))
 
-    def step(self, x: Tensor, memory: Tensor | None, past: LayerWindow, inputs: Tensor, window: StepWindow):
-        """`forward` for a single window of x: [B, W, D], W = C + R, without dropout; inputs: [B, K - 1, D] of the
-        convolution before. Fills `past` with the window's keys and values.
-
-        Returns x, memory for the layer above [B, 1, D] or None, the projected keys and values of this window and of
-        `memory`, [B, W (+ 1), 2D], and the inputs of the depthwise convolution [B, W, D] (None without one)."""
-        attended, memory, projected = self.attention.step(self.attention_norm(x), memory, past, window)
-        x = x + attended
-        gated = None
-        if self.convolution is not None:
-            convolved, gated = self.convolution.step(x, inputs)
-            x = x + convolved
-        norm, expand, activation, _, contract, _ = self.feed_forward
-        x = self.output_norm(x + contract(activation(expand(norm(x)))))
-        return x, memory, projected, gated
-
 
 class Emformer(nn.Module):
     """A stack of Emformer layers over encoder frames."""
@@ -111,7 +100,17 @@ class Emformer(nn.Module):
         super().__init__()
         self.config = config
         self.layers = nn.ModuleList(EmformerLayer(config, index) for index in range(config.layers))
-        self._recorder = None
+        self._recorder = self._native = None
+
+    def compile_steps(self) -> bool:
+        """From now on steps are taken by the compiled operator, where it was built; for inference on a CPU.
+
+        Returns whether they are. The weights of linear layers are packed for it."""
+        path = native.instructions()
+        if path is not None:
+            pack_native(self, path)
+            self._native = NativeStep(self, path)
+        return path is not None
 
     def record_steps(self) -> None:
         """From now on streaming steps can be recorded, within `recording.record_calls`; for inference."""
@@ -166,8 +165,13 @@ class Emformer(nn.Module):
         """The frames still pending, [B, p, D], as the parallel form has them when the utterance ends here."""
         frames = state.pending.size(1)
         if 0 < frames <= (state.segment_frames or frames) and not self._differentiable:
-            return self._step(state.pending, frames, state)[0]
+            return self._step(state.pending, frames, state, keeps=False)[0]
         return self._tail(state.pending, None, state)
+
+    def _apply(self, *args, **kwargs):
+        if self._native is not None:
+            self._native.forget()
+        return super()._apply(*args, **kwargs)
 
     @property
     def _differentiable(self) -> bool:
@@ -192,7 +196,7 @@ class Emformer(nn.Module):
         right = self.config.right_context_frames
         left_frames, memory_size = state.left_context.size(2), state.memory.size(2)
         shape = WindowShape(segments, count, left_frames, right, memory_size)
-        windows = shape.windows(state.past_segments, lengths, self._rotary_dim, x.dtype)
+        windows = shape.windows(state.past_segments, lengths, self.rotary_dim, x.dtype)
 
         x = F.pad(x, (0, 0, 0, segments * count + right - frames))
         x = x.unfold(1, count + right, count).transpose(2, 3)  # hard copy of the right context, section 2.2
@@ -205,44 +209,21 @@ class Emformer(nn.Module):
         kept = tuple(torch.stack(tensors, dim=1) for tensors in zip(*kept, strict=True))
         return x[:, :, :count].reshape(batch_size, segments * count, dim), kept
 
-    def _step(self, x: Tensor, count: int, state: EmformerState):
+    def _step(self, x: Tensor, count: int, state: EmformerState, keeps: bool = True):
         """`_run` for one segment in fewer operations. x: [B, count + up to R, D], all of it valid; returns
-        [B, count, D] and what `_run` returns with it."""
+        [B, count, D] and what `_run` returns with it, which may be None unless the caller `keeps` it."""
+        if self._native is not None and (tables := self._native.tables(x)) is not None:
+            return tables.step(x, count, state, keeps)
         left_frames, memory_size = state.left_context.size(2), state.memory.size(2)
         shape = WindowShape(1, state.segment_frames or count, left_frames, x.size(1) - count, memory_size)
         step = self._recorder or self._one_segment
         out, *kept = step((count, shape), x, state.past_segments, state.left_context, state.memory, state.convolution)
         return out, tuple(kept)
 
-    def _one_segment(self, sizes, x, past_segments, left_context, memory, convolution) -> tuple[Tensor, ...]:
-        """The past of all layers is prepared at once. sizes: the segment's frames and the shape of its window."""
-        count, shape = sizes
-        window = shape.step_window(past_segments, count, self._rotary_dim, x.dtype)
-        pasts = window.pasts(torch.cat([memory, left_context], dim=2), self.config.heads)
-        written = x[:, :count].mean(1, keepdim=True) if shape.memory_size else None
-        projected, gated = [], []
-        for layer, past, inputs in zip(self.layers, pasts, convolution.unbind(1), strict=True):
-            x, written, keys_values, depthwise = layer.step(x, written, past, inputs, window)
-            projected.append(keys_values)
-            gated.append(depthwise)
-
-        projected = torch.stack(projected, dim=1)  # [B, n, W (+ 1), 2D]
-        left_context = _newest(left_context, projected[:, :, :count])
-        if shape.memory_size:
-            memory = _newest(memory, projected[:, :, window.width :])
-        if self.config.conv_kernel > 1:
-            convolution = _newest(convolution, torch.stack(gated, dim=1)[:, :, :count])
-        return x[:, :count], left_context, memory, convolution
+    def _one_segment(self, *arguments) -> tuple[Tensor, ...]:
+        return one_segment(self, *arguments)
 
     @property
-    def _rotary_dim(self) -> int | None:
+    def rotary_dim(self) -> int | None:
         """Channels to rotate per head, None without rotary position."""
         return self.config.dim // self.config.heads if self.config.rotary else None
-
-
-def _newest(past: Tensor, new: Tensor) -> Tensor:
-    """The newest S of [B, n, S, X] and the [B, n, t, X] that follow, in memory of its own."""
-    size, added = past.size(2), new.size(2)
-    if added >= size:
-        return new[:, :, added - size :].clone()
-    return torch.cat([past[:, :, added:], new], dim=2)

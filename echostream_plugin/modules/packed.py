@@ -26,17 +26,17 @@ class PackedLinear(nn.Linear):
         self.packing = packing
         self._pack(linear)
 
+    def _keep_bias(self, linear: nn.Linear):
+        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach(), requires_grad=False)
+
     def _pack(self, linear: nn.Linear):
         weight = linear.weight.detach()
-        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach(), requires_grad=False)
-        # the bias is left out: it would be an alias that copies of this layer share
+        self._keep_bias(linear)
+        # the bias is left out of the packed weights: it would be an alias that copies of this layer share
         if self.packing == "half":
             self._packed = torch.ops.quantized.linear_prepack_fp16(weight, None)
         else:
-            scales = (weight.abs().amax(1) / 127).clamp(min=1e-12)
-            zeros = torch.zeros(len(scales), dtype=torch.long)
-            quantized = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
-            self._packed = torch.ops.quantized.linear_prepack(quantized, None)
+            self._packed = torch.ops.quantized.linear_prepack(quantized(weight), None)
 
     @property
     def weight(self) -> Tensor:
@@ -83,25 +83,37 @@ class PackedLinear(nn.Linear):
         return f"{super().extra_repr()}, packing={self.packing}"
 
 
+def int8_scales(weight: Tensor) -> Tensor:
+    """[N] steps of the weights of each output, of [N, K]: the largest of them is 127."""
+    return (weight.abs().amax(1) / 127).clamp(min=1e-12)
+
+
+def quantized(weight: Tensor) -> Tensor:
+    """The weights [N, K] in whole numbers of `int8_scales`."""
+    zeros = torch.zeros(len(weight), dtype=torch.long)
+    return torch.quantize_per_channel(weight, int8_scales(weight), zeros, 0, torch.qint8)
+
+
 def can_pack() -> bool:
     """Has this torch FBGEMM's kernels (x86 CPUs)?"""
     return "fbgemm" in torch.backends.quantized.supported_engines
 
 
-def pack_linears(module: nn.Module, packing: str) -> nn.Module:
+def pack_linears(module: nn.Module, packing: str, kind=PackedLinear) -> nn.Module:
     """Replace every `nn.Linear` below a module, which must lie on the CPU, but for those that their parent names in
-    `UNPACKED`; the module itself is returned.
+    `UNPACKED`; the module itself is returned. kind(linear, packing) makes a layer: `PackedLinear` or
+    `native_linear.NativeLinear` with its path.
 
     Raises ValueError for an unknown packing, RuntimeError where this CPU cannot do it."""
     if packing not in PACKINGS:
         raise ValueError(f"packing {packing!r}: use one of {', '.join(PACKINGS)}")
     if packing == "none":
         return module
-    if not can_pack():
+    if kind is PackedLinear and not can_pack():
         raise RuntimeError(f"packing '{packing}' needs an x86 CPU and a torch with FBGEMM")
     for name, child in module.named_children():
         if type(child) is nn.Linear and name not in getattr(module, "UNPACKED", ()):
-            setattr(module, name, PackedLinear(child, packing))
+            setattr(module, name, kind(child, packing))
         else:
-            pack_linears(child, packing)
+            pack_linears(child, packing, kind)
     return module

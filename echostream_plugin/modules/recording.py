@@ -5,7 +5,6 @@ Making one takes as long as some fifty steps, so it is only done within `record_
 opens before there is any live audio. Calls of other shapes run as they are.
 """
 
-import operator
 import threading
 import warnings
 from contextlib import contextmanager
@@ -14,6 +13,8 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+
+from .parts import Parts
 
 MOST_RECORDINGS = 32  # of one recorder: about 1.5 MB each for every layer recorded; beyond, the least used goes
 
@@ -96,7 +97,7 @@ class _Recording:
 
     def __init__(self, owner: nn.Module, function, tensors: tuple):
         self.uses = 0
-        self._parts = _parts(owner)
+        self._parts = Parts(owner)
         token = _kept.set([])
         try:
             self._make(owner, function, tensors)
@@ -107,8 +108,7 @@ class _Recording:
     @property
     def is_current(self) -> bool:
         """Are the owner's parts those that were recorded? Values that were changed in place are seen anyway."""
-        spaces, names, things = self._parts
-        return all(map(operator.is_, map(dict.get, spaces, names), things))
+        return self._parts.unchanged
 
 
 class _Trace(_Recording):
@@ -168,11 +168,3 @@ class _Function(nn.Module):
 
     def forward(self, *tensors):
         return self.function(*tensors)
-
-
-def _parts(owner: nn.Module) -> tuple[list, list, list]:
-    """Namespaces, names and values of everything below a module that a recording takes as it is."""
-    spaces = [space for m in owner.modules() for space in (m._parameters, m._buffers, m._modules)]
-    parts = [(space, name, thing) for space in spaces for name, thing in space.items()]
-    parts += [(vars(m), "_packed", m._packed) for m in owner.modules() if hasattr(m, "_packed")]
-    return tuple(map(list, zip(*parts, strict=True)))

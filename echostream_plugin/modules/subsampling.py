@@ -5,7 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from . import native
 from .lengths import pad_to_bucket
+from .native_linear import pack_native
+from .native_subsampling import NativeSubsampling
 from .streaming import StreamState
 
 KERNEL = 3
@@ -40,6 +43,17 @@ class CausalSubsampling(nn.Module):
         )
         self.projection = nn.Linear(channels * _halve(self.bands), dim)
         self.norm = nn.LayerNorm(dim)
+        self._native = None
+
+    def compile_steps(self) -> bool:
+        """From now on steps are taken by the compiled operator, where it was built; for inference on a CPU.
+
+        Returns whether they are. The weights of the projection are packed for it."""
+        path = native.instructions()
+        if path is not None:
+            pack_native(self, path)
+            self._native = NativeSubsampling(self, path)
+        return path is not None
 
     @staticmethod
     def output_lengths(lengths):
@@ -61,6 +75,9 @@ class CausalSubsampling(nn.Module):
     def step(self, features: Tensor, state: SubsamplingState) -> tuple[Tensor, SubsamplingState]:
         """features: [B, t, F], any t; returns the encoder frames [B, s, C] that they complete, and the next state."""
         features = torch.cat([state.features, features], dim=1)
+        if self._native is not None and not torch.is_grad_enabled():
+            if (tables := self._native.tables(features)) is not None:
+                return self._compiled_step(tables, features, state.hidden)
         first, rest = self._convolve(0, features.unsqueeze(1))
         hidden = torch.cat([state.hidden, first], dim=2)
         second, hidden = self._convolve(1, hidden)
@@ -69,17 +86,41 @@ class CausalSubsampling(nn.Module):
         # copies: slices of a longer piece would keep it alive
         return self.norm(self.projection(flat)), SubsamplingState(rest.squeeze(1).clone(), hidden.clone())
 
+    def _compiled_step(self, tables, features: Tensor, hidden: Tensor) -> tuple[Tensor, SubsamplingState]:
+        """`step` with the compiled operator, of all frames that have not been read for the last time."""
+        first = _complete(features.size(1))
+        inner = hidden.size(2) + first
+        count = _complete(inner)
+        out, rest = tables.step(features, hidden, count, inner - STRIDE * count)
+        return out, SubsamplingState(features[:, STRIDE * first :].clone(), rest)
+
+    def _apply(self, *args, **kwargs):
+        self._forget()
+        return super()._apply(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args):
+        self._forget()
+        super()._load_from_state_dict(*args)
+
+    def _forget(self):
+        if self._native is not None:
+            self._native.forget()
+
     def _convolve(self, index: int, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """inputs: [B, channels, t, bands]; returns the complete outputs and the inputs that the next output reads."""
         convolution = self.convolutions[index]
-        count = (inputs.size(2) - KERNEL) // STRIDE + 1
-        if count > 0:
+        count = _complete(inputs.size(2))
+        if count:
             window = inputs[:, :, : (count - 1) * STRIDE + KERNEL]
             outputs = torch.relu_(convolution(pad_to_bucket(window, 2, count, STRIDE)))[:, :, :count]
         else:
-            count = 0
             outputs = inputs.new_zeros(inputs.size(0), self.channels, 0, _halve(inputs.size(3)))
         return outputs, inputs[:, :, count * STRIDE :]
+
+
+def _complete(frames: int) -> int:
+    """How many outputs of a convolution so many inputs complete."""
+    return max((frames - KERNEL) // STRIDE + 1, 0)
 
 
 def _halve(bands: int) -> int:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains the quickstart model from nothing: corpus, vocoder, model, bundle, evaluation.
+# Trains the quickstart model from nothing: corpus, vocoder, model, bundle, gate, evaluation.
 #
 #   examples/quickstart/train.sh [WORK]          WORK: folder for everything that is made, default work/quickstart
 #
@@ -8,14 +8,14 @@
 #   JOBS             processes for corpus and evaluation (default 2)
 #   VOCODER_MINUTES  training time of the vocoder (default 64)
 #   MAX_UPDATE       updates of the model (default 5500)
-#   STEPS            which steps to run (default "corpus vocoder model bundle evaluation")
+#   STEPS            which steps to run (default "corpus vocoder model bundle gate evaluation")
 set -euo pipefail
 
 cd "$(dirname "$0")/../.."
 WORK=${1:-work/quickstart}
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 JOBS=${JOBS:-2}
-STEPS=${STEPS:-corpus vocoder model bundle evaluation}
+STEPS=${STEPS:-corpus vocoder model bundle gate evaluation}
 CORPUS=$WORK/corpus
 SAVE=$WORK/checkpoints
 
@@ -49,12 +49,23 @@ if step model; then
 fi
 
 if step bundle; then
+  SAMPLES=()
+  for lists in "$CORPUS"/simuleval/test-{espeak,pico,kokoro}; do
+    [ -d "$lists" ] && SAMPLES+=(--samples "$lists:0,1,2")
+  done
   "$PYTHON" scripts/make_bundle.py --checkpoint "$SAVE/checkpoint_best.pt" --data "$CORPUS/fbank2unit" \
-    --vocoder "$WORK/vocoder" --samples "$CORPUS/simuleval/test" --sample-lines 0,1,2,3,4,9,13,14 \
+    --vocoder "$WORK/vocoder" "${SAMPLES[@]}" --recordings examples/quickstart/recordings \
     --session '{"chunk_ms": 960, "lagging_k1": 3, "whole_word": false, "fresh_encoder": true, "vad": true, "max_repeats": 4, "speech_factor": 3.0}' --out "$WORK/bundle"
+fi
+
+if step gate; then
+  "$PYTHON" scripts/calibrate_gate.py --bundle "$WORK/bundle" --speech "$CORPUS/simuleval/dev" \
+    --not-speech "$CORPUS/not_spanish/dev.tsv" --jobs "$JOBS" --write
 fi
 
 if step evaluation; then
   "$PYTHON" scripts/evaluate.py --bundle "$WORK/bundle" --data "$CORPUS/simuleval/test" \
     --units "$CORPUS/fbank2unit/test.unit" --output "$WORK/evaluation" --jobs "$JOBS"
+  "$PYTHON" scripts/evaluate_voices.py --bundle "$WORK/bundle" --corpus "$CORPUS" \
+    --output "$WORK/evaluation" --jobs "$JOBS"
 fi

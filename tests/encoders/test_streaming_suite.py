@@ -11,9 +11,15 @@ from hypothesis import strategies as st
 from echostream_plugin.encoders import ENCODERS, encoder_of
 from echostream_plugin.inference.features import FRONTENDS
 from echostream_plugin.modules.recording import record_calls
+from tests import native_library
 
 TOLERANCE = 1e-4
 BINS = 12
+ZIPFORMER = {
+    "dim": 16, "stack_dims": (12, 16, 16, 16, 16, 16), "layers": (1, 1, 1, 2, 1, 1), "ffn_dim": (16,) * 6,
+    "heads": (2,) * 6, "query_dim": 4, "value_dim": 4, "conv_kernel": (5, 7, 5, 5, 5, 5), "unmasked_dims": (8,) * 6,
+    "left_context_frames": 9,
+}  # fmt: skip
 # of each kind, options by variant; a new encoder gets the suite by a line here
 VARIANTS = {
     "emformer": {
@@ -29,6 +35,11 @@ VARIANTS = {
                  "left_context_frames": 5, "memory_size": 3},
         "rotary": {"dim": 12, "inner_dim": 16, "layers": 2, "heads": 2, "ffn_dim": 24, "halve_after": 1,
                    "left_context_frames": 0, "memory_size": 2, "memory_kind": "attention", "position": "rotary"},
+    },
+    "zipformer": {
+        "default": ZIPFORMER,
+        "ahead": {**ZIPFORMER, "lookahead_frames": 1, "memory_size": 2, "left_context_frames": 8,
+                  "scaled_scores": True},
     },
 }  # fmt: skip
 RAGGED = (0, 1, 2, 3, 4, 15, 16, 17, 31, 63, 64, 65, 150)
@@ -111,9 +122,11 @@ def test_padding_changes_nothing(encoder):
 
 
 def test_nothing_depends_on_what_comes_after_the_segment(encoder):
-    """Features from frame 96 on (the fourth segment) are others: the outputs of three segments stay."""
+    """Features after three segments, and after what is heard beyond them, are others: the outputs of three segments
+    stay."""
+    heard = 96 + type(encoder).hearing_ms(encoder.config)["right_context"] // 10
     features, others = features_of(200), features_of(200, seed=1)
-    changed = torch.cat([features[:, :96], others[:, 96:]], dim=1)
+    changed = torch.cat([features[:, :heard], others[:, heard:]], dim=1)
     before, after = parallel(encoder, features, 8), parallel(encoder, changed, 8)
     assert torch.equal(before[:, :24], after[:, :24]) or (before - after)[:, :24].abs().max() < TOLERANCE
     assert (before - after)[:, 24:].abs().max() > 0.01
@@ -171,6 +184,18 @@ def test_recorded_steps_are_the_same(encoder):
     recorders = [module._recorder for module in recorded.modules() if getattr(module, "_recorder", None)]
     assert recorders and all(recorder.recorded for recorder in recorders)
     same(stream(recorded, features, [32], 8), parallel(encoder, features, 8))
+
+
+@torch.inference_mode()
+def test_compiled_steps_are_the_same(encoder):
+    """See `modules.native`."""
+    if not hasattr(encoder, "compile_steps"):
+        pytest.skip("its steps are not compiled")
+    native_library.use()
+    compiled, features = copy.deepcopy(encoder), features_of(32 * 40)
+    assert compiled.compile_steps()
+    same(stream(compiled, features, [32], 8), parallel(encoder, features, 8))
+    same(stream(compiled, features, [7, 50], 8), parallel(encoder, features, 8))
 
 
 def test_a_gradient_reaches_every_parameter(encoder):

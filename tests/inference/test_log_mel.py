@@ -19,6 +19,7 @@ from echostream_plugin.inference.optimize import optimize
 from echostream_plugin.inference.pauses import PauseDetector
 from echostream_plugin.inference.session import SessionOptions, TranslationSession
 from echostream_plugin.model import S2STModel
+from tests import native_library
 from tests.tiny_bundle import SOURCE_PIECES, TARGET_PIECES, UNITS, speechlike, tiny_vocoder
 from tests.whisper_file import whisper_model_config
 
@@ -133,13 +134,21 @@ def test_a_session_hears_with_the_front_end_of_its_encoder(bundle):
     assert {source for source, _ in texts} == {wanted}
 
 
-def test_an_optimised_bundle_says_the_same(bundle):
+def test_an_optimised_bundle_says_the_same(bundle, monkeypatch):
+    monkeypatch.setenv("ECHOSTREAM_NATIVE", "off")
     samples, wanted = speechlike(3.0), translate(bundle, speechlike(3.0), 5120)
     optimised = optimize(copy.deepcopy(bundle), quantize="none", options=SessionOptions(chunk_ms=320))
     fine, coarse = (getattr(optimised.model.encoder, name)._recorder for name in ("fine", "coarse"))
     recorded = fine.recorded, coarse.recorded
     assert translate(optimised, samples, 5120) == wanted and min(recorded) > 0
     assert (fine.recorded, coarse.recorded) == recorded  # every step of the stream was ready before it
+
+
+def test_a_bundle_with_compiled_steps_says_the_same(bundle):
+    native_library.use()
+    samples, wanted = speechlike(3.0), translate(bundle, speechlike(3.0), 5120)
+    optimised = optimize(copy.deepcopy(bundle), quantize="none", options=SessionOptions(chunk_ms=320))
+    assert optimised.instructions is not None and translate(optimised, samples, 5120) == wanted
 
 
 def test_a_session_goes_on_from_a_file(bundle, tmp_path):

@@ -13,8 +13,10 @@ from echostream_plugin.inference.errors import BundleError
 from echostream_plugin.inference.features import features_of
 from echostream_plugin.inference.optimize import optimize, prepare
 from echostream_plugin.inference.session import SessionOptions, TranslationSession
+from echostream_plugin.modules.native_linear import NativeLinear
 from echostream_plugin.modules.packed import can_pack
 from echostream_plugin.vocoder import StreamingVocoder
+from tests import native_library
 from tests.tiny_bundle import speechlike, tiny_bundle
 
 BUNDLE = Path(__file__).parents[2] / "examples" / "quickstart" / "bundle"
@@ -102,7 +104,43 @@ def recorded_frames(bundle):
     return {(x[0][0], x[0][1]) for (_, _, x, *_) in bundle.model.encoder.emformer._recorder._recordings}
 
 
-def test_whole_segments_and_those_that_pushes_leave_are_recorded_before_any_push():
+@pytest.fixture
+def without_operator(monkeypatch):
+    monkeypatch.setenv("ECHOSTREAM_NATIVE", "off")
+
+
+@pytest.mark.parametrize("quantize, kind", [("none", "float32"), ("half", "half"), ("int8", "int8")])
+def test_steps_are_compiled_where_the_operator_is_there(quantize, kind):
+    native_library.use()
+    bundle = optimize(tiny_bundle(), quantize)
+    assert bundle.instructions == native_library.paths()[-1] and bundle.quantize == quantize
+    layer = bundle.model.encoder.emformer.layers[0].attention.query
+    assert type(layer) is NativeLinear and layer.packing == kind
+    assert (type(bundle.model.source_unigram_decoder.proj) is NativeLinear) == (quantize != "none")
+    assert bundle.model.encoder.emformer._recorder is None
+    with pytest.raises(BundleError, match="packed"):
+        bundle.to("meta")
+
+
+def test_without_the_operator_steps_are_recorded(without_operator, monkeypatch):
+    bundle = optimize(tiny_bundle())
+    assert bundle.instructions is None and bundle.model.encoder.emformer._recorder.recorded
+    assert not any(isinstance(module, NativeLinear) for module in bundle.model.modules())
+    monkeypatch.setenv("ECHOSTREAM_NATIVE", "fast")
+    with pytest.raises(ConfigError, match="ECHOSTREAM_NATIVE 'fast': use auto"):
+        optimize(tiny_bundle())
+
+
+@pytest.mark.parametrize("path", ["off", "portable", "avx2"])
+def test_every_way_translates_the_same(monkeypatch, path):
+    if path not in ("off", *native_library.paths()):
+        pytest.skip(f"this processor has no {path}")
+    wanted = translate(load_bundle(BUNDLE))
+    monkeypatch.setenv("ECHOSTREAM_NATIVE", path)
+    assert translate(optimize(load_bundle(BUNDLE))) == wanted and wanted[1]
+
+
+def test_whole_segments_and_those_that_pushes_leave_are_recorded_before_any_push(without_operator):
     bundle = optimize(tiny_bundle(), options=SessionOptions(chunk_ms=960))
     assert recorded_frames(bundle) == {(1, 8), (1, 16), (1, 24)}
     prepare(bundle, SessionOptions(chunk_ms=160), push_ms=40)
@@ -118,7 +156,7 @@ def test_whole_segments_and_those_that_pushes_leave_are_recorded_before_any_push
         prepare(bundle, push_ms=0)
 
 
-def test_sessions_record_nothing_whatever_they_push():
+def test_sessions_record_nothing_whatever_they_push(without_operator):
     bundle = optimize(tiny_bundle())
     before = recorded_frames(bundle)
     session, samples = TranslationSession(bundle, max_tokens=4), speechlike(3.0)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from echostream_plugin.config import EncoderConfig
 from echostream_plugin.encoders.emformer import EmformerEncoder
-from echostream_plugin.modules import attention
+from echostream_plugin.modules import emformer_step
 from echostream_plugin.modules.recording import MOST_RECORDINGS, Recorder, record_calls
 from echostream_plugin.modules.streaming import StreamState
 
@@ -161,11 +161,11 @@ def test_autocast_and_gradients_are_not_those_of_the_recording():
 
 def test_a_recording_keeps_the_tables_that_it_uses():
     _, encoder = encoders("whole")
-    attention._step_tables.cache_clear()
+    emformer_step._step_tables.cache_clear()
     record(lambda: unfinished(encoder, 5))
     (recording,) = encoder.emformer._recorder._recordings.values()
     tables = [weakref.ref(tensor) for group in recording._held for pair in group for tensor in pair]
-    attention._step_tables.cache_clear()
+    emformer_step._step_tables.cache_clear()
     gc.collect()
     assert len(tables) == 4 and all(table() is not None for table in tables)
     del recording

@@ -13,6 +13,7 @@ from echostream_plugin.decoders.unit import T2UEncoder, UnitDecoder
 from echostream_plugin.encoders.chunk_conformer import ChunkConformerEncoder
 from echostream_plugin.encoders.emformer import EmformerEncoder
 from echostream_plugin.encoders.whisper import WhisperConfig, WhisperEncoder
+from echostream_plugin.encoders.zipformer import ZipformerConfig, ZipformerEncoder
 from echostream_plugin.modules.streaming import StreamState
 from echostream_plugin.punctuation.model import Punctuator, PunctuatorConfig
 from echostream_plugin.vocoder import CodeVocos, StreamingVocoder, VocosConfig
@@ -73,6 +74,13 @@ KINDS = {
     "Whisper's encoder": lambda: encoder(
         WhisperEncoder, WhisperConfig(dim=16, inner_dim=16, layers=2, halve_after=1, heads=2, ffn_dim=32)
     ),
+    "zipformer": lambda: encoder(
+        ZipformerEncoder,
+        ZipformerConfig(
+            dim=16, stack_dims=(16,) * 6, layers=(1,) * 6, ffn_dim=(16,) * 6, heads=(2,) * 6, query_dim=4, value_dim=4,
+            conv_kernel=(5,) * 6, unmasked_dims=(16,) * 6, left_context_frames=16, memory_size=2,
+        ),
+    ),  # fmt: skip
     "CTC head": lambda: ctc_head(2),
     "linear CTC head": lambda: ctc_head(0),
     "collapse": lambda: lambda n, state: collapse_step(torch.randn(n, 9), state or CollapseState.initial())[2],

@@ -27,6 +27,12 @@ RECIPE = (
     f"{TASK} --criterion speech_to_unit_2pass_ctc_asr_st --optimizer adam --lr 0.001 --max-tokens 22000 "
     "--train-subset train --valid-subset dev"
 )
+ZIPFORMER = (
+    f"{TASK} --criterion speech_to_unit_2pass_ctc_asr_st --max-tokens 22000 --train-subset train --valid-subset dev"
+)
+SIX = "--encoder-layers 1,1,1,1,1,1 --encoder-embed-dim 16 --stack-dims 16,16,16,16,16,16 --unmasked-dims 8,8,8,8,8,8 "
+SIX += "--encoder-ffn-embed-dim 16,16,16,16,16,16 --encoder-attention-heads 2,2,2,2,2,2 --query-dim 4 --value-dim 4 "
+SIX += MODEL[MODEL.index("--translation-decoder-layers") :]
 LISTS = "--source wav_list.txt --target target.txt --source-segment-size 960 --output again"
 LONG = Small(parse=True)
 EVALUATION = Small(add="--no-judge --no-units --segments-ms --jobs 1")  # offline alone, in this process
@@ -38,7 +44,10 @@ TABLE = {  # page -> beginning of a command -> how it is made small; the longest
         "python scripts/evaluate.py": EVALUATION,
         "echostream evaluate": EVALUATION,
         "echostream card": Small(),
+        "python scripts/evaluate_voices.py": LONG,
+        "python scripts/calibrate_gate.py": LONG,
         "fairseq-train DATA": Small(add=MODEL),
+        "fairseq-train DATA --user-dir echostream_plugin --arch echostream_zipformer": Small(dots=ZIPFORMER, add=SIX),
         "fairseq-train --help": Small(),
         "torchrun": Small(add=MODEL),
         "python scripts/train_vocoder.py --help": Small(),

@@ -38,6 +38,21 @@ def test_a_quick_run_writes_table_json_and_plot(script, tmp_path, capsys):
     assert (tmp_path / "benchmark.png").stat().st_size > 1000
 
 
+def test_the_rows_of_the_zipformer(script, tmp_path, capsys):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- results:begin -->\n<!-- results:end -->\nafter\n")
+    flags = ["--rows", "zipformer", "--quick", "--threads", "1", "--output", str(tmp_path), "--write", str(page)]
+    assert script.main(flags) == 0
+    found = json.loads((tmp_path / "zipformer.json").read_text())
+    assert set(found["claims"]) == {"small", "medium"} and len(found["steps"]) == 6
+    for step in found["steps"]:
+        first, last = step["ages"][0], step["ages"][-1]
+        assert first["state_bytes"] == last["state_bytes"] > 0 and first["ms"]["median"] > 0
+        assert len(step["ages"]) == (2 if "recorded" in step["form"] else 1)
+    written = page.read_text()
+    assert "| 42.15 M parameters | true |" in written and "heard after" in written and written.endswith("after\n")
+
+
 def test_the_profile_names_the_parts_of_a_step(script, capsys):
     assert script.main(["--quick", "--profile", "--threads", "1"]) == 0
     printed = capsys.readouterr().out

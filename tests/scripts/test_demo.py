@@ -141,3 +141,22 @@ def test_a_recording_that_could_not_be_read_has_no_translation(bundle_folder, tm
     told = capsys.readouterr()
     assert "loud: could not be read, there is no translation: samples: floats up to 1e+06" in told.err
     assert "translation: (nothing)" in told.out
+
+
+def test_people_are_played_too_with_the_licence_beside_them(bundle_folder, tmp_path, capsys):
+    people, out = tmp_path / "people", tmp_path / "out"
+    people.mkdir()
+    soundfile.write(people / "hello.flac", speechlike(1.0, seed=5), 16000)
+    columns = ("file", "prompt", "source", "target", "seconds", "speaker", "licence")
+    lines = columns, ("hello.flac", "hello", "s1", "t1", "1.0", "A. Speaker", "CC BY-SA 3.0")
+    (people / "recordings.tsv").write_text("".join("\t".join(line) + "\n" for line in lines))
+    arguments = ["--bundle", str(bundle_folder), "--output", str(out), "--no-judge", "--jobs", "1"]
+    assert demo.main([*arguments, "--recordings", str(people)]) == 0
+    summary = (out / "summary.txt").read_text().splitlines()
+    assert [line for line in summary if "hello" in line and "A. Speaker, CC BY-SA 3.0" in line]
+    assert any(line.startswith("human: 0 of 1 exactly right") for line in summary)
+    html = (out / "index.html").read_text()
+    assert "hello/together.wav" in html and (out / "hello" / "together.wav").is_file() and "A. Speaker" in html
+    capsys.readouterr()
+    assert demo.main([*arguments, "--recordings", str(tmp_path / "none")]) == 2
+    assert "recordings.tsv: no such table" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from torch import Tensor
 
+from echostream_plugin.inference.confidence import Gate
 from echostream_plugin.inference.policies import POLICIES
 from echostream_plugin.inference.stages import Listener
 
@@ -56,6 +57,7 @@ class Translator(ABC):
         decides_last: it is asked at the end of the push that `finish` follows.
         uses_vad: the option `vad` applies.
         takes_context: it can be given the end of the sentence before.
+        gated: the option `gate` applies: what it is not sure of is not written.
     """
 
     name: ClassVar[str]
@@ -65,11 +67,13 @@ class Translator(ABC):
     decides_last: ClassVar[bool] = True
     uses_vad: ClassVar[bool] = True
     takes_context: ClassVar[bool] = False
+    gated: ClassVar[bool] = False
 
     def __init__(self, bundle: "Bundle", options: "SessionOptions", listener: Listener, context: list | None = None):
         """listener: whose CTC prefixes are those of the sentence; context: the last target tokens before it."""
         self.bundle, self.options, self.listener = bundle, options, listener
         self.policy = POLICIES[options.policy](options)
+        self.gate = Gate(bundle.gate, options.gate) if options.has_gate else None
 
     @classmethod
     def check(cls, bundle: "Bundle", options: "SessionOptions") -> None:

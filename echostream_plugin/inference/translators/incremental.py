@@ -22,8 +22,9 @@ class IncrementalTranslator(Translator):
     """Each token keeps the source it was made from, as in training; nothing is computed twice."""
 
     name = "incremental"
-    SAVED = ("policy", "frames", "writer", "speaker")
+    SAVED = ("policy", "frames", "writer", "speaker", "gate")
     takes_context = True
+    gated = True
 
     def __init__(self, bundle, options, listener, context=None):
         super().__init__(bundle, options, listener)
@@ -38,6 +39,8 @@ class IncrementalTranslator(Translator):
     def check(cls, bundle, options):
         if options.speaks and not bundle.config.unit.causal_encoder:
             raise SessionError("the model's T2U encoder is not causal (--uni-encoder): it cannot speak as it goes")
+        if options.has_gate and bundle.gate is None:
+            raise SessionError("the bundle has no gate: use gate=0, or calibrate one with scripts/calibrate_gate.py")
 
     @property
     def tokens(self) -> list:
@@ -48,15 +51,17 @@ class IncrementalTranslator(Translator):
         self.writer.hear(frames)
 
     def decide(self, provisional: Tensor | None = None, source_text: str = ""):
-        state = yield from self._state(provisional, source_text)
-        drafts = self.writer.draft(self.policy.decide(state), provisional)
+        heads = yield from self._look(provisional)
+        state = self._state(heads, provisional, source_text)
+        count = self.policy.decide(state)
+        drafts = self.writer.draft(count if self.gate is None else self.gate.most(count), provisional)
         if drafts and drafts[-1].token == EOS:
             drafts.pop()  # the sentence may seem complete, but its source goes on: read
         drafts = drafts[: self._until_repeat(drafts)]
         if self.options.writes_whole_words:
             starts = [self.bundle.target_dictionary.starts_word(draft.token) for draft in drafts]
             drafts = drafts[: complete_words(starts)]
-        if not drafts:
+        if not drafts or not self._allowed(drafts, heads, provisional):
             return None
         self.policy.wrote(state)
         self.writer.commit(drafts)
@@ -65,9 +70,12 @@ class IncrementalTranslator(Translator):
 
     def finish(self, source_text: str = ""):
         """Decode to `</s>` and speak everything, the state that predicts `</s>` included."""
-        state = yield from self._state(None, source_text, ended=True)
+        heads = yield from self._look(None)
+        state = self._state(heads, None, source_text, ended=True)
         drafts = self.writer.draft(self.policy.rest(state) + 1)
         drafts = drafts[: self._until_repeat(drafts) + 1]  # the last one is </s>, or stands for it
+        if drafts[:-1] and not self._allowed(drafts[:-1], heads, None):
+            return Written(self.tokens, *(self.speaker.finish() if self.speaker is not None and self.tokens else ()))
         self.writer.commit(drafts[:-1])
         if self.speaker is None:
             return Written(self.tokens)
@@ -75,9 +83,22 @@ class IncrementalTranslator(Translator):
         last_units, last_samples = self.speaker.finish()
         return Written(self.tokens, units + last_units, np.concatenate([samples, last_samples]))
 
-    def _state(self, provisional: Tensor | None, source_text: str, ended: bool = False):
-        asr = yield from self.listener.asr.count(provisional)
-        st = yield from self.listener.st.count(provisional)
+    def _look(self, provisional: Tensor | None):
+        """What the CTC heads have found (`confidence.Heard` of transcript and translation)."""
+        asr = yield from self.listener.asr.look(provisional)
+        st = yield from self.listener.st.look(provisional)
+        return asr, st
+
+    def _allowed(self, drafts: list, heads: tuple, provisional: Tensor | None) -> bool:
+        """Is the model sure enough of what it has drafted?"""
+        if self.gate is None:
+            return True
+        frames = self.listener.frames + (0 if provisional is None else provisional.size(1))
+        tokens, scores = [draft.token for draft in drafts], [draft.scores for draft in drafts]
+        return self.gate.allows(*heads, self.tokens, tokens, scores, frames)
+
+    def _state(self, heads: tuple, provisional: Tensor | None, source_text: str, ended: bool = False) -> PolicyState:
+        asr, st = (len(head.tokens) for head in heads)
         frames = self.frames + (0 if provisional is None else provisional.size(1))
         target_text = self.bundle.target_dictionary.text(self.tokens)
         attention = partial(self.writer.attention, provisional=provisional)

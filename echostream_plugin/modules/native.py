@@ -1,0 +1,140 @@
+"""The compiled operator (csrc/) where it was built: which instructions it takes, and its structures.
+
+`setup.py` builds it where there is a C++ compiler. Without it everything works in Python and torch, slower. The
+variable ECHOSTREAM_NATIVE chooses: auto (the default), off, or one of `PATHS`.
+"""
+
+import ctypes
+import logging
+import os
+from ctypes import POINTER, c_double, c_int64, c_void_p
+from functools import lru_cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from echostream_plugin.config import ConfigError
+
+VARIABLE = "ECHOSTREAM_NATIVE"
+PATHS = ("portable", "avx2", "avx512", "avx512_vnni")  # by their numbers in csrc/operator.h
+VERSION = 1  # of the interface
+FOLDER = Path(__file__).parents[1]  # where setup.py puts the library
+KINDS = {"float32": 0, "half": 1, "int8": 2}  # of packed weights, by name
+
+log = logging.getLogger(__name__)
+
+
+class Linear(ctypes.Structure):
+    """See csrc/operator.h, as for the others."""
+
+    _fields_ = [(name, c_void_p) for name in ("weights", "scales", "sums", "bias")]
+    _fields_ += [(name, c_int64) for name in ("kind", "inputs", "outputs")]
+
+
+class Norm(ctypes.Structure):
+    _fields_ = [("weight", c_void_p), ("bias", c_void_p), ("epsilon", c_double)]
+
+
+NORMS = ("attention_norm", "convolution_input_norm", "convolution_norm", "feed_forward_norm", "output_norm")
+LINEARS = ("key_value", "query", "output", "gated", "convolution_output", "expand", "contract")
+
+
+class Layer(ctypes.Structure):
+    _fields_ = [(name, Norm) for name in NORMS] + [(name, Linear) for name in LINEARS]
+    _fields_ += [("depthwise", c_void_p), ("depthwise_bias", c_void_p)]
+
+
+class Stack(ctypes.Structure):
+    _fields_ = [("layers", POINTER(Layer))]
+    _fields_ += [(name, c_int64) for name in ("count", "dim", "heads", "hidden", "kernel", "gelu", "attends", "tanh")]
+
+
+POINTERS = ("x", "past_segments", "left_context", "memory", "convolution", "cosine", "sine", "out")
+POINTERS += ("next_left_context", "next_memory", "next_convolution")
+SIZES = ("batch", "frames", "width", "segment_frames", "left_frames", "memory_size")
+
+
+class Step(ctypes.Structure):
+    _fields_ = [(name, c_void_p) for name in POINTERS] + [(name, c_int64) for name in SIZES]
+
+
+class Subsampling(ctypes.Structure):
+    _fields_ = [(name, Linear) for name in ("first", "second", "projection")]
+    _fields_ += [("norm", Norm), ("channels", c_int64)]
+
+
+class SubsamplingStep(ctypes.Structure):
+    _fields_ = [(name, c_void_p) for name in ("x", "past", "out", "next")]
+    _fields_ += [(name, c_int64) for name in ("batch", "features", "bands", "hidden")]
+
+
+FUNCTIONS = {  # name: result, arguments
+    "echostream_version": (c_int64, ()),
+    "echostream_has_path": (c_int64, (c_int64,)),
+    "echostream_linear_workspace": (c_int64, (POINTER(Linear), c_int64)),
+    "echostream_linear": (None, (c_int64, POINTER(Linear), c_void_p, c_int64, c_void_p, c_void_p)),
+    "echostream_step_workspace": (c_int64, (POINTER(Stack), POINTER(Step))),
+    "echostream_step": (None, (c_int64, POINTER(Stack), POINTER(Step), c_void_p)),
+    "echostream_subsampling_workspace": (c_int64, (POINTER(Subsampling), POINTER(SubsamplingStep))),
+    "echostream_subsampling": (None, (c_int64, POINTER(Subsampling), POINTER(SubsamplingStep), c_void_p)),
+}
+
+
+@lru_cache(maxsize=1)
+def library() -> ctypes.CDLL | None:
+    """The library; None, said once in the log, where it was not built or does not belong to this version."""
+    path = next((FOLDER / f"_native{suffix}" for suffix in EXTENSION_SUFFIXES if _is_file(suffix)), None)
+    if path is None:
+        log.info("no compiled operator in %s: steps run in Python; with a C++ compiler, pip install builds it", FOLDER)
+        return None
+    try:
+        return open_library(path)
+    except (OSError, AttributeError, ValueError) as error:
+        log.info("%s is not used, steps run in Python: %s", path, error)
+        return None
+
+
+def _is_file(suffix: str) -> bool:
+    return (FOLDER / f"_native{suffix}").is_file()
+
+
+def open_library(path) -> ctypes.CDLL:
+    """Raises OSError, AttributeError or ValueError for a file that is not the operator's library, or another version's.
+
+    Calls release Python's lock: threads compute at the same time."""
+    opened = ctypes.CDLL(str(path))
+    for name, (result, arguments) in FUNCTIONS.items():
+        function = getattr(opened, name)
+        function.restype, function.argtypes = result, arguments
+    if (version := opened.echostream_version()) != VERSION:
+        raise ValueError(f"version {version} of its interface, expected {VERSION}; install the package again")
+    return opened
+
+
+def instructions() -> str | None:
+    """Which of `PATHS` is taken here; None: the operator is not used.
+
+    Raises ConfigError where ECHOSTREAM_NATIVE asks for what there is not."""
+    wanted = os.environ.get(VARIABLE) or "auto"
+    if wanted not in ("auto", "off", *PATHS):
+        raise ConfigError(f"{VARIABLE} '{wanted}': use auto, off, {', '.join(PATHS)}")
+    if wanted == "off":
+        return None
+    found = library()
+    there = [path for path in PATHS if found is not None and found.echostream_has_path(PATHS.index(path))]
+    if wanted in PATHS:
+        if found is None:
+            raise ConfigError(f"{VARIABLE} '{wanted}': the compiled operator was not built; use auto or off")
+        if wanted not in there:
+            raise ConfigError(f"{VARIABLE} '{wanted}': this processor cannot take it; it has {', '.join(there)}")
+        return wanted
+    return there[-1] if there else None
+
+
+def computes(x: Tensor) -> bool:
+    """Can the operator take this input? Only float32 on the CPU, neither under autocast nor within a trace."""
+    if x.dtype != torch.float32 or x.device.type != "cpu":
+        return False
+    return not (torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"))

@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+"""Teach a bundle to say nothing when it does not understand: fit its gate on recordings, and choose the threshold.
+
+    python scripts/calibrate_gate.py --bundle BUNDLE --speech corpus/simuleval/dev \\
+        --not-speech corpus/not_spanish/dev.tsv --write
+
+Speech of the domain (SimulEval folders) should be written; other languages, noise, music (tables of build_corpus.py),
+and the same speech reversed or shuffled should not. Prints, for recordings that the gate was not fitted on, how many
+lead to words; --write puts gate and threshold into the bundle's config.json, where sessions find them. --speech and
+--not-speech may be given several times. Use dev sets: the test sets are for scripts/evaluate_voices.py.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from echostream_plugin.config import ConfigError  # noqa: E402
+from echostream_plugin.data.tables import DataError  # noqa: E402
+from echostream_plugin.evaluation import gate  # noqa: E402
+from echostream_plugin.evaluation.gate import CalibrationError  # noqa: E402
+from echostream_plugin.evaluation.simul import SimulError  # noqa: E402
+from echostream_plugin.evaluation.table import markdown_table  # noqa: E402
+from echostream_plugin.evaluation.voices import Folder, not_speech  # noqa: E402
+from echostream_plugin.inference.confidence import FEATURES  # noqa: E402
+from echostream_plugin.inference.errors import BundleError, InputError  # noqa: E402
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", required=True, type=Path, help="folder of the model bundle")
+    parser.add_argument("--speech", required=True, type=Path, action="append", help="folder with wav_list.txt")
+    parser.add_argument("--not-speech", required=True, type=Path, action="append", help="table with kind and wav")
+    parser.add_argument("--garbled", type=int, default=60, help="recordings of speech that are garbled, in each way")
+    parser.add_argument("--refuse", type=float, default=1.0, help="percent of the speech that may be refused")
+    parser.add_argument("--most", type=int, default=0, help="only so many recordings of each kind; 0: all")
+    parser.add_argument("--segment-ms", type=int, default=320, help="how much source goes in at a time")
+    parser.add_argument("--write", action="store_true", help="put gate and threshold into the bundle")
+    parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
+    args = parser.parse_args(argv)
+    if not 0 <= args.refuse < 50:
+        parser.error(f"--refuse {args.refuse:g}: expected 0 to 50 percent")
+    return args
+
+
+def recordings(args) -> list[tuple]:
+    """(kind, wav, garbling) of everything that is asked about."""
+    speech = [wav for folder in args.speech for wav in Folder.read(folder, args.most).wavs]
+    found = [("speech", str(wav), "") for wav in speech]
+    for table in args.not_speech:
+        folder, kinds = not_speech(table, args.most)
+        found += [(f"no speech: {kind}", str(wav), "") for kind, wav in zip(kinds, folder.wavs, strict=True)]
+    some = speech[:: max(1, len(speech) // max(1, args.garbled))][: args.garbled]
+    return found + [(how, str(wav), how) for how in ("reversed", "shuffled") for wav in some]
+
+
+def main(argv=None) -> int:
+    args = parse_args(argv)
+    logging.disable(logging.INFO)
+    try:
+        asked = gate.ask(recordings(args), args.bundle, args.segment_ms, args.jobs)
+        calibration = gate.calibrate(asked, args.refuse)
+        if args.write:
+            gate.write_gate(args.bundle, calibration)
+    except (SimulError, BundleError, InputError, ConfigError, DataError, CalibrationError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(markdown_table([gate.shown(row) for row in calibration.table], gate.COLUMNS))
+    print("\n" + markdown_table([gate.shown(row) for row in calibration.choices], gate.CHOICES))
+    model = calibration.model
+    spans = {name: (of[2] - of[1]) * of[0] for name, of in model.weights.items()}
+    print("\nlog-odds between the ends of each feature: " + ", ".join(f"{n} {spans[n]:+.1f}" for n in FEATURES))
+    print(f"threshold {calibration.threshold:.3f}, kept down to {model.keep:.2f} of it")
+    print(f"written to {args.bundle / 'config.json'}" if args.write else "--write puts it into the bundle")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""A gate from recordings: its questions, the regression, the threshold, and what is written into the bundle."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+
+from echostream_plugin.data.tables import write_table
+from echostream_plugin.evaluation import gate
+from echostream_plugin.evaluation.gate import Asked, CalibrationError, calibrate, fit, garbled, keep_share, left_out
+from echostream_plugin.inference.bundle import load_bundle
+from echostream_plugin.inference.confidence import FEATURES, GateModel
+from echostream_plugin.inference.session import TranslationSession
+from tests.scripts.conftest import load_script
+from tests.tiny_bundle import save_tiny_bundle, speechlike
+
+calibrate_gate = load_script("calibrate_gate")
+
+
+def asked(kind, count, centre, seed, looks=4):
+    """Recordings whose agreement lies around `centre`, and whose other features say nothing."""
+    generator = np.random.default_rng(seed)
+    found = []
+    for _ in range(count):
+        values = generator.standard_normal((looks, len(FEATURES)))
+        values[:, FEATURES.index("agreement")] = centre + 0.1 * generator.standard_normal(looks)
+        found.append(Asked(kind, values, values))
+    return found
+
+
+def test_the_regression_finds_what_tells_them_apart():
+    items = asked("speech", 60, 0.8, 1) + asked("noise", 60, 0.4, 2)
+    model = fit(items)
+    slope, least, most = model.weights["agreement"]
+    others = [of for name, of in model.weights.items() if name != "agreement"]
+    spans = [abs(weight) * (high - low) for weight, low, high in others]
+    assert slope > 0 and 0.1 < least < most < 1.1 and slope * (most - least) > 4 * max(spans)
+    sure, unsure = np.zeros(len(FEATURES)), np.zeros(len(FEATURES))
+    sure[FEATURES.index("agreement")], unsure[FEATURES.index("agreement")] = 0.8, 0.4
+    assert model(sure) > 0.9 and model(unsure) < 0.1
+
+
+def test_a_recording_weighs_the_same_however_long_it_is():
+    items = asked("speech", 30, 0.8, 1) + asked("noise", 30, 0.4, 2)
+    many = [Asked(item.kind, np.repeat(item.closed, 9, axis=0), item.opened) for item in items[:5]] + items[5:]
+    for name, (weight, low, high) in fit(items).weights.items():
+        other = fit(many).weights[name]
+        assert other[0] * (other[2] - other[1]) == pytest.approx(weight * (high - low), abs=0.6)
+
+
+def test_a_side_that_is_missing_is_named():
+    silent = Asked("noise", np.zeros((0, len(FEATURES))), np.zeros((0, len(FEATURES))))
+    with pytest.raises(CalibrationError, match="both sides"):
+        fit([*asked("speech", 10, 0.8, 1), silent])
+
+
+def test_the_threshold_refuses_no_more_speech_than_asked_for():
+    items = asked("speech", 100, 0.7, 1) + asked("noise", 50, 0.45, 2) + asked("music", 20, 0.1, 3)
+    silent = Asked("music", np.zeros((0, len(FEATURES))), np.zeros((0, len(FEATURES))))
+    found = calibrate([*items, silent], 2.0)
+    confidences = left_out([*items, silent])
+    assert (confidences[:100] < found.threshold).mean() <= 0.02 and confidences[-1] == 0
+    rows = {row["kind"]: row for row in found.table}
+    assert list(rows) == ["speech", "noise", "music", "all but speech"] and rows["all but speech"]["recordings"] == 71
+    assert rows["speech"]["refused"].value <= 2.0 and rows["music"]["recordings"] == 21
+    assert rows["music"]["wordy"].value < rows["speech"]["wordy"].value == 100 - rows["speech"]["refused"].value
+    shares = [(row["refused"].value, row["wordy"].value) for row in found.choices]
+    assert shares[2][0] == rows["speech"]["refused"].value and shares[2][1] == rows["all but speech"]["wordy"].value
+    assert [refused for refused, _ in shares] == sorted(refused for refused, _ in shares)
+    stricter = calibrate([*items, silent], 20.0)
+    assert stricter.threshold > found.threshold
+    assert stricter.table[-1]["wordy"].value <= rows["all but speech"]["wordy"].value
+
+
+def test_once_written_nearly_all_speech_is_kept():
+    place = FEATURES.index("agreement")
+    model = GateModel({"agreement": (10.0, 0.0, 1.0)}, -5.0)  # a half at 0.5
+    items = []
+    for lowest in [0.6] * 199 + [0.3]:  # after it was opened
+        values = np.zeros((4, len(FEATURES)))
+        values[:, place] = (0.2, 0.8, lowest, 0.9)
+        items.append(Asked("speech", values, values))
+    noise = Asked("noise", values * 0, values * 0)
+    assert keep_share(model, 0.9, [*items, noise]) == pytest.approx(model(items[0].opened[2]) / 0.9)
+    assert keep_share(model, 0.999, items) == 0.0  # nothing was ever written
+
+
+def test_garbled_speech_has_the_same_samples():
+    speech = speechlike(2.0)
+    assert np.array_equal(garbled(speech, 16000, "reversed")[::-1], speech)
+    shuffled = garbled(speech, 16000, "shuffled")
+    assert np.array_equal(np.sort(shuffled), np.sort(speech)) and not np.array_equal(shuffled, speech)
+    assert np.array_equal(shuffled, garbled(speech, 16000, "shuffled"))
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("calibration")
+    save_tiny_bundle(folder, session={"chunk_ms": 960})
+    (folder / "speech").mkdir()
+    for number in range(6):
+        soundfile.write(folder / f"{number}.wav", speechlike(1.0, seed=number), 16000)
+    (folder / "speech" / "wav_list.txt").write_text("".join(f"../{number}.wav\n" for number in range(3)))
+    (folder / "speech" / "target.txt").write_text("t1\nt2\nt3\n")
+    rows = [{"id": n, "kind": "noise", "what": "", "wav": f"{n}.wav", "seconds": 1} for n in (3, 4, 5)]
+    write_table(folder / "dev.tsv", ("id", "kind", "what", "wav", "seconds"), rows)
+    return folder
+
+
+def test_questions_are_those_of_a_session(given):
+    (item,) = gate.ask([("speech", str(given / "0.wav"), "")], given / "bundle", progress=None)
+    assert item.wanted and len(item.closed) >= 2 and item.closed.shape[1] == len(FEATURES) == item.opened.shape[1]
+    evidence = FEATURES.index("evidence")
+    assert np.isfinite(item.closed).all() and (np.diff(item.closed[:, evidence]) >= 0).all()
+
+
+def test_the_script_puts_a_gate_into_the_bundle(given, tmp_path, capsys):
+    bundle = shutil.copytree(given / "bundle", tmp_path / "bundle")
+    arguments = ["--bundle", str(bundle), "--speech", str(given / "speech"), "--not-speech", str(given / "dev.tsv")]
+    arguments += ["--garbled", "2"]
+    before = (bundle / "config.json").read_text()
+    assert calibrate_gate.main(arguments) == 0 and (bundle / "config.json").read_text() == before
+    said = capsys.readouterr().out
+    assert "| no speech: noise | 3 |" in said and "| reversed | 2 |" in said and "--write puts it" in said
+    assert calibrate_gate.main([*arguments, "--write"]) == 0
+    loaded = load_bundle(bundle)
+    session = json.loads((bundle / "config.json").read_text())["session"]
+    assert session["chunk_ms"] == 960 and TranslationSession(loaded).options.gate == session["gate"] > 0
+    assert set(loaded.gate.weights) == set(FEATURES)
+    assert calibrate_gate.main([*arguments[:3], str(tmp_path), *arguments[4:]]) == 1
+    assert "wav_list.txt: no such list" in capsys.readouterr().err
