@@ -14,24 +14,21 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import numpy as np
+import torch
+from tqdm import tqdm
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from echostream_plugin.config import ConfigError  # noqa: E402
-from echostream_plugin.constants import SAMPLE_RATE  # noqa: E402
-from echostream_plugin.evaluation.judge import Judge, JudgeError, wer  # noqa: E402
-from echostream_plugin.evaluation.simul import SimulError, read_list, resolve_wavs  # noqa: E402
-from echostream_plugin.evaluation.table import markdown_table  # noqa: E402
-from echostream_plugin.inference.audio import at_rate, read_audio  # noqa: E402
-from echostream_plugin.inference.bundle import Bundle, load_bundle  # noqa: E402
-from echostream_plugin.inference.errors import BundleError, InputError, SessionError  # noqa: E402
-from echostream_plugin.inference.events import Speech  # noqa: E402
-from echostream_plugin.inference.optimize import optimize  # noqa: E402
-from echostream_plugin.inference.speak import TextSpeaker, source_frames, speak_options  # noqa: E402
+from echostream_plugin.config import ConfigError
+from echostream_plugin.constants import SAMPLE_RATE
+from echostream_plugin.evaluation.judge import Judge, JudgeError, wer
+from echostream_plugin.evaluation.simul import SimulError, read_list, resolve_wavs
+from echostream_plugin.evaluation.table import markdown_table
+from echostream_plugin.inference.audio import at_rate, read_audio
+from echostream_plugin.inference.bundle import Bundle, load_bundle
+from echostream_plugin.inference.errors import BundleError, InputError, SessionError
+from echostream_plugin.inference.events import Speech
+from echostream_plugin.inference.optimize import optimize
+from echostream_plugin.inference.speak import TextSpeaker, source_frames, speak_options
 
 SOURCES = ("none", "recording", "silence", "mean")
 SECONDS_PER_WORD = 0.4

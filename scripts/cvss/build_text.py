@@ -9,13 +9,10 @@ StreamSpeech's to go on from its checkpoints).
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from echostream_plugin.data.check import Prepared, require  # noqa: E402
-from echostream_plugin.data.cvss import run_step  # noqa: E402
-from echostream_plugin.data.manifests import build_text  # noqa: E402
+from echostream_plugin.data.check import Prepared, require
+from echostream_plugin.data.cvss import run_step
+from echostream_plugin.data.manifests import build_text
 
 
 def build(corpus, size, threads, vocoder=None) -> None:
