@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ..constants import FRAME_MS
-from ..modules.streaming import StreamState
+from echostream_plugin.constants import FRAME_MS
+from echostream_plugin.modules.streaming import StreamState
 
 WHOLE_CHUNK = 999  # a --chunk-size from here on is the whole utterance, as in StreamSpeech (its offline script: 999999)
 ENCODERS = {}  # kind -> class; see register_encoder

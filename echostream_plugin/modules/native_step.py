@@ -11,10 +11,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from . import native
-from .native_linear import NativeLinear
-from .parts import Parts
-from .rotary import rotary_table
+from echostream_plugin.modules import native
+from echostream_plugin.modules.native_linear import NativeLinear
+from echostream_plugin.modules.parts import Parts
+from echostream_plugin.modules.rotary import rotary_table
 
 
 class NativeStep:

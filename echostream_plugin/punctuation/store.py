@@ -8,9 +8,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ..config import ConfigError
-from ..files import whole_file
-from .model import Punctuator, PunctuatorConfig
+from echostream_plugin.config import ConfigError
+from echostream_plugin.files import whole_file
+from echostream_plugin.punctuation.model import Punctuator, PunctuatorConfig
 
 WEIGHTS_FILE, CONFIG_FILE = "punctuator.safetensors", "punctuator.json"
 

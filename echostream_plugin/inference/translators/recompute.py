@@ -16,10 +16,9 @@ from echostream_plugin.inference.dictionary import EOS, PAD, SPECIALS, UNK, Dict
 from echostream_plugin.inference.policies import Policy, PolicyState
 from echostream_plugin.inference.policies.base import complete_words
 from echostream_plugin.inference.stages import cross_attention
+from echostream_plugin.inference.translators.base import Translator, Written, register_translator
 from echostream_plugin.model import S2STModel, Waits
 from echostream_plugin.vocoder import StreamingVocoder
-
-from .base import Translator, Written, register_translator
 
 
 @dataclass(frozen=True)
