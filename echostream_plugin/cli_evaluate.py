@@ -28,7 +28,8 @@ def configure(parser: argparse.ArgumentParser):
     add("--output", "-o", required=True, type=Path, help="folder of runs and results; goes on if it exists")
     add("--segments-ms", type=int, nargs="*", default=[320, 640, 960], help="segment sizes (default: 320 640 960)")
     add("--no-offline", action="store_true", help="leave the offline translation out")
-    add("--no-judge", action="store_true", help="leave ASR-BLEU out (no whisper)")
+    add("--no-asr-bleu", action="store_true", help="leave ASR-BLEU and speech WER out (no whisper)")
+    add("--no-judge", dest="no_asr_bleu", action="store_true", help=argparse.SUPPRESS)  # as it was called before
     add("--units", type=Path, help="reference units, a line each, to resynthesise (default: unit.txt)")
     add("--no-units", action="store_true", help="leave out the resynthesis of the reference units")
     add("--limit", type=int, default=0, help="only the first so many utterances")

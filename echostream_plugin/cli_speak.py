@@ -34,7 +34,7 @@ def configure(speak: argparse.ArgumentParser):
     """speak: the command's own."""
     speak.description = (
         "Text to speech by the translation model: its MT decoder is made to say the text, the rest is as "
-        "in translation. The model can say the words of its target dictionary; a word that it has no pieces for is "
+        "in translation. The model can say the words of its target dictionary; a word that it has no subwords for is "
         "left out, with a warning. With '-' the words of the standard input are spoken as they come, into one file. "
         "Case and punctuation are not spoken, but . ? ! end a sentence."
     )

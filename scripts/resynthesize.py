@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Speak unit sequences with a unit vocoder, and, with --judge, have whisper-base read them back.
+"""Speak unit sequences with a unit vocoder, and, with --wer, have whisper-base transcribe them.
 
-    python scripts/resynthesize.py --units test.txt --vocoder vocoder --out wav --judge --references test.en
+    python scripts/resynthesize.py --units test.txt --vocoder vocoder --out wav --wer --references test.en
 
 --units takes lines `name|u u u`, bare `u u u`, or the unit lines of fairseq-generate (`D-<id> TAB score TAB u u u`).
 Repeats are removed and durations predicted, unless --full-rate. References are one sentence a line in the order of the
@@ -37,14 +37,14 @@ def parse_args(argv=None):
     parser.add_argument("--limit", type=int, default=0, help="only the first so many sequences")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--original-wavs", help="folder of the true wavs: with --full-rate, reports the mel distance")
-    parser.add_argument("--judge", action="store_true", help="word error rate by whisper-base; needs --references")
+    parser.add_argument("--wer", action="store_true", help="word error rate by whisper-base; needs --references")
     parser.add_argument("--references", help="what was said, one sentence a line or name|sentence")
-    parser.add_argument("--judge-originals", action="store_true", help="also judge --original-wavs, the upper bound")
+    parser.add_argument("--wer-originals", action="store_true", help="also that of --original-wavs, the upper bound")
     args = parser.parse_args(argv)
-    if args.judge and not args.references:
-        parser.error("--judge needs --references")
-    if args.judge_originals and not args.original_wavs:
-        parser.error("--judge-originals needs --original-wavs")
+    if args.wer and not args.references:
+        parser.error("--wer needs --references")
+    if args.wer_originals and not args.original_wavs:
+        parser.error("--wer-originals needs --original-wavs")
     return args
 
 
@@ -54,7 +54,7 @@ def main(argv=None):
     model = open_vocoder(args.vocoder, args.vocoder_config)
     sequences = read_units(args.units)[: args.limit or None]
     names = [name for name, _ in sequences]
-    references = read_references(args.references, names) if args.judge else []
+    references = read_references(args.references, names) if args.wer else []
     out, rate = Path(args.out), model.config.sampling_rate
     out.mkdir(parents=True, exist_ok=True)
     wavs, distances, seconds, started = [], [], 0.0, time.process_time()
@@ -70,22 +70,22 @@ def main(argv=None):
     result["real_time_factor"] = round((time.process_time() - started) / max(seconds, 1e-9), 4)
     if distances:
         result["mel_distance"] = round(float(np.mean(distances)), 4)
-    if args.judge:
+    if args.wer:
         result.update(judge(args, wavs, names, references))
     print(json.dumps(result))
     return result
 
 
 def judge(args, wavs: list, names: list, references: list) -> dict:
-    """WER of the wavs; the transcripts go to judge.tsv beside them."""
+    """WER of the wavs; the transcripts go to transcripts.tsv beside them."""
     from echostream_plugin.evaluation.judge import Judge, wer
 
     reader = Judge(threads=args.threads)
     transcripts = reader.transcribe_all(wavs)
     rows = zip(names, references, transcripts, strict=True)
-    Path(args.out, "judge.tsv").write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+    Path(args.out, "transcripts.tsv").write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
     result = {"wer": round(wer(transcripts, references), 2)}
-    if args.judge_originals:
+    if args.wer_originals:
         originals = reader.transcribe_all([find_wav(args.original_wavs, name) for name in names])
         result["wer_originals"] = round(wer(originals, references), 2)
     return result

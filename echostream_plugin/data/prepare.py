@@ -24,8 +24,8 @@ from echostream_plugin.data.layout import SPLITS
 from echostream_plugin.data.manifests import build_manifests, build_text, recorded_source
 from echostream_plugin.data.own_table import OwnCorpus, check_table
 from echostream_plugin.data.parallel import Shard, Workers
-from echostream_plugin.data.pieces import DECODER
 from echostream_plugin.data.source_features import build_features, write_moments
+from echostream_plugin.data.subwords import DECODER
 from echostream_plugin.data.tables import normalise, read_table
 from echostream_plugin.data.target_units import build_units
 from echostream_plugin.data.unit_models import UNIT_SETS, ProjectedFeatures, UnitModel, fit_units, make_features

@@ -105,13 +105,13 @@ def write_wavs(vocoder: CodeHiFiGAN | CodeVocos, sequences: dict, folder, progre
 
 
 def read_back(bundle: Path, unit_lines: list[str], judge, folder: Path, cache) -> list[str]:
-    """What the judge reads in the vocoder's speech of reference units: the most that a translation can be worth.
+    """What the scoring ASR writes of the vocoder's speech of reference units: the most that a translation can be worth.
 
     bundle: with the vocoder; unit_lines: reduced units, a line an utterance; the wavs stay in `folder`."""
     torch.set_num_threads(1)
     sequences = {str(number): [int(unit) for unit in line.split()] for number, line in enumerate(unit_lines)}
     wavs = write_wavs(open_vocoder(bundle), sequences, folder, progress="reference units")
-    return judge.transcribe_all(list(wavs.values()), cache=cache, progress="judge of reference units")
+    return judge.transcribe_all(list(wavs.values()), cache=cache, progress="scoring ASR, reference units")
 
 
 class _Notes:

@@ -29,7 +29,7 @@ class Evaluation:
     output: Path
     segments_ms: list[int]
     no_offline: bool = False
-    no_judge: bool = False
+    no_asr_bleu: bool = False
     units: Path | None = None
     no_units: bool = False
     limit: int = 0
@@ -58,7 +58,7 @@ def read_data(folder: Path, limit: int, units: Path | None = None):
 
 
 def resynthesis_row(bundle: Path, unit_lines, references, judge, folder: Path, cache) -> dict:
-    """How well the judge reads the vocoder's speech of the reference units: the ceiling of every other row."""
+    """How well the scoring ASR transcribes the vocoder's speech of the reference units: the ceiling of all rows."""
     from echostream_plugin.evaluation.resynthesis import read_back
 
     heard = read_back(bundle, unit_lines, judge, folder, cache)
@@ -72,7 +72,7 @@ def evaluate(asked: Evaluation) -> list[dict]:
         raise simul.SimulError(f"{asked.bundle}: no such bundle folder; train one with examples/quickstart/train.sh")
     wavs, references, sources, unit_lines = read_data(asked.data, asked.limit, asked.units)
     bundle, output = asked.bundle.resolve(), asked.runs
-    judge = None if asked.no_judge else Judge(threads=asked.jobs)
+    judge = None if asked.no_asr_bleu else Judge(threads=asked.jobs)
     cache = asked.output / "transcripts.jsonl"
     rows = []
     if judge is not None and unit_lines and not asked.no_units:

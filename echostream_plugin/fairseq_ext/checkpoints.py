@@ -21,7 +21,7 @@ from fairseq.checkpoint_utils import checkpoint_paths
 from tqdm import tqdm
 
 from echostream_plugin.config import ConfigError, ModelConfig
-from echostream_plugin.data.pieces import write_configs
+from echostream_plugin.data.subwords import write_configs
 from echostream_plugin.encoders import ENCODERS, encoder_of
 from echostream_plugin.fairseq_ext.flags import config_from_args, fill_defaults, flags_of_config
 from echostream_plugin.fairseq_ext.loading import load_parameters, read_checkpoint

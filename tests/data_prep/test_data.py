@@ -12,7 +12,7 @@ import yaml
 from echostream_plugin.data import DataError
 from echostream_plugin.data.feature_zip import FeatureZip, Moments, index_path, read_index, read_member, read_skipped
 from echostream_plugin.data.parallel import Shard, Workers
-from echostream_plugin.data.pieces import load_pieces, train_pieces, write_configs, write_task_table
+from echostream_plugin.data.subwords import load_subwords, train_subwords, write_configs, write_task_table
 from echostream_plugin.data.tables import keyed_lines, normalise, read_table, write_table
 from echostream_plugin.data.units import UnitsLog, load_centres, nearest_units, read_units
 from echostream_plugin.inference.audio import read_mono
@@ -178,11 +178,11 @@ def test_tables_survive_tabs_backslashes_and_missing_columns(tmp_path):
 
 def test_pieces_and_dictionary_have_the_same_numbers(tmp_path):
     sentences = [f"the {a} goes to the {b}" for a in ("train", "bus", "man") for b in ("hotel", "bank", "sea")] * 5
-    processor = train_pieces(tmp_path / "src", "spm", sentences, 40)
+    processor = train_subwords(tmp_path / "src", "spm", sentences, 40)
     lines = (tmp_path / "src" / "spm.txt").read_text().splitlines()
     pieces = [processor.id_to_piece(number) for number in range(processor.get_piece_size())]
     assert [line.split()[0] for line in lines] == pieces[4:]
-    again = load_pieces(tmp_path / "src" / "spm.model")
+    again = load_subwords(tmp_path / "src" / "spm.model")
     write_task_table(tmp_path / "src" / "dev.tsv", [{"id": "x", "text": "The train!"}], "text", again)
     assert read_table(tmp_path / "src" / "dev.tsv")[0]["tgt_text"].replace(" ", "").replace("▁", " ") == " the train"
     write_configs(tmp_path / "fbank2unit", tmp_path / "src" / "spm.txt", tmp_path / "src" / "spm.txt")
@@ -192,7 +192,7 @@ def test_pieces_and_dictionary_have_the_same_numbers(tmp_path):
     data = yaml.safe_load((tmp_path / "fbank2unit" / "config_gcmvn.yaml").read_text())
     assert data["global_cmvn"]["stats_npz_path"] == "../gcmvn.npz"
     with pytest.raises(DataError, match="no such SentencePiece model"):
-        load_pieces(tmp_path / "none.model")
+        load_subwords(tmp_path / "none.model")
 
 
 def test_the_yamls_hold_streamspeechs_values_and_each_task_its_dictionary(tmp_path):

@@ -23,7 +23,7 @@ from echostream_plugin.vocoder import StreamingVocoder
 
 @dataclass(frozen=True)
 class Look:
-    """What one look at the source came to; None where the policy had decided before it was computed.
+    """What one decoding step over the source came to; None where the policy had decided before it was computed.
 
     asr, st: CTC tokens over all frames; tokens: the MT hypothesis without `</s>`; units: all units, as dictionary
     indices; new_units: units 0..K-1 to be spoken now (READ where there are none)."""

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Word error rate of text to speech: a bundle speaks texts, whisper-base reads them back.
 
-    python scripts/judge_speech.py --bundle BUNDLE --data corpus/simuleval/dev --limit 48 --work judged \\
+    python scripts/measure_speech.py --bundle BUNDLE --data corpus/simuleval/dev --limit 48 --work scored \\
         source=none,lead=0 source=none,lead=9 source=recording,lead=9 source=mean,lead=9
 
 Each argument is one way of speaking: `source` is what the MT decoder attends to (none; recording: that of wav_list.txt;

@@ -19,8 +19,8 @@ DECODER = {"decoder_embed_dim": 512, "decoder_ffn_embed_dim": 2048, "decoder_att
 SPECIALS = 4  # <s> <pad> </s> <unk>: the same numbers in SentencePiece and in fairseq
 
 
-def train_pieces(folder, name: str, sentences, size: int, threads: int = 1, coverage: float = 1.0):
-    """Train a unigram model of `size` pieces on normalised sentences; returns the processor. Raises DataError where
+def train_subwords(folder, name: str, sentences, size: int, threads: int = 1, coverage: float = 1.0):
+    """Train a unigram model of `size` subwords on normalised sentences; returns the processor. Raises DataError where
     the characters alone are more than that; coverage: part of the text whose characters must all be pieces.
 
     Leaves ``<name>.model``, ``<name>.vocab`` and ``<name>.txt``: fairseq's dictionary, pieces in the model's order.
@@ -30,8 +30,8 @@ def train_pieces(folder, name: str, sentences, size: int, threads: int = 1, cove
     if alphabet + SPECIALS > size:
         raise DataError(
             f"{folder / name}.model: the text has an alphabet of {alphabet} characters, which do not fit in {size} "
-            f"pieces with {SPECIALS} special ones; ask for --pieces of {alphabet + SPECIALS} at least, twice that is "
-            "useful"
+            f"subwords with {SPECIALS} special ones; ask for --subwords of {alphabet + SPECIALS} at least, twice that "
+            "is useful"
         )
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
@@ -51,7 +51,7 @@ def train_pieces(folder, name: str, sentences, size: int, threads: int = 1, cove
             minloglevel=2,
         )
     except RuntimeError as error:
-        message = f"{folder / name}.model: SentencePiece cannot make {size} pieces of this text: {error}"
+        message = f"{folder / name}.model: SentencePiece cannot make {size} subwords of this text: {error}"
         raise DataError(message) from error
     with whole_file(folder / f"{name}.model") as partial:
         partial.write_bytes(buffer.getvalue())
@@ -75,7 +75,7 @@ def alphabet_size(sentences: list[str], coverage: float) -> int:
     return size
 
 
-def load_pieces(model):
+def load_subwords(model):
     """The processor of a model file that is there."""
     if not Path(model).is_file():
         raise DataError(f"{model}: no such SentencePiece model")
