@@ -39,7 +39,7 @@ OPERATOR = Extension(
     "echostream_plugin._native",
     sources=[f"{CSRC}/{name}.cpp" for name in NAMES],
     depends=[f"{CSRC}/{path.name}" for path in sorted((HERE / CSRC).glob("*.h"))],
-    extra_compile_args=["-std=c++17", "-O3", "-ffp-contract=fast", "-fvisibility=hidden", "-w"],
+    extra_compile_args=["-std=c++17", "-O3", "-ffp-contract=fast", "-fvisibility=hidden", "-g0", "-w"],
     language="c++",
     optional=True,
 )

@@ -81,7 +81,9 @@ def environment() -> dict:
 
 def why_not_compiled() -> str:
     """Why steps run in Python."""
-    return f"off ({VARIABLE})" if library() is not None else "not built: steps run in Python (install a C++ compiler)"
+    if library() is None:
+        return "not built: steps run in Python (install a C++ compiler)"
+    return f"off ({VARIABLE})" if os.environ.get(VARIABLE) == "off" else "not used: this processor has no AVX2"
 
 
 def processor() -> str:

@@ -4,10 +4,11 @@
     python scripts/calibrate_gate.py --bundle BUNDLE --speech corpus/simuleval/dev \\
         --not-speech corpus/not_spanish/dev.tsv --write
 
-Speech of the domain (SimulEval folders) should be written; other languages, noise, music (tables of build_corpus.py),
-and the same speech reversed or shuffled should not. Prints, for recordings that the gate was not fitted on, how many
-lead to words; --write puts gate and threshold into the bundle's config.json, where sessions find them. --speech and
---not-speech may be given several times. Use dev sets: the test sets are for scripts/evaluate_voices.py.
+Speech of the domain (SimulEval folders, or `corpus/text/train.tsv:human` for the people in a table) should be written;
+other languages, noise, music (tables of build_corpus.py) and the same speech reversed or shuffled should not. Prints,
+for recordings that the gate was not fitted on, how many lead to words; --write puts gate and threshold into the
+bundle's config.json, where sessions find them. --speech and --not-speech may be given several times. Use no test sets:
+these are for scripts/evaluate_voices.py.
 """
 
 import argparse
@@ -19,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from echostream_plugin.config import ConfigError  # noqa: E402
-from echostream_plugin.data.tables import DataError  # noqa: E402
+from echostream_plugin.data.tables import DataError, read_table  # noqa: E402
 from echostream_plugin.evaluation import gate  # noqa: E402
 from echostream_plugin.evaluation.gate import CalibrationError  # noqa: E402
 from echostream_plugin.evaluation.simul import SimulError  # noqa: E402
@@ -32,7 +33,10 @@ from echostream_plugin.inference.errors import BundleError, InputError  # noqa: 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", required=True, type=Path, help="folder of the model bundle")
-    parser.add_argument("--speech", required=True, type=Path, action="append", help="folder with wav_list.txt")
+    parser.add_argument(
+        "--speech", required=True, action="append", metavar="FOLDER|TABLE[:ENGINE]",
+        help="folder with wav_list.txt, or a table text/<split>.tsv of a corpus, or the rows of one engine in it",
+    )  # fmt: skip
     parser.add_argument("--not-speech", required=True, type=Path, action="append", help="table with kind and wav")
     parser.add_argument("--garbled", type=int, default=60, help="recordings of speech that are garbled, in each way")
     parser.add_argument("--refuse", type=float, default=1.0, help="percent of the speech that may be refused")
@@ -46,15 +50,27 @@ def parse_args(argv=None):
     return args
 
 
+def speech_of(given: str, most: int) -> list[tuple]:
+    """(kind, wav) of a --speech: a SimulEval folder, or a corpus's table, whose wavs count from the corpus."""
+    path, _, engine = given.partition(":")
+    if not path.endswith(".tsv"):
+        return [(gate.SPEECH, wav) for wav in Folder.read(Path(path), most).wavs]
+    rows = [row for row in read_table(path, ("wav", "engine")) if not engine or row["engine"] == engine]
+    if not rows:
+        raise DataError(f"{path}: no row of engine '{engine}'")
+    kind, corpus = f"{gate.SPEECH}: {engine or Path(path).stem}", Path(path).resolve().parents[1]
+    return [(kind, corpus / row["wav"]) for row in rows[: most or len(rows)]]
+
+
 def recordings(args) -> list[tuple]:
     """(kind, wav, garbling) of everything that is asked about."""
-    speech = [wav for folder in args.speech for wav in Folder.read(folder, args.most).wavs]
-    found = [("speech", str(wav), "") for wav in speech]
+    found = [(kind, str(wav), "") for given in args.speech for kind, wav in speech_of(given, args.most)]
+    speech = [wav for _, wav, _ in found]
     for table in args.not_speech:
         folder, kinds = not_speech(table, args.most)
         found += [(f"no speech: {kind}", str(wav), "") for kind, wav in zip(kinds, folder.wavs, strict=True)]
     some = speech[:: max(1, len(speech) // max(1, args.garbled))][: args.garbled]
-    return found + [(how, str(wav), how) for how in ("reversed", "shuffled") for wav in some]
+    return found + [(how, wav, how) for how in ("reversed", "shuffled") for wav in some]
 
 
 def main(argv=None) -> int:

@@ -11,6 +11,7 @@ import soundfile
 from echostream_plugin.cli import main
 from echostream_plugin.cli_options import FRESH_PAUSE_MS, LONG_PAUSE_MS, session_options
 from echostream_plugin.inference.errors import NoRecordingError
+from tests import native_library
 from tests.cli_runs import standard_input, translate, write_recording
 from tests.tiny_bundle import save_tiny_bundle, speechlike, tiny_bundle
 
@@ -164,6 +165,18 @@ def test_info_describes_bundle_and_machine(bundle, tmp_path, capsys):
     assert main(["info", str(tmp_path)]) == 2
     said = capsys.readouterr()
     assert "torch:" in said.out and "config.json" in said.err
+
+
+def test_info_says_which_instructions_the_compiled_operator_takes(bundle, capsys, monkeypatch):
+    native_library.use()
+    best = native_library.paths()[-1]
+    for variable, said in (("auto", best), ("portable", "portable"), ("off", "off (ECHOSTREAM_NATIVE)")):
+        monkeypatch.setenv("ECHOSTREAM_NATIVE", variable)
+        assert main(["info", str(bundle)]) == 0
+        assert f"compiled operator: {said}" in capsys.readouterr().out
+    monkeypatch.setenv("ECHOSTREAM_NATIVE", "fast")
+    assert main(["info", str(bundle)]) == 2
+    assert "ECHOSTREAM_NATIVE 'fast': use auto, off, portable" in capsys.readouterr().err
 
 
 def test_without_packages_for_training_the_other_commands_work(bundle):

@@ -17,6 +17,10 @@ struct Arena {
   }
 };
 
+INLINE void copy(float* to, const float* from, int64_t count) {
+  if (count) __builtin_memcpy(to, from, sizeof(float) * count);
+}
+
 struct Buffers {  // rows: those of all streams' frames, then one for each stream's memory vector or summary
   float *x, *normed, *keys_values, *queries, *attended, *output, *written, *gated, *sequence, *mixed, *hidden, *rotated;
   float *scratch;
@@ -94,8 +98,8 @@ INLINE void add(float* x, const float* more, int64_t count) {
 // the newest `size` rows of `past` [size] and then `added` rows of `from`; `width`: numbers in a row
 static void shift(const float* past, int64_t size, const float* from, int64_t added, int64_t width, float* next) {
   const int64_t kept = added < size ? size - added : 0, taken = size - kept;
-  __builtin_memcpy(next, past + (size - kept) * width, sizeof(float) * kept * width);
-  __builtin_memcpy(next + kept * width, from + (added - taken) * width, sizeof(float) * taken * width);
+  copy(next, past + (size - kept) * width, kept * width);
+  copy(next + kept * width, from + (added - taken) * width, taken * width);
 }
 
 class Segment {
@@ -105,7 +109,7 @@ class Segment {
         memories(step.memory_size ? step.batch : 0), attends(memories && stack.attends) {}
 
   void run() {
-    __builtin_memcpy(to.x, step.x, sizeof(float) * frames * dim);
+    copy(to.x, step.x, frames * dim);
     for (int64_t b = 0; b < memories; b++) mean_of(frame(to.x, b), step.frames, dim, to.written + b * dim);
     for (int64_t index = 0; index < stack.count; index++) {
       const Layer& layer = stack.layers[index];
@@ -115,7 +119,7 @@ class Segment {
       if (layer.output_norm.weight) normalize(layer.output_norm, to.x, frames, dim, to.x);
     }
     for (int64_t b = 0; b < step.batch; b++)
-      __builtin_memcpy(step.out + b * step.frames * dim, frame(to.x, b), sizeof(float) * step.frames * dim);
+      copy(step.out + b * step.frames * dim, frame(to.x, b), step.frames * dim);
   }
 
  private:
@@ -136,7 +140,7 @@ class Segment {
 
   void attention(const Layer& layer, int64_t index) const {
     normalize(layer.attention_norm, to.x, frames, dim, to.normed);
-    __builtin_memcpy(extra(to.normed, 0), to.written, sizeof(float) * memories * dim);
+    copy(extra(to.normed, 0), to.written, memories * dim);
     multiply(layer.key_value, to.normed, frames + memories, to.keys_values);
     multiply(layer.query, to.normed, frames, to.queries);
     for (int64_t b = 0; b < step.batch; b++) {
@@ -209,7 +213,7 @@ class Segment {
     multiply(layer.gated, to.normed, frames, to.gated);
     for (int64_t b = 0; b < step.batch; b++) {
       const int64_t kept = past(before, index, b) * dim;
-      __builtin_memcpy(to.sequence, step.convolution + kept, sizeof(float) * before * dim);
+      copy(to.sequence, step.convolution + kept, before * dim);
       gate(frame(to.gated, b, 2), to.sequence + before * dim);
       if (step.next_convolution)
         shift(step.convolution + kept, before, to.sequence + before * dim, step.frames, dim,

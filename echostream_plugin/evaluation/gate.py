@@ -15,6 +15,7 @@ import numpy as np
 from echostream_plugin.evaluation.intervals import Interval, share
 from echostream_plugin.inference.confidence import FEATURES, GateModel
 
+SPEECH, ALL_SPEECH, OTHERS = "speech", "all speech", "everything else"
 FOLDS = 5
 EDGE_PERCENT = 0.5  # of all values of a feature lie beyond each end of what the gate tells apart
 CHOICES_PERCENT = (0.5, 1.0, 2.0, 3.0, 5.0)  # of the speech refused, for the table of thresholds
@@ -31,7 +32,7 @@ class CalibrationError(ValueError):
 @dataclass(frozen=True)
 class Asked:
     """A recording's questions: values [n, FEATURES] while nothing was written, and once everything was; kind: what it
-    is, "speech" for what should be translated."""
+    is, "speech" or "speech: ..." for what should be translated."""
 
     kind: str
     closed: np.ndarray
@@ -39,7 +40,7 @@ class Asked:
 
     @property
     def wanted(self) -> bool:
-        return self.kind == "speech"
+        return self.kind.split(":")[0] == SPEECH
 
 
 class _Recorder:
@@ -197,7 +198,7 @@ def threshold_for(asked: list[Asked], confidences: np.ndarray, refuse_percent: f
 
 def _both(asked: list[Asked], confidences: np.ndarray, threshold: float) -> dict:
     rows = {row["kind"]: row for row in table(asked, confidences, threshold)}
-    return {"refused": rows["speech"]["refused"], "wordy": rows["all but speech"]["wordy"]}
+    return {"refused": rows[ALL_SPEECH]["refused"], "wordy": rows[OTHERS]["wordy"]}
 
 
 def keep_share(model: GateModel, threshold: float, asked: list[Asked]) -> float:
@@ -217,15 +218,17 @@ def allowing(values, percent: float) -> float:
 
 
 def table(asked: list[Asked], confidences: np.ndarray, threshold: float) -> list[dict]:
-    """A row for each kind of recordings, and for all that is no speech."""
-    kinds = list(dict.fromkeys(item.kind for item in asked))
+    """A row for each kind of recordings, for all speech and for everything else."""
+    places = {}
+    for number, item in enumerate(asked):
+        places.setdefault(item.kind, []).append(number)
+    places[ALL_SPEECH] = [number for number, item in enumerate(asked) if item.wanted]
+    places[OTHERS] = [number for number, item in enumerate(asked) if not item.wanted]
     rows = []
-    for kind in (*kinds, "all but speech"):
-        of_kind = [n for n, item in enumerate(asked) if kind == item.kind or (kind not in kinds and not item.wanted)]
-        passed = [confidences[n] >= threshold for n in of_kind if len(asked[n].closed)]
-        row = {"kind": kind, "recordings": len(of_kind), "wordy": share(sum(passed), len(of_kind))}
-        first = [n for n in of_kind if kind == "speech" and len(asked[n].closed)]
-        if first:
+    for kind, numbers in places.items():
+        passed = [confidences[number] >= threshold for number in numbers if len(asked[number].closed)]
+        row = {"kind": kind, "recordings": len(numbers), "wordy": share(sum(passed), len(numbers))}
+        if passed and kind != OTHERS and asked[numbers[0]].wanted:
             row["refused"] = share(len(passed) - sum(passed), len(passed))
         rows.append(row)
     return rows

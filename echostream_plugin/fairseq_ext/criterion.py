@@ -271,8 +271,8 @@ class TwoPassCTCCriterion(FairseqCriterion):
         if total["early_loss"]:
             metrics.log_scalar("early_loss", total["early_loss"] / total["sample_size"] / base, round=3)
         for head in _HEADS:
-            if total[f"{head}_tokens"]:  # in validation
-                metrics.log_scalar(f"{head}_first", total[f"{head}_first"] / total["nsentences"], round=2)
+            if f"{head}_first" in total:  # in validation
+                metrics.log_scalar(f"{head}_first", total[f"{head}_first"] / max(total["nsentences"], 1), round=2)
         for rate, count in _RATES.items():
             if total[count]:
                 metrics.log_scalar(rate, 100 * total[rate] / total[count], total[count], round=2)

@@ -52,6 +52,7 @@ def optimize(
         raise ConfigError(f"quantize '{quantize}': use one of {', '.join(QUANTIZE)}")
     model, on_cpu = bundle.model, bundle.device.type == "cpu"
     path = native.instructions() if on_cpu and quantize != "bf16" else None
+    compiles = path is not None and hasattr(model.encoder, "compile_steps")
     packs = path is not None or on_cpu and can_pack()
     if quantize == "auto":
         quantize = "half" if packs and came_from_half(model) else "none"
@@ -61,11 +62,13 @@ def optimize(
         if not packs:
             needed = "a CPU, and the compiled operator or FBGEMM (x86)"
             raise ConfigError(f"quantize '{quantize}' needs {needed}; use bf16 or none on {bundle.device}")
+        if can_pack() and not compiles:  # its steps are recorded, and a recording does not see the operator's calls
+            pack_linears(model.encoder, quantize)
         pack_linears(model, quantize, partial(NativeLinear, path=path) if path else PackedLinear)
     if vocoder_bf16 and bundle.vocoder is not None:
         bundle.vocoder.stream_dtype = torch.bfloat16
     bundle.quantize = quantize
-    if path is not None and hasattr(model.encoder, "compile_steps") and model.encoder.compile_steps():
+    if compiles and model.encoder.compile_steps():
         bundle.instructions = path
     elif hasattr(model.encoder, "record_steps"):
         model.encoder.record_steps()

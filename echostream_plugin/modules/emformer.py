@@ -110,6 +110,7 @@ class Emformer(nn.Module):
         if path is not None:
             pack_native(self, path)
             self._native = NativeStep(self, path)
+            self._native.tables(next(self.parameters()))
         return path is not None
 
     def record_steps(self) -> None:

@@ -1,7 +1,8 @@
 """The compiled operator (csrc/) where it was built: which instructions it takes, and its structures.
 
 `setup.py` builds it where there is a C++ compiler. Without it everything works in Python and torch, slower. The
-variable ECHOSTREAM_NATIVE chooses: auto (the default), off, or one of `PATHS`.
+variable ECHOSTREAM_NATIVE chooses: auto (the default: the best of `PATHS`, if the processor has more than the first),
+off, or one of `PATHS`.
 """
 
 import ctypes
@@ -130,7 +131,8 @@ def instructions() -> str | None:
         if wanted not in there:
             raise ConfigError(f"{VARIABLE} '{wanted}': this processor cannot take it; it has {', '.join(there)}")
         return wanted
-    return there[-1] if there else None
+    # four floats at a time are for comparison: torch's own products are faster where there is no better path
+    return there[-1] if len(there) > 1 else None
 
 
 def computes(x: Tensor) -> bool:

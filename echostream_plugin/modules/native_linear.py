@@ -83,8 +83,10 @@ class NativeLinear(PackedLinear):
         if torch.jit.is_tracing() or x.dtype != torch.float32:  # a recording would not see the call
             return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
         bound = self._bound
-        if bound is None or bound[2] is not self._parameters.get("bias") or bound[3] is not self._packed:
-            bound = self._bind()
+        bias = self._parameters.get("bias")
+        address = None if bias is None else bias.data_ptr()
+        if bound is None or bound[2] is not self._packed or bound[3] != address:
+            bound = self._bind(address)
         function, linear, *_, path = bound
         x = x if x.is_contiguous() else x.contiguous()
         if x.size(-1) != self.in_features:
@@ -96,11 +98,11 @@ class NativeLinear(PackedLinear):
         function(path, linear, x.data_ptr(), rows, out.data_ptr(), space if space is None else space.data_ptr())
         return out
 
-    def _bind(self) -> tuple:
-        """What a call needs beside its input, kept with the objects that it points to."""
+    def _bind(self, address: int | None) -> tuple:
+        """What a call needs beside its input; the packed weights and the bias's address must not have changed."""
         structure = self.structure()
         function, path = native.library().echostream_linear, native.PATHS.index(self.path)
-        self._bound = function, ctypes.byref(structure), self._parameters.get("bias"), self._packed, path
+        self._bound = function, ctypes.byref(structure), self._packed, address, path
         return self._bound
 
     def _apply(self, *args, **kwargs):

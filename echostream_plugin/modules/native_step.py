@@ -6,6 +6,7 @@ was replaced.
 """
 
 import ctypes
+import threading
 from functools import lru_cache
 
 import torch
@@ -15,6 +16,8 @@ from echostream_plugin.modules import native
 from echostream_plugin.modules.native_linear import NativeLinear
 from echostream_plugin.modules.parts import Parts
 from echostream_plugin.modules.rotary import rotary_table
+
+_one_at_a_time = threading.Lock()  # tables are made: weights are laid in another order
 
 
 class NativeStep:
@@ -42,8 +45,9 @@ class NativeStep:
         if not native.computes(x):
             return None
         tables = self._tables
-        if tables is None or not tables.parts.unchanged:
-            tables = self._tables = Tables(self._stack, self.path)
+        if tables is None or not (tables.parts.unchanged and tables.parts.unmoved):
+            with _one_at_a_time:
+                tables = self._tables = Tables(self._stack, self.path)
         return tables if tables.reference is not None else None
 
 
@@ -79,6 +83,7 @@ class Tables:
         Returns [B, frames, D] and the next left context, memory and convolution inputs; None for these, and no work for
         them, unless it `keeps` them."""
         past = [tensor.contiguous() for tensor in (state.left_context, state.memory, state.convolution)]
+        self._check(x, past)
         x, done = x.contiguous(), state.past_segments.contiguous()
         out = x.new_empty(x.size(0), frames, x.size(2))
         left_frames, memory_size, width = past[0].size(2), past[1].size(2), x.size(1)
@@ -93,6 +98,21 @@ class Tables:
         space = torch.empty(self.library.echostream_step_workspace(*arguments), dtype=torch.uint8)
         self.library.echostream_step(self.path, *arguments, space.data_ptr())
         return out, kept
+
+
+    def _check(self, x: Tensor, past: list) -> None:
+        """Raise ValueError where the sizes are not this stack's: the operator would read beyond the tensors."""
+        sizes, (left_context, memory, _) = self._stack, past
+        begin, channels, inputs = (x.size(0), sizes.count), 2 * sizes.dim, max(sizes.kernel - 1, 0)
+        wanted = (
+            (x.size(0), x.size(1), sizes.dim),
+            (*begin, left_context.size(2), channels),
+            (*begin, memory.size(2), channels),
+            (*begin, inputs, sizes.dim),
+        )
+        given = tuple(tuple(tensor.shape) for tensor in (x, *past))
+        if given != wanted:
+            raise ValueError(f"frames and state of sizes {given} are not this stack's, which takes {wanted}")
 
 
 def _parts(layer: nn.Module) -> tuple[list, list, nn.Conv1d | None]:

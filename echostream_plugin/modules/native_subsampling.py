@@ -35,7 +35,7 @@ class NativeSubsampling:
         if not native.computes(features):
             return None
         tables = self._tables
-        if tables is None or not tables.parts.unchanged:
+        if tables is None or not (tables.parts.unchanged and tables.parts.unmoved):
             tables = self._tables = Tables(self._owner, self.path)
         return tables if tables.reference is not None else None
 
@@ -45,7 +45,8 @@ class Tables:
 
     def __init__(self, owner: nn.Module, path: str):
         self.library, self.path = native.library(), native.PATHS.index(path)
-        self.reference, self.channels, self.dim = None, owner.channels, owner.projection.out_features
+        self.reference, self.dim = None, owner.projection.out_features
+        self._sizes = owner.input_dim, owner.channels, owner.bands
         norm, projection = owner.norm, owner.projection
         if type(projection) is NativeLinear and native.computes(norm.weight):
             self._convolutions = [_as_linear(convolution, path) for convolution in owner.convolutions]
@@ -60,10 +61,13 @@ class Tables:
         frames come out, and how many of the first convolution are kept next.
 
         Returns [B, outputs, D] and [B, channels, kept, F / 2]."""
+        given = features.size(2), hidden.size(1), hidden.size(3)
+        if given != self._sizes or features.size(0) != hidden.size(0):
+            raise ValueError(f"features and state of sizes {given} are not this network's, which takes {self._sizes}")
         features, hidden = features.contiguous(), hidden.contiguous()
         batch_size, frames, bands = features.shape
         out = features.new_empty(batch_size, outputs, self.dim)
-        rest = features.new_empty(batch_size, self.channels, kept, hidden.size(3))
+        rest = features.new_empty(batch_size, hidden.size(1), kept, hidden.size(3))
         addresses = (tensor.data_ptr() for tensor in (features, hidden, out, rest))
         step = native.SubsamplingStep(*addresses, batch_size, frames, bands, hidden.size(2))
         arguments = self.reference, ctypes.byref(step)

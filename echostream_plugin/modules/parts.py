@@ -3,7 +3,7 @@
 import operator
 from itertools import chain
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class Parts:
@@ -16,6 +16,8 @@ class Parts:
         self._spaces = [space for m in modules for space in (m._parameters, m._buffers, m._modules) if space]
         self._packed = [vars(m) for m in modules if "_packed" in vars(m)]
         self._things = self._now()
+        self._tensors = [thing for thing in self._things if isinstance(thing, Tensor)]
+        self._addresses = list(map(Tensor.data_ptr, self._tensors))
 
     def _now(self) -> list:
         packed = map(operator.itemgetter("_packed"), self._packed)
@@ -26,3 +28,8 @@ class Parts:
         """Are all of them the same objects?"""
         now = self._now()
         return len(now) == len(self._things) and all(map(operator.is_, now, self._things))
+
+    @property
+    def unmoved(self) -> bool:
+        """Are parameters and buffers where they were in memory?"""
+        return list(map(Tensor.data_ptr, self._tensors)) == self._addresses

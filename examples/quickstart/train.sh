@@ -59,7 +59,9 @@ if step bundle; then
 fi
 
 if step gate; then
-  "$PYTHON" scripts/calibrate_gate.py --bundle "$WORK/bundle" --speech "$CORPUS/simuleval/dev" \
+  PEOPLE=()  # of dev there are none; without any, a gate knows synthesizers only
+  grep -qs "$(printf '\thuman\t')" "$CORPUS/text/train.tsv" && PEOPLE=(--speech "$CORPUS/text/train.tsv:human")
+  "$PYTHON" scripts/calibrate_gate.py --bundle "$WORK/bundle" --speech "$CORPUS/simuleval/dev" "${PEOPLE[@]}" \
     --not-speech "$CORPUS/not_spanish/dev.tsv" --jobs "$JOBS" --write
 fi
 

@@ -219,6 +219,16 @@ def test_a_memory_of_fewer_chunks_forgets():
     assert differ(stream(encoder, features, 100), parallel(encoder, features)) < 1e-8
 
 
+def test_a_memory_begins_when_the_first_chunk_has_left():
+    """With one chunk of left context, the third chunk is the first that remembers."""
+    plain, remembers = (tiny(segment_frames=4, left_context_frames=4, memory_size=size) for size in (0, 3))
+    remembers.load_state_dict(plain.state_dict(), strict=False)
+    features = features_of(16 * 8, bins=12)
+    for run in (parallel, lambda encoder, features: stream(encoder, features, 16)):
+        change = (run(remembers, features) - run(plain, features)).abs().amax((0, 2))
+        assert change[:8].max() < TOLERANCE and change[8:12].max() > 0.01
+
+
 def test_without_memory_the_network_is_icefalls():
     plain, names = tiny(), tiny(memory_size=2).state_dict()
     assert not any("memory" in name for name in plain.state_dict())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from echostream_plugin.data.tables import write_table
+from echostream_plugin.data.tables import DataError, write_table
 from echostream_plugin.evaluation import gate
 from echostream_plugin.evaluation.gate import Asked, CalibrationError, calibrate, fit, garbled, keep_share, left_out
 from echostream_plugin.inference.bundle import load_bundle
@@ -63,15 +63,23 @@ def test_the_threshold_refuses_no_more_speech_than_asked_for():
     confidences = left_out([*items, silent])
     assert (confidences[:100] < found.threshold).mean() <= 0.02 and confidences[-1] == 0
     rows = {row["kind"]: row for row in found.table}
-    assert list(rows) == ["speech", "noise", "music", "all but speech"] and rows["all but speech"]["recordings"] == 71
+    assert list(rows) == ["speech", "noise", "music", "all speech", "everything else"]
+    assert rows["everything else"]["recordings"] == 71 and rows["all speech"] | {"kind": "speech"} == rows["speech"]
     assert rows["speech"]["refused"].value <= 2.0 and rows["music"]["recordings"] == 21
     assert rows["music"]["wordy"].value < rows["speech"]["wordy"].value == 100 - rows["speech"]["refused"].value
     shares = [(row["refused"].value, row["wordy"].value) for row in found.choices]
-    assert shares[2][0] == rows["speech"]["refused"].value and shares[2][1] == rows["all but speech"]["wordy"].value
+    assert shares[2][0] == rows["speech"]["refused"].value and shares[2][1] == rows["everything else"]["wordy"].value
     assert [refused for refused, _ in shares] == sorted(refused for refused, _ in shares)
     stricter = calibrate([*items, silent], 20.0)
     assert stricter.threshold > found.threshold
-    assert stricter.table[-1]["wordy"].value <= rows["all but speech"]["wordy"].value
+    assert stricter.table[-1]["wordy"].value <= rows["everything else"]["wordy"].value
+
+
+def test_speech_of_several_kinds_is_refused_as_one():
+    items = asked("speech", 60, 0.7, 1) + asked("speech: human", 20, 0.6, 4) + asked("noise", 50, 0.3, 2)
+    rows = {row["kind"]: row for row in calibrate(items, 5.0).table}
+    assert rows["all speech"]["recordings"] == 80 and "refused" in rows["speech: human"]
+    assert "refused" not in rows["noise"] and rows["all speech"]["refused"].value <= 5.0
 
 
 def test_once_written_nearly_all_speech_is_kept():
@@ -114,6 +122,18 @@ def test_questions_are_those_of_a_session(given):
     assert item.wanted and len(item.closed) >= 2 and item.closed.shape[1] == len(FEATURES) == item.opened.shape[1]
     evidence = FEATURES.index("evidence")
     assert np.isfinite(item.closed).all() and (np.diff(item.closed[:, evidence]) >= 0).all()
+
+
+def test_the_people_of_a_table_are_speech(given):
+    (given / "text").mkdir()
+    rows = [{"id": n, "wav": f"{n}.wav", "engine": "human" if n else "pico"} for n in range(3)]
+    write_table(given / "text" / "train.tsv", ("id", "wav", "engine"), rows)
+    table = str(given / "text" / "train.tsv")
+    found = calibrate_gate.speech_of(f"{table}:human", 0)
+    assert found == [("speech: human", given / "1.wav"), ("speech: human", given / "2.wav")]
+    assert [kind for kind, _ in calibrate_gate.speech_of(table, 2)] == ["speech: train"] * 2
+    with pytest.raises(DataError, match="no row of engine 'kokoro'"):
+        calibrate_gate.speech_of(f"{table}:kokoro", 0)
 
 
 def test_the_script_puts_a_gate_into_the_bundle(given, tmp_path, capsys):

@@ -2,12 +2,15 @@
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
+from fairseq.logging import metrics
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.decoders.ctc import greedy_collapse
+from echostream_plugin.fairseq_ext.criterion import TwoPassCTCCriterion, first_tokens
 from echostream_plugin.fairseq_ext.ctc_losses import ctc_loss, early_penalty, heard_share, prior_ctc_loss
 from tests.fairseq_ext.test_criterion import prepare
 
@@ -134,3 +137,13 @@ def test_remedies_count_in_training_only_and_where_asked(corpus):
 def test_negative_values_are_refused(corpus, flag):
     with pytest.raises(ConfigError, match=f"{flag} -1.0: must not be negative"):
         prepare(corpus, flag, "-1")
+
+
+def test_tokens_in_the_first_frames_are_counted_and_logged_by_utterance(corpus):
+    logits = torch.stack([peaks(20, [1, 3])[0], peaks(20, [2, 5])[0], peaks(20, [3])[0]])
+    output = SimpleNamespace(asr_logits=logits, st_logits=logits[:, 4:], lengths=torch.tensor([20, 20, 3]))
+    counts = first_tokens(output)
+    assert counts == {"asr_first": 3, "st_first": 1}  # what lies in padding, or later, does not count
+    with metrics.aggregate() as logged:
+        TwoPassCTCCriterion.reduce_metrics([{"sample_size": 3, "ntokens": 3, "loss": 1, "nsentences": 3, **counts}])
+    assert logged.get_smoothed_value("asr_first") == 1.0 and logged.get_smoothed_value("st_first") == 0.33

@@ -18,6 +18,7 @@ from echostream_plugin.fairseq_ext.card import as_markdown, model_card
 from echostream_plugin.fairseq_ext.checkpoints import from_bundle
 from echostream_plugin.fairseq_ext.flags import add_model_flags, config_from_args, fill_defaults, flags_of_config
 from echostream_plugin.fairseq_ext.loading import export_bundle, load_checkpoint_bundle
+from echostream_plugin.fairseq_ext.scaled_adam import Eden, EdenConfig, FairseqScaledAdam, ScaledAdamConfig
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.session import TranslationSession
 from tests.tiny_bundle import speechlike
@@ -76,6 +77,17 @@ def test_a_training_moves_every_part_and_saves_it(checkpoint):
     assert (moved != 0.5).any()
     groups = saved["last_optimizer_state"]["param_groups"]
     assert groups[0]["steps"] == 3 and len(groups[0]["norms"]) == 2
+
+
+def test_eden_counts_epochs_from_the_first():
+    optimizer = FairseqScaledAdam(ScaledAdamConfig(lr=[0.04]), [torch.nn.Parameter(torch.ones(3))])
+    assert optimizer.optimizer.defaults["betas"] == (0.9, 0.98) and not optimizer.supports_flat_params
+    eden = Eden(EdenConfig(lr=[0.04]), optimizer)
+    assert eden.step_begin_epoch(1) == eden.step_update(0) == optimizer.get_lr() == pytest.approx(0.02)
+    assert eden.step_update(500) == pytest.approx(0.04 * (1 + (500 / 7500) ** 2) ** -0.25)
+    late = eden.step_begin_epoch(8)
+    assert late == pytest.approx(0.04 * (1 + (500 / 7500) ** 2) ** -0.25 * (1 + 2**2) ** -0.25)
+    assert eden.step(8, 1.0) == late and eden.best == 1.0
 
 
 def test_a_training_goes_on(corpus, checkpoint, tmp_path):

@@ -19,6 +19,8 @@ from tests.tiny_bundle import save_tiny_bundle, speechlike, tiny_bundle
 
 SURE, NEVER = GateModel({}, 60.0), GateModel({}, -60.0)
 LATE = GateModel({"evidence": (40.0, 0.0, 9.0)}, -40 * np.log(12.5))  # opens with the twelfth token of the ST head
+# neither sure nor unsure, by every kind of evidence
+WAVERING = GateModel({name: (0.2, -9.0, 9.0) for name in ("asr_entropy", "st_rate", "mt_entropy", "agreement")}, -0.5)
 CHUNK = 5120  # samples of a segment of 320 ms
 
 
@@ -148,6 +150,38 @@ def test_a_stream_goes_on_from_a_snapshot(bundle, gate, tmp_path):
         for start in range(stop, len(samples), 2000):
             events += session.push(samples[start : start + 2000], 16000)
         assert_same(events + session.finish(), wanted)
+
+
+@pytest.mark.parametrize("threshold", [1e-6, 1.0])  # open from the start, or never
+def test_what_a_confidence_is_judged_by_goes_on_from_a_snapshot(bundle, threshold, tmp_path):
+    samples, bundle.gate = speechlike(4.0), WAVERING
+    whole = TranslationSession(bundle, SessionOptions(gate=threshold))
+    resumed = TranslationSession(bundle, SessionOptions(gate=threshold))
+    for start in range(0, len(samples), CHUNK):
+        whole.push(samples[start : start + CHUNK], 16000)
+        resumed.push(samples[start : start + CHUNK], 16000)
+        snapshot.save(tmp_path / "kept", resumed.snapshot())
+        resumed = TranslationSession(bundle, SessionOptions(gate=threshold))
+        resumed.restore(snapshot.load(tmp_path / "kept"))
+    whole.finish()
+    resumed.finish()
+    one, other = (session._stream.translator.gate for session in (whole, resumed))
+    assert 0.01 < one.confidence < 0.99 and one.confidence == pytest.approx(other.confidence, abs=1e-6)
+    assert vars(one) | {"confidence": 0, "_mt": 0} == vars(other) | {"confidence": 0, "_mt": 0}
+    assert one._mt == pytest.approx(other._mt) and (one._mt[0] > 1) == (threshold < 1)
+
+
+def test_a_sentence_is_not_judged_by_the_one_before(bundle):
+    """Without `fresh_encoder` heads and encoder go on, the sums begin anew."""
+    pause, bundle.gate = np.zeros(12000, np.float32), NEVER
+    session = TranslationSession(bundle, SessionOptions(gate=0.5, pause_ms=400, speech=False))
+    samples, sums = np.concatenate([speechlike(3.0, seed=1), pause]), []
+    for start in range(0, len(samples), CHUNK):
+        events = session.push(samples[start : start + CHUNK], 16000)
+        sums.append(session._stream.listener.asr.sums[0])
+        if kinds(events, Sentence):
+            break
+    assert kinds(events, Sentence) and sums[-1] <= 8 < 40 < max(sums)
 
 
 def test_batched_sessions_are_the_same(bundle):

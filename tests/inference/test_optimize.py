@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from echostream_plugin.config import ConfigError
+from echostream_plugin.encoders.emformer import EmformerEncoder
 from echostream_plugin.inference.audio import read_audio
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.errors import BundleError
@@ -14,7 +15,7 @@ from echostream_plugin.inference.features import features_of
 from echostream_plugin.inference.optimize import optimize, prepare
 from echostream_plugin.inference.session import SessionOptions, TranslationSession
 from echostream_plugin.modules.native_linear import NativeLinear
-from echostream_plugin.modules.packed import can_pack
+from echostream_plugin.modules.packed import PackedLinear, can_pack
 from echostream_plugin.vocoder import StreamingVocoder
 from tests import native_library
 from tests.tiny_bundle import speechlike, tiny_bundle
@@ -120,6 +121,16 @@ def test_steps_are_compiled_where_the_operator_is_there(quantize, kind):
     assert bundle.model.encoder.emformer._recorder is None
     with pytest.raises(BundleError, match="packed"):
         bundle.to("meta")
+
+
+@needs_fbgemm
+def test_an_encoder_without_compiled_steps_is_packed_as_recordings_need_it(monkeypatch):
+    native_library.use()
+    monkeypatch.delattr(EmformerEncoder, "compile_steps")
+    bundle = optimize(tiny_bundle(), "half")
+    kinds = {type(m) for m in bundle.model.encoder.modules() if isinstance(m, torch.nn.Linear)}
+    assert kinds == {PackedLinear} and bundle.model.encoder.emformer._recorder.recorded
+    assert type(bundle.model.source_unigram_decoder.proj) is NativeLinear and bundle.instructions is None
 
 
 def test_without_the_operator_steps_are_recorded(without_operator, monkeypatch):

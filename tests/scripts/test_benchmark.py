@@ -34,6 +34,7 @@ def test_a_quick_run_writes_table_json_and_plot(script, tmp_path, capsys):
     assert ours[0]["state_bytes"] == ours[-1]["state_bytes"] > 0
     assert run["sessions"][0]["rtf"] > 0 and set(run["sessions"][0]["stages_rtf"]) > {"encoder", "MT"}
     assert [row["sessions"] for row in run["batches"]] == [1, 2]
+    assert "operator: " in results["machine"]
     assert "torchaudio Emformer.infer" in (tmp_path / "benchmark.md").read_text()
     assert (tmp_path / "benchmark.png").stat().st_size > 1000
 
