@@ -70,6 +70,8 @@ def evaluate(asked: Evaluation) -> list[dict]:
     """One row of scores for each way of translating. Raises SimulError, JudgeError, ConfigError or BundleError."""
     if not asked.bundle.is_dir():
         raise simul.SimulError(f"{asked.bundle}: no such bundle folder; train one with examples/quickstart/train.sh")
+    if asked.segments_ms and not simul.AGENT.is_file():
+        raise simul.SimulError(f"{simul.AGENT}: not there; evaluate from the source tree, with pip install -e .")
     wavs, references, sources, unit_lines = read_data(asked.data, asked.limit, asked.units)
     bundle, output = asked.bundle.resolve(), asked.runs
     judge = None if asked.no_asr_bleu else Judge(threads=asked.jobs)
