@@ -23,21 +23,33 @@ examples:
   echostream speak "where is the station" -o station.wav
   echostream serve                              live, in the browser; live: the same in the terminal
   echostream prepare table.tsv -o corpus        training data of your own recordings
+  echostream evaluate --bundle B --data LISTS -o eval
+  echostream card checkpoint_best.pt            what is in a checkpoint or a bundle
   echostream info                               the model, this machine, its devices
 
 No command writes over a file that is there, unless --overwrite is given, and never over what it reads.
 """
 
-COMMANDS = {  # the modules `cli_<name>`, read when the command is used: torch takes a second
+COMMANDS = {  # the modules `cli_<name>` ("_" for "-"), read when the command is used: torch takes a second
     "translate": "translate recordings as if they were spoken now",
     "transcribe": "write down what is said in a recording",
     "speak": "speak a text of the target language with the model's voice",
     "serve": "translate live: a web page with a microphone, and a websocket",
     "live": "translate the microphone, in the terminal",
     "prepare": "make training data of your own parallel recordings",
+    "evaluate": "score a bundle, offline and simultaneously",
+    "average": "average checkpoints of one training",
+    "card": "describe a checkpoint or a bundle: parts, flags, training",
+    "from-bundle": "make a bundle a checkpoint that trains on",
     "info": "describe a model, this machine and its devices",
 }
-EXTRAS = {"prepare": "train,eval,cvss"}  # what a command needs besides the inference core
+EXTRAS = {  # what a command needs besides the inference core
+    "prepare": "train,eval,cvss",
+    "evaluate": "eval",
+    "average": "train",
+    "card": "train",
+    "from-bundle": "train",
+}
 
 __all__ = ["COMMANDS", "build_parser", "main"]
 
@@ -65,7 +77,8 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
 def configure(name: str, command: argparse.ArgumentParser):
     """The flags of a command; where packages for it are missing, the word which."""
     try:
-        uninterrupted(lambda: importlib.import_module(f"echostream_plugin.cli_{name}")).configure(command)
+        module = f"echostream_plugin.cli_{name.replace('-', '_')}"
+        uninterrupted(lambda: importlib.import_module(module)).configure(command)
     except ImportError as error:
         if name not in EXTRAS:
             raise
@@ -104,6 +117,7 @@ def main(argv=None) -> int:
     try:
         args = build_parser(named(argv)).parse_args(argv)
         logging.basicConfig(level=args.log_level.upper(), format="echostream: %(levelname)s: %(name)s: %(message)s")
+        args.argv = argv
         return guarded(args.run, args)
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -35,6 +35,12 @@ def warn(text: str):
         pass
 
 
+def check_free(path, overwrite: bool):
+    """Raise OverwriteError where a file is there already and is not to be replaced."""
+    if os.path.lexists(path) and not overwrite:
+        raise OverwriteError(f"{path}: is there already; name another file, or give --overwrite")
+
+
 def guarded(run, args) -> int:
     """The exit code of `run(args)`, whatever it raises."""
     prepare_streams()

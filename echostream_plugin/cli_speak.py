@@ -13,7 +13,7 @@ from pathlib import Path
 import soundfile
 from tqdm import tqdm
 
-from echostream_plugin.cli_errors import DONE, OverwriteError, warn
+from echostream_plugin.cli_errors import DONE, OverwriteError, check_free, warn
 from echostream_plugin.cli_options import add_model_flags, add_option_flags, open_bundle, options_of, same_file
 from echostream_plugin.inference.audio import read_audio
 from echostream_plugin.inference.errors import InputError, OutputError
@@ -34,7 +34,7 @@ def configure(speak: argparse.ArgumentParser):
     """speak: the command's own."""
     speak.description = (
         "Text to speech by the translation model: its MT decoder is made to say the text, the rest is as "
-        "in translation. The model can say the words of its target dictionary; a word that it has no pieces for is "
+        "in translation. The model can say the words of its target dictionary; a word that it has no subwords for is "
         "left out, with a warning. With '-' the words of the standard input are spoken as they come, into one file. "
         "Case and punctuation are not spoken, but . ? ! end a sentence."
     )
@@ -220,5 +220,4 @@ def check_output(path: Path, overwrite: bool):
         raise OverwriteError(f"{ascii(str(path)[:200])}: no name of a file ({error})") from error
     if not regular:
         raise OverwriteError(f"{path}: is no ordinary file")
-    if there and not overwrite:
-        raise OverwriteError(f"{path}: is there already; name another file, or give --overwrite")
+    check_free(path, overwrite)

@@ -51,7 +51,7 @@ def configure(translate: argparse.ArgumentParser):
     """translate: the command's own."""
     translate.description = (
         "Push a recording through a session piece by piece. OUT gets speech.wav (the translation), "
-        "heard.wav (the same on the source's time line, with the waits for the speaker), source.txt and "
+        "heard.wav (the same on the source's time line, with silence where it waits for the speaker), source.txt and "
         "translation.txt (a line for each sentence), the same as subtitles (srt and vtt; two lines of 42 characters, "
         "20 characters a second), words.json (each word with its time), and events.jsonl. Of several recordings each "
         "has a folder of its name in OUT; one that cannot be translated does not keep the others from it. In a "
@@ -69,7 +69,7 @@ def configure(translate: argparse.ArgumentParser):
     add_raw_flag(translate)
     translate.add_argument("--overwrite", action="store_true", help="replace results in OUT, when the new are complete")
     translate.add_argument("--restart", action="store_true", help="do not go on with an unfinished run in OUT")
-    translate.add_argument("--push-ms", type=int, default=None, help="size of a piece in ms (default: chunk-ms)")
+    translate.add_argument("--push-ms", type=int, default=None, help="length of a push in ms (default: chunk-ms)")
     translate.add_argument("--quiet", action="store_true", help="no growing texts on the screen")
     add_model_flags(translate)
     add_option_flags(translate, SessionOptions)

@@ -9,13 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from echostream_plugin.config import ModelConfig
+from echostream_plugin.constants import PAD
 from echostream_plugin.decoders.ctc import CTCHead
 from echostream_plugin.decoders.text import TextDecoder, build_streaming_mask
 from echostream_plugin.decoders.unit import T2UEncoder, UnitDecoder
 from echostream_plugin.encoders import ENCODERS
-
-PAD = 1  # fairseq's dictionaries: <s> 0, <pad> 1, </s> 2, <unk> 3
-EOS = 2
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,13 @@ import dataclasses
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import torch
 
-import torch  # noqa: E402
-
-from echostream_plugin.adaptation.characters import Characters  # noqa: E402
-from echostream_plugin.adaptation.speech import Batches, read_list  # noqa: E402
-from echostream_plugin.adaptation.training import Adaptation, AdaptOptions, saved_letters  # noqa: E402
-from echostream_plugin.config import ConfigError  # noqa: E402
-from echostream_plugin.encoders.whisper import WhisperConfig  # noqa: E402
+from echostream_plugin.adaptation.characters import Characters
+from echostream_plugin.adaptation.speech import Batches, read_list
+from echostream_plugin.adaptation.training import Adaptation, AdaptOptions, saved_letters
+from echostream_plugin.config import ConfigError
+from echostream_plugin.encoders.whisper import WhisperConfig
 
 ENCODER = ("dim", "layers", "halve_after", "left_context_frames", "memory_size", "memory_kind", "position")
 

@@ -14,16 +14,13 @@ import shlex
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import torch
+from tqdm import tqdm
 
-import torch  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from echostream_plugin.benchmark.compare import build_systems, read_recordings, summary, time_pushes  # noqa: E402
-from echostream_plugin.benchmark.hardware import processor  # noqa: E402
-from echostream_plugin.benchmark.sessions import PUSH_MS  # noqa: E402
-from echostream_plugin.config import (  # noqa: E402
+from echostream_plugin.benchmark.compare import build_systems, read_recordings, summary, time_pushes
+from echostream_plugin.benchmark.hardware import processor
+from echostream_plugin.benchmark.sessions import PUSH_MS
+from echostream_plugin.config import (
     ChunkConformerConfig,
     CTCHeadConfig,
     EncoderConfig,
@@ -31,12 +28,12 @@ from echostream_plugin.config import (  # noqa: E402
     TextDecoderConfig,
     UnitDecoderConfig,
 )
-from echostream_plugin.evaluation.table import TableError, commit, markdown_table, replace_block  # noqa: E402
-from echostream_plugin.inference.errors import InputError  # noqa: E402
-from echostream_plugin.vocoder import VocoderConfig  # noqa: E402
-from echostream_plugin.vocoder.codehifigan import duration_params  # noqa: E402
+from echostream_plugin.evaluation.table import TableError, commit, markdown_table, replace_block
+from echostream_plugin.inference.errors import InputError
+from echostream_plugin.vocoder import VocoderConfig
+from echostream_plugin.vocoder.codehifigan import duration_params
 
-SAMPLES = ROOT / "examples" / "quickstart" / "bundle" / "samples"
+SAMPLES = Path(__file__).resolve().parents[1] / "examples" / "quickstart" / "bundle" / "samples"
 COLUMNS = {
     "audio": "audio",
     "system": "system",

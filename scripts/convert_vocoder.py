@@ -11,11 +11,9 @@ import shutil
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from echostream_plugin.config import ConfigError  # noqa: E402
-from echostream_plugin.data.units import UNITS_NOTE  # noqa: E402
-from echostream_plugin.vocoder import load_public_checkpoint, save_vocoder  # noqa: E402
+from echostream_plugin.config import ConfigError
+from echostream_plugin.data.units import UNITS_NOTE
+from echostream_plugin.vocoder import load_public_checkpoint, save_vocoder
 
 
 def main(argv=None) -> int:

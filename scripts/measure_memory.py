@@ -13,21 +13,18 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import numpy as np
+import torch
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-
-from echostream_plugin.config import ConfigError  # noqa: E402
-from echostream_plugin.inference.audio import read_audio  # noqa: E402
-from echostream_plugin.inference.bundle import load_bundle  # noqa: E402
-from echostream_plugin.inference.errors import BundleError, InputError  # noqa: E402
-from echostream_plugin.inference.events import Speech  # noqa: E402
-from echostream_plugin.inference.features import SAMPLE_RATE, to_mono  # noqa: E402
-from echostream_plugin.inference.optimize import optimize  # noqa: E402
-from echostream_plugin.inference.options import read_policy  # noqa: E402
-from echostream_plugin.inference.session import TranslationSession, bundle_options  # noqa: E402
+from echostream_plugin.config import ConfigError
+from echostream_plugin.inference.audio import read_audio
+from echostream_plugin.inference.bundle import load_bundle
+from echostream_plugin.inference.errors import BundleError, InputError
+from echostream_plugin.inference.events import Speech
+from echostream_plugin.inference.features import SAMPLE_RATE, to_mono
+from echostream_plugin.inference.optimize import optimize
+from echostream_plugin.inference.options import read_policy
+from echostream_plugin.inference.session import TranslationSession, bundle_options
 
 SPEEDS, LOUDNESS_DB, PAUSES_S = (0.8, 1.25), (-12.0, 0.0), (0.3, 1.5)
 

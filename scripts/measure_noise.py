@@ -13,24 +13,21 @@ import argparse
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import numpy as np
+import torch
+from tqdm import tqdm
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from echostream_plugin.config import ConfigError  # noqa: E402
-from echostream_plugin.evaluation.normalize import normalize  # noqa: E402
-from echostream_plugin.evaluation.sounds import NOISES, noise, sounds  # noqa: E402
-from echostream_plugin.evaluation.table import markdown_table  # noqa: E402
-from echostream_plugin.inference.audio import read_audio  # noqa: E402
-from echostream_plugin.inference.bundle import load_bundle  # noqa: E402
-from echostream_plugin.inference.errors import BundleError, InputError  # noqa: E402
-from echostream_plugin.inference.events import Speech, TargetText  # noqa: E402
-from echostream_plugin.inference.features import SAMPLE_RATE, to_mono  # noqa: E402
-from echostream_plugin.inference.options import read_policy  # noqa: E402
-from echostream_plugin.inference.session import TranslationSession, bundle_options  # noqa: E402
+from echostream_plugin.config import ConfigError
+from echostream_plugin.evaluation.normalize import normalize
+from echostream_plugin.evaluation.sounds import NOISES, noise, sounds
+from echostream_plugin.evaluation.table import markdown_table
+from echostream_plugin.inference.audio import read_audio
+from echostream_plugin.inference.bundle import load_bundle
+from echostream_plugin.inference.errors import BundleError, InputError
+from echostream_plugin.inference.events import Speech, TargetText
+from echostream_plugin.inference.features import SAMPLE_RATE, to_mono
+from echostream_plugin.inference.options import read_policy
+from echostream_plugin.inference.session import TranslationSession, bundle_options
 
 SNR_DB = (20, 10, 0)
 

@@ -6,13 +6,10 @@
 
 import argparse
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from echostream_plugin.adaptation.speech import read_list  # noqa: E402
-from echostream_plugin.benchmark.whisper_encoder import distances, update_costs  # noqa: E402
-from echostream_plugin.config import ConfigError  # noqa: E402
+from echostream_plugin.adaptation.speech import read_list
+from echostream_plugin.benchmark.whisper_encoder import distances, update_costs
+from echostream_plugin.config import ConfigError
 
 
 def as_table(rows: list[dict]) -> str:

@@ -14,13 +14,11 @@ import csv
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from echostream_plugin.config import ConfigError  # noqa: E402
-from echostream_plugin.evaluation.generate_log import GenerateLogError, read_generate_logs  # noqa: E402
-from echostream_plugin.evaluation.judge import Judge, JudgeError, bleu, wer  # noqa: E402
-from echostream_plugin.evaluation.scores import collapsed, distinct  # noqa: E402
-from echostream_plugin.evaluation.table import write_json  # noqa: E402
+from echostream_plugin.config import ConfigError
+from echostream_plugin.evaluation.generate_log import GenerateLogError, read_generate_logs
+from echostream_plugin.evaluation.judge import Judge, JudgeError, bleu, wer
+from echostream_plugin.evaluation.scores import collapsed, distinct
+from echostream_plugin.evaluation.table import write_json
 
 COLLAPSED = 3
 

@@ -15,17 +15,15 @@ import shutil
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import torch
 
-import torch  # noqa: E402
-
-from echostream_plugin.config import ConfigError  # noqa: E402
-from echostream_plugin.data.units import UNITS_NOTE, units_digest  # noqa: E402
-from echostream_plugin.vocoder.data import UnitCorpus, read_units  # noqa: E402
-from echostream_plugin.vocoder.files import KINDS  # noqa: E402
-from echostream_plugin.vocoder.recipes import TrainingConfig, preset  # noqa: E402
-from echostream_plugin.vocoder.training import VocoderTrainer  # noqa: E402
-from echostream_plugin.vocoder.vocos_config import VocosConfig  # noqa: E402
+from echostream_plugin.config import ConfigError
+from echostream_plugin.data.units import UNITS_NOTE, units_digest
+from echostream_plugin.vocoder.data import UnitCorpus, read_units
+from echostream_plugin.vocoder.files import KINDS
+from echostream_plugin.vocoder.recipes import TrainingConfig, preset
+from echostream_plugin.vocoder.training import VocoderTrainer
+from echostream_plugin.vocoder.vocos_config import VocosConfig
 
 
 def parse_args(argv=None):

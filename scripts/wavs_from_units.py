@@ -11,11 +11,9 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from echostream_plugin.config import ConfigError  # noqa: E402
-from echostream_plugin.evaluation.generate_log import GenerateLogError, read_generate_logs  # noqa: E402
-from echostream_plugin.evaluation.resynthesis import open_vocoder, write_wavs  # noqa: E402
+from echostream_plugin.config import ConfigError
+from echostream_plugin.evaluation.generate_log import GenerateLogError, read_generate_logs
+from echostream_plugin.evaluation.resynthesis import open_vocoder, write_wavs
 
 
 def main(argv=None) -> int:

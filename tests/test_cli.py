@@ -4,13 +4,11 @@ import json
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import soundfile
 
 from echostream_plugin.cli import COMMANDS, build_parser, main
 from echostream_plugin.cli_options import options_of
-from echostream_plugin.inference.audio import place_in_time
 from echostream_plugin.inference.session import SessionOptions
 from tests.tiny_bundle import save_tiny_bundle, speechlike
 
@@ -75,8 +73,3 @@ def test_flags_are_the_options():
     changed = parser.parse_args("translate a.wav -o o --chunk-ms 640 --no-speech --no-whole-word --stride-n 3".split())
     given = {name: value for name, value in options_of(changed, SessionOptions).items() if value is not None}
     assert given == {"chunk_ms": 640, "speech": False, "whole_word": False, "stride_n": 3}
-
-
-def test_pieces_are_placed_when_they_can_be_heard():
-    track = place_in_time([(np.ones(4), 1.0), (np.ones(2), 2.0), (np.ones(1), 20.0)], 1000)
-    assert track.tolist() == [0, 1, 1, 1, 1, 1, 1] + [0] * 13 + [1]

@@ -20,8 +20,10 @@ from echostream_plugin.adaptation.characters import Characters, error_rates, nor
 from echostream_plugin.adaptation.speech import Batch, Batches, collate, in_batches, load
 from echostream_plugin.adaptation.teacher import WhisperTeacher, relative_distance
 from echostream_plugin.config import ConfigError, check_options, option
+from echostream_plugin.constants import FRAME_MS
 from echostream_plugin.data.whisper_weights import load_whisper_encoder, save_adapted
 from echostream_plugin.encoders.whisper import WhisperConfig, WhisperEncoder
+from echostream_plugin.files import whole_file
 
 FLOOR = -0.625  # of the features, what masked bins get
 LAST = "last.pt"
@@ -54,9 +56,9 @@ class AdaptOptions:
 
     def __post_init__(self):
         check_options(self)
-        wrong = [ms for ms in self.chunk_ms if ms < 0 or ms % 40]
+        wrong = [ms for ms in self.chunk_ms if ms < 0 or ms % FRAME_MS]
         if wrong or not self.chunk_ms:
-            raise ConfigError(f"chunk_ms {self.chunk_ms}: use multiples of 40 (0 is the whole utterance)")
+            raise ConfigError(f"chunk_ms {self.chunk_ms}: use multiples of {FRAME_MS} (0 is the whole utterance)")
 
 
 def saved_letters(folder) -> Characters | None:
@@ -163,7 +165,7 @@ class Adaptation:
         torch.manual_seed(options.seed * 1_000_003 + self.update)
         self._set_rates()
         self.student.train()
-        segment = options.chunk_ms[_drawn(len(options.chunk_ms))] // 40
+        segment = options.chunk_ms[_drawn(len(options.chunk_ms))] // FRAME_MS
         clean, lengths = batch.features.to(self.device), batch.lengths.to(self.device)
         masked = mask_features(batch.features, batch.lengths, options).to(self.device)
         # torch's fused attention is slow backwards on CPUs
@@ -224,7 +226,7 @@ class Adaptation:
         """The greedy transcripts of a batch."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.bf16):
             inputs = batch.features.to(self.device), batch.lengths.to(self.device)
-            logits, frames, _ = self.student(*inputs, chunk_ms // 40)
+            logits, frames, _ = self.student(*inputs, chunk_ms // FRAME_MS)
         return [self.letters.decode(row[:count]) for row, count in zip(logits, frames.tolist(), strict=True)]
 
     def _set_rates(self):
@@ -250,12 +252,10 @@ class Adaptation:
             "optimizer": self.optimizer.state_dict(),
             "place": [self.update, self.epoch, self.number],
         }
-        partial = self.folder / (LAST + ".part")
-        torch.save(state, partial)
-        partial.replace(self.folder / LAST)
-        adapted = self.folder / "adapted.safetensors"
-        partial = save_adapted(adapted.with_suffix(".part"), self.student.encoder, updates=self.update)
-        partial.replace(adapted)
+        with whole_file(self.folder / LAST) as partial:
+            torch.save(state, partial)
+        with whole_file(self.folder / "adapted.safetensors") as partial:
+            save_adapted(partial, self.student.encoder, updates=self.update)
 
     def _resume(self, say):
         path = self.folder / LAST

@@ -274,9 +274,9 @@ class Prepared:
         if len(set(pieces)) < len(pieces):
             problems.append("a piece is there twice")
         if model.is_file():
-            from echostream_plugin.data.pieces import SPECIALS, load_pieces
+            from echostream_plugin.data.subwords import SPECIALS, load_subwords
 
-            processor = load_pieces(model)
+            processor = load_subwords(model)
             if [processor.id_to_piece(i) for i in range(SPECIALS, processor.get_piece_size())] != pieces:
                 problems.append(f"not the pieces of {model.name} in their order")
         unknown, known = 0, set(pieces)  # a character that training never had is its own piece

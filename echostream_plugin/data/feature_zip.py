@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from echostream_plugin.data import DataError
+from echostream_plugin.files import whole_file
 
 _DATE = (1980, 1, 1, 0, 0, 0)  # two builds are the same bytes
 _LOCAL_HEADER_BYTES = 30  # of a zip member, before its name
@@ -221,11 +222,8 @@ class Moments:
 
 def save_npz(path, **arrays) -> None:
     """numpy.savez without the time of day in it, written whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".part")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+    with whole_file(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             buffer = io.BytesIO()
             np.save(buffer, array)
             archive.writestr(_member(name), buffer.getvalue())
-    os.replace(partial, path)

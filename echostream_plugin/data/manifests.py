@@ -9,10 +9,11 @@ from tqdm import tqdm
 from echostream_plugin.data import DataError
 from echostream_plugin.data.feature_zip import read_places
 from echostream_plugin.data.layout import LIST_COLUMNS, SPLITS, Layout
-from echostream_plugin.data.pieces import DECODER, load_pieces, train_pieces, write_configs, write_task_table
+from echostream_plugin.data.subwords import DECODER, load_subwords, train_subwords, write_configs, write_task_table
 from echostream_plugin.data.tables import MANIFEST_COLUMNS, GrowingFile, cell, normalise, table_line, write_table
-from echostream_plugin.data.units import UNITS_NOTE, UnitsFile, reduce_units
+from echostream_plugin.data.units import UNITS_NOTE, UnitsFile
 from echostream_plugin.data.waveforms import frames_of
+from echostream_plugin.units import reduce_units
 
 # languages of thousands of characters: what SentencePiece recommends, so that rare ones take no piece each
 WRITTEN_IN_MANY = {"zh-CN": 0.9995, "ja": 0.9995}
@@ -156,12 +157,12 @@ def build_text(corpus: Layout, size: int, threads: int, vocoder=None, decoder=DE
     for side, column in SIDES:
         folder = corpus.pieces_folder(side, size)
         if all((folder / f"{name}.{kind}").is_file() for kind in ("model", "txt")):
-            processor = load_pieces(folder / f"{name}.model")
+            processor = load_subwords(folder / f"{name}.model")
         else:
             print(f"training {size} pieces of the {side} side; minutes for a whole CVSS-C pair")
             sentences = [normalise(row[column]) for row in rows["train"]]
             coverage = WRITTEN_IN_MANY.get(corpus.language, 1.0) if side == "src" else 1.0
-            processor = train_pieces(folder, name, sentences, size, threads, coverage)
+            processor = train_subwords(folder, name, sentences, size, threads, coverage)
         for split in tqdm(SPLITS, desc=f"{side} pieces", unit="split"):
             write_task_table(folder / f"{split}.tsv", rows[split], column, processor)
         dictionaries.append(folder / f"{name}.txt")

@@ -16,6 +16,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
+from echostream_plugin.constants import SAMPLE_RATE, UNIT_SAMPLES
 from echostream_plugin.data import DataError
 from echostream_plugin.data.check import Prepared, check_cmvn, check_units, check_zip, print_table, require
 from echostream_plugin.data.hubert import TransformersHubert
@@ -23,21 +24,16 @@ from echostream_plugin.data.layout import SPLITS
 from echostream_plugin.data.manifests import build_manifests, build_text, recorded_source
 from echostream_plugin.data.own_table import OwnCorpus, check_table
 from echostream_plugin.data.parallel import Shard, Workers
-from echostream_plugin.data.pieces import DECODER
 from echostream_plugin.data.source_features import build_features, write_moments
-from echostream_plugin.data.tables import normalise, read_table, write_text
+from echostream_plugin.data.subwords import DECODER
+from echostream_plugin.data.tables import normalise, read_table
 from echostream_plugin.data.target_units import build_units
 from echostream_plugin.data.unit_models import UNIT_SETS, ProjectedFeatures, UnitModel, fit_units, make_features
-from echostream_plugin.data.units import (
-    SAMPLE_RATE,
-    UNIT_SAMPLES,
-    load_centres,
-    note_units,
-    read_units,
-    read_wave,
-    reduce_units,
-)
+from echostream_plugin.data.units import load_centres, note_units, read_units
 from echostream_plugin.data.waveforms import write_cmvn
+from echostream_plugin.files import whole_file, write_text
+from echostream_plugin.inference.audio import read_mono
+from echostream_plugin.units import reduce_units
 
 FEATURE_KINDS = (*UNIT_SETS, "hubert")
 SOURCES = ("features", "waveforms")
@@ -130,11 +126,10 @@ def keep_settings(path: Path, table, settings: Settings) -> None:
 def copy_target(job: tuple[str, str]) -> None:
     """One target recording at 16 kHz, of whole units: what units are made of, and what a vocoder is trained on."""
     original, copy = job
-    wave = read_wave(original)
+    wave = read_mono(original)
     wave = np.pad(wave, (0, -len(wave) % UNIT_SAMPLES))
-    partial_copy = Path(copy).with_name(Path(copy).name + ".part")
-    soundfile.write(partial_copy, np.clip(wave, -1, 1), SAMPLE_RATE, format="WAV", subtype="PCM_16")
-    os.replace(partial_copy, copy)
+    with whole_file(copy) as partial_copy:
+        soundfile.write(partial_copy, np.clip(wave, -1, 1), SAMPLE_RATE, format="WAV", subtype="PCM_16")
 
 
 def copy_targets(corpus: OwnCorpus, workers: Workers) -> None:
@@ -181,7 +176,7 @@ def fit_kmeans(path: Path, recordings: list, maker: Callable, clusters: int, fit
     def bar(items):
         return tqdm(items, desc="k-means features", unit="wav", mininterval=1.0)
 
-    fit_units(maker(), [read_wave(wav) for wav in picked], clusters, seed, progress=bar).save(path)
+    fit_units(maker(), [read_mono(wav) for wav in picked], clusters, seed, progress=bar).save(path)
 
 
 def subwords(corpus: OwnCorpus, asked: int) -> int:

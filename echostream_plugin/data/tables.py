@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from echostream_plugin.data import DataError
+from echostream_plugin.files import write_text
 from echostream_plugin.inference.words import normalise
 
 __all__ = [
@@ -14,15 +15,6 @@ __all__ = [
 ]  # fmt: skip
 
 MANIFEST_COLUMNS = ("id", "src_audio", "src_n_frames", "src_text", "tgt_text", "tgt_audio", "tgt_n_frames")
-
-
-def write_text(path, text: str) -> None:
-    """Written whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def write_lines(path, lines) -> None:

@@ -10,7 +10,8 @@ from echostream_plugin.data import DataError
 from echostream_plugin.data.layout import SPLITS, Layout, need_files
 from echostream_plugin.data.parallel import Shard, Workers
 from echostream_plugin.data.tables import keyed_lines, write_lines
-from echostream_plugin.data.units import UnitsLog, nearest_units, read_wave
+from echostream_plugin.data.units import UnitsLog, nearest_units
+from echostream_plugin.inference.audio import read_mono
 from echostream_plugin.inference.errors import InputError
 
 MIN_SAMPLES = 400  # at 16 kHz: what HuBERT's convolutions need for one frame
@@ -25,7 +26,7 @@ def start_worker(make_features: Callable, centres: np.ndarray) -> None:
 def units_or_reason(path: str) -> list[int] | str:
     """A unit for every 20 ms of a recording, or why there are none."""
     try:
-        wave = read_wave(path)
+        wave = read_mono(path)
     except InputError as error:
         return str(error)
     if len(wave) < MIN_SAMPLES:

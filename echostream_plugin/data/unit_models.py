@@ -14,8 +14,8 @@ import dataclasses
 
 import numpy as np
 
+from echostream_plugin.constants import SAMPLE_RATE, UNIT_SAMPLES
 from echostream_plugin.data.feature_zip import save_npz
-from echostream_plugin.data.units import SAMPLE_RATE, UNIT_SAMPLES
 from echostream_plugin.data.whisper_base import whisper_folder
 
 UNIT_SETS = ("whisper", "logmel")

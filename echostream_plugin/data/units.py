@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from echostream_plugin.data import DataError
-from echostream_plugin.data.tables import keyed_lines, write_text
-from echostream_plugin.inference.audio import read_audio
+from echostream_plugin.data.tables import keyed_lines
+from echostream_plugin.files import write_text
 from echostream_plugin.inference.digest import value_digest
+from echostream_plugin.units import units_of
 
-SAMPLE_RATE = 16000
 UNITS_NOTE = "kmeans.json"
-UNIT_SAMPLES = 320  # of one unit, 20 ms
 
 
 def load_centres(path) -> np.ndarray:
@@ -64,21 +63,6 @@ def nearest_units(features: np.ndarray, centres: np.ndarray) -> list[int]:
     return distances.argmin(axis=1).tolist()
 
 
-def read_wave(path) -> np.ndarray:
-    """A recording as mono float32 [n] at 16 kHz."""
-    import soxr
-
-    samples, rate = read_audio(path)
-    mono = samples.mean(axis=1) if samples.ndim == 2 else samples
-    return soxr.resample(mono, rate, SAMPLE_RATE).astype(np.float32)
-
-
-def reduce_units(units) -> list[int]:
-    """Consecutive repeats dropped: [5, 5, 7, 5] -> [5, 7, 5]."""
-    units = list(units)
-    return [unit for position, unit in enumerate(units) if position == 0 or unit != units[position - 1]]
-
-
 class UnitsLog:
     """A file of lines ``id|u u u ...`` (all frames) that is written as they come; an interrupted one goes on.
 
@@ -106,7 +90,7 @@ def read_units(path) -> dict[str, list[int]]:
     if not Path(path).is_file():
         raise DataError(f"{path}: not made yet; run scripts/cvss/build_units.py first")
     try:
-        return {name: [int(unit) for unit in line.split()] for name, line in keyed_lines(path).items()}
+        return {name: units_of(line) for name, line in keyed_lines(path).items()}
     except ValueError as error:
         raise DataError(f"{path}: {error}; expected lines 'id|unit unit ...'") from error
 
@@ -132,7 +116,7 @@ class UnitsFile:
         self._file.seek(self._places[name])
         line = self._file.readline().decode()
         try:
-            return [int(unit) for unit in line.partition("|")[2].split()]
+            return units_of(line.partition("|")[2])
         except ValueError as error:
             raise DataError(f"{self.path}: {error}; expected lines 'id|unit unit ...'") from error
 

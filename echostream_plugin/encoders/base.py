@@ -5,9 +5,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ..modules.streaming import StreamState
+from echostream_plugin.constants import FRAME_MS
+from echostream_plugin.modules.streaming import StreamState
 
-FRAME_MS = 40  # of an encoder frame
 WHOLE_CHUNK = 999  # a --chunk-size from here on is the whole utterance, as in StreamSpeech (its offline script: 999999)
 ENCODERS = {}  # kind -> class; see register_encoder
 

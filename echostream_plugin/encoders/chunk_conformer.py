@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import ChunkConformerConfig, ConfigError
-from ..modules.chunk_convolution import ChunkConv1d
-from ..modules.conformer import ConformerLayer, ConformerLayerState
-from ..modules.relative_attention import relative_positions
-from ..modules.streaming import StreamState
-from .base import FRAME_MS, StreamingEncoder, register_encoder
+from echostream_plugin.config import ChunkConformerConfig, ConfigError
+from echostream_plugin.encoders.base import FRAME_MS, StreamingEncoder, register_encoder
+from echostream_plugin.modules.chunk_convolution import ChunkConv1d
+from echostream_plugin.modules.conformer import ConformerLayer, ConformerLayerState
+from echostream_plugin.modules.relative_attention import relative_positions
+from echostream_plugin.modules.streaming import StreamState
 
 SUBSAMPLING = 4
 SUBSAMPLING_KERNEL = 5

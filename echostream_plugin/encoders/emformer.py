@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..config import EncoderConfig
-from ..modules.emformer import Emformer, EmformerState
-from ..modules.streaming import StreamState
-from ..modules.subsampling import CausalSubsampling, SubsamplingState
-from .base import StreamingEncoder, register_encoder
+from echostream_plugin.config import EncoderConfig
+from echostream_plugin.encoders.base import StreamingEncoder, register_encoder
+from echostream_plugin.modules.emformer import Emformer, EmformerState
+from echostream_plugin.modules.streaming import StreamState
+from echostream_plugin.modules.subsampling import CausalSubsampling, SubsamplingState
 
 
 @dataclass(frozen=True)

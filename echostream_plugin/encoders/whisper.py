@@ -11,11 +11,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..config import LAYERS, EncoderConfig, check_options, encoder_config, option, require
-from ..modules.emformer import Emformer, EmformerState
-from ..modules.streaming import StreamState
-from ..modules.whisper_front import FrontState, WhisperFront
-from .base import StreamingEncoder, register_encoder
+from echostream_plugin.config import LAYERS, EncoderConfig, check_options, encoder_config, option, require
+from echostream_plugin.encoders.base import StreamingEncoder, register_encoder
+from echostream_plugin.modules.emformer import Emformer, EmformerState
+from echostream_plugin.modules.streaming import StreamState
+from echostream_plugin.modules.whisper_front import FrontState, WhisperFront
 
 PAIR = 2  # frames of 20 ms in one of 40 ms
 

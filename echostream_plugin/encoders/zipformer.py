@@ -10,13 +10,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..config import ConfigError, check_options, check_value, encoder_config, option, require
-from ..modules.streaming import StreamState
-from ..modules.zipformer.attention import StackConfig
-from ..modules.zipformer.front import FrontState, ZipformerFront
-from ..modules.zipformer.schedule import Clock
-from ..modules.zipformer.zipformer import BLOCK, FACTORS, Zipformer, ZipformerState
-from .base import FRAME_MS, StreamingEncoder, register_encoder
+from echostream_plugin.config import ConfigError, check_options, check_value, encoder_config, option, require
+from echostream_plugin.encoders.base import FRAME_MS, StreamingEncoder, register_encoder
+from echostream_plugin.modules.streaming import StreamState
+from echostream_plugin.modules.zipformer.attention import StackConfig
+from echostream_plugin.modules.zipformer.front import FrontState, ZipformerFront
+from echostream_plugin.modules.zipformer.schedule import Clock
+from echostream_plugin.modules.zipformer.zipformer import BLOCK, FACTORS, Zipformer, ZipformerState
 
 STACKS = len(FACTORS)
 HALVES = 2  # frames of 20 ms in an encoder frame

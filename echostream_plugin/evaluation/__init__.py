@@ -1,1 +1,1 @@
-"""Evaluation: the speech judge (whisper-base), quality and latency scores, SimulEval runs, timelines and tables."""
+"""Evaluation: the scoring ASR (whisper-base), quality and latency scores, SimulEval runs, timelines and tables."""

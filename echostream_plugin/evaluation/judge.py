@@ -1,4 +1,4 @@
-"""The judge of translated speech: whisper-base reads it back, and BLEU or WER compare that with the reference.
+"""The scoring ASR of translated speech: whisper-base transcribes it, and BLEU or WER compare that with the reference.
 
 The model is that of ``data.whisper_base``. It judges English only.
 """
@@ -10,29 +10,26 @@ from pathlib import Path
 import numpy as np
 
 from echostream_plugin.config import ConfigError
+from echostream_plugin.constants import SAMPLE_RATE
 from echostream_plugin.data.whisper_base import whisper_folder
 from echostream_plugin.evaluation.normalize import normalize
+from echostream_plugin.inference import audio
+from echostream_plugin.inference.errors import InputError
 
-SAMPLE_RATE = 16000
 SHORTEST_SAMPLES = SAMPLE_RATE // 20
 SILENCE_PEAK = 1e-4
 
 
 class JudgeError(RuntimeError):
-    """The judge cannot be built or a recording cannot be read; the message names what and the fix."""
+    """The scoring ASR cannot be built or a recording cannot be read; the message names what and the fix."""
 
 
 def read_mono(path) -> np.ndarray:
     """Read a recording as mono float32 [n] at 16 kHz."""
-    import soundfile
-    import soxr
-
     try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, soundfile.SoundFileError) as error:
-        raise JudgeError(f"{path}: cannot be read as audio ({error})") from error
-    mono = samples.mean(axis=1)
-    return mono if rate == SAMPLE_RATE else soxr.resample(mono, rate, SAMPLE_RATE).astype(np.float32)
+        return audio.read_mono(path)
+    except InputError as error:
+        raise JudgeError(str(error)) from error
 
 
 class Judge:
@@ -42,13 +39,13 @@ class Judge:
         try:
             from faster_whisper import WhisperModel
         except ImportError as error:
-            raise JudgeError(f"the judge needs faster-whisper: pip install faster-whisper ({error})") from error
+            raise JudgeError(f"ASR-BLEU needs faster-whisper: pip install faster-whisper ({error})") from error
         self.settings = f"whisper-base {compute_type} beam {beam_size}"
         self.beam_size = beam_size
         try:
             folder = str(whisper_folder())
         except ConfigError as error:
-            raise JudgeError(f"the judge: {error}") from error
+            raise JudgeError(f"the scoring ASR: {error}") from error
         self.model = WhisperModel(folder, device="cpu", compute_type=compute_type, cpu_threads=threads)
 
     def transcribe(self, audio) -> str:
@@ -67,7 +64,7 @@ class Judge:
         )
         return " ".join(segment.text.strip() for segment in segments).strip()
 
-    def transcribe_all(self, paths, cache=None, progress: str | None = "judge") -> list[str]:
+    def transcribe_all(self, paths, cache=None, progress: str | None = "scoring ASR") -> list[str]:
         """Transcripts of many recordings, in order; None in `paths` is a recording that does not exist and says "".
 
         cache: a jsonl file that keeps every transcript under the samples' hash, so that an interrupted run goes on.
@@ -91,7 +88,7 @@ class Judge:
 
 
 class TranscriptCache:
-    """Transcripts by the hash of samples and the judge's settings, in a jsonl file (memory only if `path` is None)."""
+    """Transcripts by the hash of samples and the ASR's settings, in a jsonl file (memory only if `path` is None)."""
 
     def __init__(self, path, settings: str):
         self.path = None if path is None else Path(path)

@@ -9,7 +9,8 @@ import torch
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.inference.digest import module_digest, value_digest
-from echostream_plugin.vocoder import CodeHiFiGAN, CodeVocos, load_public_checkpoint, load_vocoder
+from echostream_plugin.units import reduce_units
+from echostream_plugin.vocoder import CodeHiFiGAN, CodeVocos, StreamingVocoder, load_public_checkpoint, load_vocoder
 
 MADE = "made.jsonl"
 
@@ -20,7 +21,7 @@ def open_vocoder(path, config=None) -> CodeHiFiGAN | CodeVocos:
     if config is not None:
         return load_public_checkpoint(path, config).eval()
     if path.is_file():
-        raise ConfigError(f"{path}: a checkpoint file needs its config.json")
+        raise ConfigError(f"{path}: a checkpoint file needs its config.json: give --vocoder-config")
     return load_vocoder(path / "vocoder" if (path / "vocoder").is_dir() else path).eval()
 
 
@@ -30,6 +31,46 @@ def speak(vocoder: CodeHiFiGAN | CodeVocos, units: list[int]) -> np.ndarray:
     if not units:
         return np.zeros(0, dtype=np.float32)
     return vocoder(torch.tensor([units], dtype=torch.long), predict_durations=True)[0][0].numpy()
+
+
+@torch.inference_mode()
+def speak_units(
+    vocoder: CodeHiFiGAN | CodeVocos, units: list[int], full_rate: bool = False, streaming_units: int = 0
+) -> np.ndarray:
+    """Samples [n] float32 of one sequence of units, with repeats or without.
+
+    full_rate: a unit for each 20 ms frame, repeats kept; streaming_units: push so many at a time (0: all at once)."""
+    if full_rate:
+        return vocoder.generate(torch.tensor([units], dtype=torch.long))[0].numpy()
+    units = reduce_units(units)
+    streaming, size = StreamingVocoder(vocoder), streaming_units or max(1, len(units))
+    state, pieces = streaming.initial_state(), []
+    for start in range(0, len(units), size):
+        samples, state = streaming.push(units[start : start + size], state)
+        pieces.append(samples)
+    return torch.cat([*pieces, streaming.finish(state)]).numpy()
+
+
+def read_references(path, names: list[str]) -> list[str]:
+    """The sentence of each name."""
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; references are one sentence a line")
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    columns = lines[0].split("\t") if lines else []
+    if "id" in columns and "target" in columns:
+        rows = [dict(zip(columns, line.split("\t"), strict=False)) for line in lines[1:]]
+        lines = [f"{row['id']}\t{row.get('target', '')}" for row in rows]
+    separator = next((s for s in ("\t", "|") if all(s in line for line in lines)), None)
+    if separator is None:
+        if len(lines) < len(names):
+            raise ConfigError(f"{path}: {len(lines)} sentences for {len(names)} unit sequences")
+        return [line.strip() for line in lines[: len(names)]]
+    named = dict(line.split(separator, 1) for line in lines)
+    missing = [name for name in names if name not in named]
+    if missing:
+        raise ConfigError(f"{path}: no sentence for '{missing[0]}' of the unit list")
+    return [named[name].strip() for name in names]
 
 
 def write_wavs(vocoder: CodeHiFiGAN | CodeVocos, sequences: dict, folder, progress="vocoder") -> dict[str, Path | None]:
@@ -64,13 +105,13 @@ def write_wavs(vocoder: CodeHiFiGAN | CodeVocos, sequences: dict, folder, progre
 
 
 def read_back(bundle: Path, unit_lines: list[str], judge, folder: Path, cache) -> list[str]:
-    """What the judge reads in the vocoder's speech of reference units: the most that a translation can be worth.
+    """What the scoring ASR writes of the vocoder's speech of reference units: the most that a translation can be worth.
 
     bundle: with the vocoder; unit_lines: reduced units, a line an utterance; the wavs stay in `folder`."""
     torch.set_num_threads(1)
     sequences = {str(number): [int(unit) for unit in line.split()] for number, line in enumerate(unit_lines)}
     wavs = write_wavs(open_vocoder(bundle), sequences, folder, progress="reference units")
-    return judge.transcribe_all(list(wavs.values()), cache=cache, progress="judge of reference units")
+    return judge.transcribe_all(list(wavs.values()), cache=cache, progress="scoring ASR, reference units")
 
 
 class _Notes:

@@ -7,11 +7,12 @@ from echostream_plugin.evaluation.normalize import normalize
 COLLAPSE_SHARE = 0.1  # fewer distinct outputs than this share of the distinct references is a collapse
 
 
-def score_run(utterances, references, judge=None, sources=None, cache=None, timed=True, progress="judge") -> dict:
+def score_run(utterances, references, judge=None, sources=None, cache=None, timed=True, progress="scoring ASR") -> dict:
     """Scores of a list of `simul.Utterance`.
 
-    references, sources: target and source texts by position (an utterance without reference: ""); judge: None leaves
-    ASR-BLEU out; timed: whether the pushes were timed, for computation-aware latency. Percentages and milliseconds.
+    references, sources: target and source texts by position (an utterance without reference: ""); judge: the scoring
+    ASR, None leaves ASR-BLEU out; timed: whether the pushes were timed, for computation-aware latency. Percentages and
+    milliseconds.
     """
     row = {"utterances": len(utterances), "silent": sum(not u.speech.delays for u in utterances)}
     heard = None
@@ -61,9 +62,9 @@ COLUMNS = {
     "distinct": "distinct outputs",
 }
 LEGEND = (
-    "ASR-BLEU: the judge (whisper-base) reads the translated speech. Text BLEU: the written translation. Source WER: "
-    "the written transcript. Speech WER: the judge against the written translation, what the vocoder loses. AL and "
-    "LAAL are of the written words, each at the time it was complete (when the next began, or at the end), as "
-    "SimulEval counts; ATD, StartOffset, EndOffset and RTF (end of the translation / length of the source) of the "
-    "speech; CA is computation-aware, on one thread."
+    "ASR-BLEU: of what whisper-base, the scoring ASR, writes of the translated speech. Text BLEU: the written "
+    "translation. Source WER: the written transcript. Speech WER: the scoring ASR against the written translation, "
+    "what the vocoder loses. AL and LAAL are of the written words, each at the time it was complete (when the next "
+    "began, or at the end), as SimulEval counts; ATD, StartOffset, EndOffset and RTF (end of the translation / length "
+    "of the source) of the speech; CA is computation-aware, on one thread."
 )

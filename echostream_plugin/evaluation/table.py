@@ -1,25 +1,16 @@
 """Results as json, tsv and markdown, and the block of a README that the evaluation writes."""
 
 import json
-import os
 import subprocess
 from pathlib import Path
+
+from echostream_plugin.files import write_text as write_atomically
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
 class TableError(ValueError):
     """A table that cannot be written where it was asked for; the message names the file and the fix."""
-
-
-def write_atomically(path, text: str) -> Path:
-    """Write a whole text file or nothing."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-    return path
 
 
 def write_json(path, value) -> Path:

@@ -154,7 +154,7 @@ def _caption(utterance, heard, told: str, unsure: bool, columns: int) -> str:
         lines[0] += f"; the translation starts at {start:.2f} s and ends {after:.2f} s after the speaker"
     else:
         lines[0] += "; nothing was said" + "; grey: not understood, so not translated" * unsure
-    for title, text in (("reference", utterance.speech.reference), ("heard by the judge", heard)):
+    for title, text in (("reference", utterance.speech.reference), ("transcript of the voice", heard)):
         if text:
             lines.append(f"{title}: {text}")
     return "\n".join(wrapped for line in lines for wrapped in (textwrap.wrap(line, columns) or [""]))

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.model import PAD
+from echostream_plugin.constants import PAD
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def require_alignments(dataset, upsample: int, output_lengths) -> None:
             raise ConfigError(
                 f"{task}: {share:.1f} % of the {count:,} training utterances have more {_SCARCE[task]} than encoder "
                 "frames of 40 ms, so nothing would be learnt from them; are src_n_frames frames of 10 ms, and the "
-                "texts those of the recordings? A larger --pieces makes fewer subwords"
+                "texts those of the recordings? A larger --subwords makes fewer subwords"
             )
         said.append(f"{_SCARCE[task]} {share:.2f} %")
     logger.info(f"training utterances with more targets than frames: {', '.join(said)}")

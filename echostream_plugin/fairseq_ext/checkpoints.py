@@ -6,7 +6,6 @@ optimizer state: a training that goes on from it begins with a fresh optimizer.
 """
 
 import dataclasses
-import os
 import shutil
 import zipfile
 from argparse import Namespace
@@ -22,12 +21,13 @@ from fairseq.checkpoint_utils import checkpoint_paths
 from tqdm import tqdm
 
 from echostream_plugin.config import ConfigError, ModelConfig
-from echostream_plugin.data.pieces import write_configs
+from echostream_plugin.data.subwords import write_configs
 from echostream_plugin.encoders import ENCODERS, encoder_of
 from echostream_plugin.fairseq_ext.flags import config_from_args, fill_defaults, flags_of_config
-from echostream_plugin.fairseq_ext.loading import load_parameters, read_checkpoint
+from echostream_plugin.fairseq_ext.loading import load_parameters, mean_of, read_checkpoint
 from echostream_plugin.fairseq_ext.task import SpeechToSpeechCTCTask
 from echostream_plugin.fairseq_ext.unpickling import load_trusted
+from echostream_plugin.files import whole_file
 from echostream_plugin.inference.bundle import Bundle, load_bundle
 
 CONFIG_YAML, MULTITASK_YAML = "config_gcmvn.yaml", "config_mtl_asr_st_ctcst.yaml"
@@ -104,20 +104,17 @@ def average(paths, out) -> Path:
     paths, out = [Path(path) for path in paths], Path(out)
     if not paths:
         raise ConfigError("no checkpoint to average: name some, or give --last N --dir FOLDER")
-    total, args, updates = {}, None, []
-    for path in tqdm(paths, unit="checkpoint", disable=len(paths) < 3):
-        args, state = read_checkpoint(path)
-        shapes = {name: tensor.shape for name, tensor in state.items()}
-        if total and shapes != {name: tensor.shape for name, tensor in total.items()}:
-            name = next(name for name in {**shapes, **total} if shapes.get(name) != _shape(total.get(name)))
-            raise ConfigError(
-                f"{path}: not the model of {paths[0]}: {name} differs; average checkpoints of one training"
-            )
-        for name, tensor in state.items():
-            total[name] = total.get(name, 0) + tensor.double()
-        updates.append(training_updates(path) or 0)
-    state = {name: (tensor / len(paths)).float() for name, tensor in total.items()}
-    return save_checkpoint(out, args, state, max(updates))
+    options_of_last, updates = None, []
+
+    def states():
+        nonlocal options_of_last
+        for path in tqdm(paths, unit="checkpoint", disable=len(paths) < 3):
+            options_of_last, state = read_checkpoint(path)
+            updates.append(training_updates(path) or 0)
+            yield path, state
+
+    state = mean_of(states())
+    return save_checkpoint(out, options_of_last, state, max(updates))
 
 
 def last_checkpoints(folder, count: int, by: str = "epoch") -> list[Path]:
@@ -147,10 +144,8 @@ def save_checkpoint(path: Path, args: Namespace, state: dict, updates: int = 0) 
         "task_state": {},
         "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    torch.save(checkpoint, partial)
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        torch.save(checkpoint, partial)
     return path
 
 
@@ -182,10 +177,6 @@ def training_updates(path) -> int | None:
         return load_trusted(path, mmap=zipfile.is_zipfile(path) or None)["optimizer_history"][-1]["num_updates"] or None
     except (KeyError, IndexError):
         return None
-
-
-def _shape(tensor):
-    return None if tensor is None else tensor.shape
 
 
 def _differences(one: ModelConfig, other: ModelConfig) -> list[str]:

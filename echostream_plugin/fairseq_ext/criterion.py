@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from echostream_plugin.config import ConfigError
+from echostream_plugin.constants import EOS, PAD
 from echostream_plugin.decoders.ctc import FIRST_FRAMES, greedy_collapse_batch
 from echostream_plugin.decoders.masks import draw_unit_step
 from echostream_plugin.fairseq_ext.alignable import infeasible
@@ -25,7 +26,7 @@ from echostream_plugin.fairseq_ext.criterion_options import TwoPassCTCConfig
 from echostream_plugin.fairseq_ext.ctc_losses import ctc_loss, early_penalty, heard_share, prior_ctc_loss
 from echostream_plugin.fairseq_ext.generator import text_of
 from echostream_plugin.fairseq_ext.transfer import EncoderTeacher, distill_loss
-from echostream_plugin.model import EOS, PAD, ModelOutput, Waits
+from echostream_plugin.model import ModelOutput, Waits
 
 _UNK = 3
 # percent of the utterances with more targets than frames: metric -> loss

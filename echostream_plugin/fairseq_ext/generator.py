@@ -8,9 +8,10 @@ import torch
 from fairseq.sequence_generator import SequenceGenerator
 from torch import Tensor, nn
 
+from echostream_plugin.constants import EOS, PAD
 from echostream_plugin.decoders.ctc import greedy_collapse, greedy_collapse_batch
 from echostream_plugin.inference.dictionary import Dictionary
-from echostream_plugin.model import EOS, PAD, S2STModel, Waits, padding_mask
+from echostream_plugin.model import S2STModel, Waits, padding_mask
 
 _UNK = 3
 

@@ -4,7 +4,7 @@ import logging
 import shutil
 import zipfile
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from echostream_plugin.config import ConfigError
@@ -14,6 +14,7 @@ from echostream_plugin.fairseq_ext.unpickling import check_parameters, load_trus
 from echostream_plugin.inference.bundle import Bundle, save_bundle, statistics
 from echostream_plugin.inference.dictionary import Dictionary
 from echostream_plugin.inference.features import FRONTENDS
+from echostream_plugin.modules.weights import misfits
 from echostream_plugin.vocoder import load_public_checkpoint, load_vocoder
 
 logger = logging.getLogger(__name__)
@@ -99,21 +100,35 @@ def read_checkpoint(model_path) -> tuple[Namespace, dict]:
 
 def _read(model_path) -> tuple[Namespace, dict, dict]:
     """As `read_checkpoint`, and what the (last) file says about its task."""
-    states, args, task_state = [], None, {}
-    for path in str(model_path).split(","):
-        if path.endswith(".safetensors"):
-            raise ConfigError(f"{path}: parameters without options; give the bundle that it lies in, its folder")
-        checkpoint = load_trusted(path, mmap=zipfile.is_zipfile(path) or None)
-        if not isinstance(checkpoint, dict) or "model" not in checkpoint:
-            raise ConfigError(f"{path}: not a checkpoint of fairseq-train")
-        check_parameters(checkpoint["model"], path)
-        states.append(checkpoint["model"])
-        args, task_state = _options(checkpoint, path), checkpoint.get("task_state")
-    names = states[0].keys()
-    if any(state.keys() != names for state in states):
-        raise ConfigError(f"{model_path}: checkpoints of different models cannot be averaged")
-    averaged = {name: sum(state[name].float() for state in states) / len(states) for name in names}
-    return args, averaged, task_state if isinstance(task_state, dict) else {}
+    told = {}
+
+    def states():
+        for path in str(model_path).split(","):
+            if path.endswith(".safetensors"):
+                raise ConfigError(f"{path}: parameters without options; give the bundle that it lies in, its folder")
+            checkpoint = load_trusted(path, mmap=zipfile.is_zipfile(path) or None)
+            if not isinstance(checkpoint, dict) or "model" not in checkpoint:
+                raise ConfigError(f"{path}: not a checkpoint of fairseq-train")
+            check_parameters(checkpoint["model"], path)
+            told.update(args=_options(checkpoint, path), task=checkpoint.get("task_state"))
+            yield path, checkpoint["model"]
+
+    averaged = mean_of(states())
+    return told["args"], averaged, told["task"] if isinstance(told["task"], dict) else {}
+
+
+def mean_of(states: Iterable[tuple[object, dict]]) -> dict:
+    """The mean of the parameters of checkpoints, given one after the other as (file, state dict), in float32. Raises
+    ConfigError that names the first that is of another model."""
+    total, first, count = {}, None, 0
+    for path, state in states:
+        problems = misfits(total, state, "the first") if count else []
+        if problems:
+            raise ConfigError(f"{path}: not the model of {first}: {problems[0]}; average checkpoints of one training")
+        first, count = first or path, count + 1
+        for name, tensor in state.items():
+            total[name] = total[name] + tensor.double() if name in total else tensor.double()
+    return {name: (tensor / count).float() for name, tensor in total.items()}
 
 
 def _options(checkpoint: dict, where) -> Namespace:

@@ -9,6 +9,7 @@ from echostream_plugin.encoders import ENCODERS
 from echostream_plugin.fairseq_ext.flags import add_model_flags, apply_architecture, config_from_args, fill_defaults
 from echostream_plugin.fairseq_ext.transfer import add_first_values_flags, start_warm
 from echostream_plugin.model import S2STModel, padding_mask
+from echostream_plugin.modules.weights import misfits
 
 TASKS = ("source_unigram", "ctc_target_unigram", "target_unigram")  # names of the multitask yaml, as in StreamSpeech
 
@@ -60,7 +61,7 @@ class EchoStreamModel(S2STModel, S2STransformerMultitaskModelBase):
     def load_state_dict(self, state_dict, strict=True, model_cfg=None, args=None):
         """Called by fairseq too; raises ConfigError that names what is missing, unknown or of another shape."""
         self.upgrade_state_dict(state_dict)
-        problems = _misfits(self.state_dict(), state_dict) if strict else []
+        problems = misfits(self.state_dict(), state_dict) if strict else []
         if problems:
             more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
             raise ConfigError(
@@ -91,18 +92,6 @@ class EchoStreamModel(S2STModel, S2STransformerMultitaskModelBase):
 
     def max_decoder_positions(self):
         return self._max_positions[1]
-
-
-def _misfits(wanted: dict, given: dict) -> list[str]:
-    """How two state dicts differ, in words."""
-    problems = [f"missing {name}" for name in wanted if name not in given]
-    problems += [f"unknown {name}" for name in given if name not in wanted]
-    problems += [
-        f"{name} has shape {list(given[name].shape)}, the options give {list(wanted[name].shape)}"
-        for name in given
-        if name in wanted and given[name].shape != wanted[name].shape
-    ]
-    return problems
 
 
 @register_model("streamspeech")

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import soxr
 
+from echostream_plugin.constants import SAMPLE_RATE
 from echostream_plugin.inference.errors import InputError, NoRecordingError
 from echostream_plugin.inference.wav_stream import PcmStream, WavHeader, read_header
 
@@ -36,6 +38,18 @@ def read_audio(path) -> tuple[np.ndarray, int]:
         if recording.problem:
             logger.warning(recording.problem)
         return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32), recording.rate
+
+
+def at_rate(samples: np.ndarray, rate: int, wanted: int = SAMPLE_RATE) -> np.ndarray:
+    """Whole recordings [n] of `rate` samples a second as float32 [n * wanted / rate]."""
+    samples = np.asarray(samples, np.float32)
+    return samples if rate == wanted else soxr.resample(samples, rate, wanted).astype(np.float32)
+
+
+def read_mono(path) -> np.ndarray:
+    """A recording as the mean of its channels, float32 [n] at 16 kHz; else as `read_audio`."""
+    samples, rate = read_audio(path)
+    return at_rate(samples.mean(axis=1) if samples.ndim == 2 else samples, rate)
 
 
 def open_recording(path, raw_rate: int | None = None, stdin=None, quiet: bool = False) -> "FileRecording | PcmStream":
@@ -300,17 +314,3 @@ def _silenced(quiet: bool):
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-
-
-def place_in_time(pieces: list, sample_rate: int) -> np.ndarray:
-    """What a listener hears while the speaker talks.
-
-    pieces: (samples [n], start_ms) in order; a piece begins at its time, or when the piece before it ends. Returns [N]
-    with silence in the gaps, from the start of the source."""
-    track = []
-    length = 0
-    for samples, start_ms in pieces:
-        gap = max(0, round(start_ms * sample_rate / 1000) - length)
-        track += [np.zeros(gap, dtype=np.float32), samples]
-        length += gap + len(samples)
-    return np.concatenate(track) if track else np.zeros(0, dtype=np.float32)

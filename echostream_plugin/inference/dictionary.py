@@ -4,11 +4,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from echostream_plugin.constants import BLANK, EOS, PAD, SPECIALS, UNK, WORD_START
 from echostream_plugin.inference.errors import BundleError
 
-SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
-BLANK, PAD, EOS, UNK = range(4)  # <s> is the blank of the text CTC heads
-WORD_START = "\u2581"
+__all__ = ["BLANK", "EOS", "PAD", "SPECIALS", "UNK", "WORD_START", "Dictionary"]
 
 
 @dataclass(frozen=True)

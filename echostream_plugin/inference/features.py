@@ -10,13 +10,13 @@ from numbers import Real
 import kaldi_native_fbank as knf
 import numpy as np
 
+from echostream_plugin.constants import SAMPLE_RATE
 from echostream_plugin.inference.downmix import Downmix
 from echostream_plugin.inference.errors import InputError
 from echostream_plugin.inference.log_mel import StreamingLogMel
 from echostream_plugin.inference.resample import StreamingResampler
 from echostream_plugin.inference.snapshot import give, take
 
-SAMPLE_RATE = 16000
 MEL_BINS = 80
 WINDOW_SAMPLES = 400
 HOP_SAMPLES = 160

@@ -6,9 +6,9 @@ the floor is fixed. Frame t is centred on sample 160 t, as Whisper's; before the
 
 import numpy as np
 
+from echostream_plugin.constants import SAMPLE_RATE
 from echostream_plugin.inference.snapshot import give
 
-SAMPLE_RATE = 16000
 MEL_BINS = 80
 WINDOW_SAMPLES = 400
 HOP_SAMPLES = 160

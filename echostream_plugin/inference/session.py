@@ -113,7 +113,7 @@ class TranslationSession:
         samples: [n] or [n, channels] (made one by `Downmix`), any n, float in [-1, 1] or int16/int32; sample_rate: the
         same for the whole utterance. Raises InputError, with nothing changed, for what is not audio (NaN, infinity,
         other shapes and types) or for another rate; SessionError after `finish`. last: `finish` is next; where every
-        look recomputes everything, the last look is then left to it, as in StreamSpeech's agent."""
+        decoding step recomputes everything, the last one is then left to it, as in StreamSpeech's agent."""
         return alone(self.pushing(samples, sample_rate, last))
 
     def pushing(self, samples, sample_rate: int, last: bool = False):

@@ -60,7 +60,7 @@ class SpeakOptions:
         0, "k2: further tokens that the units of a token wait for, as the model was trained", minimum=0, maximum=10_000
     )
     stride_n2: int = option(1, "n2: tokens whose units are decided together, as the model was trained")
-    longest_sentence: int = option(40, "pieces after which a sentence is cut; from half of that on, commas end it")
+    longest_sentence: int = option(40, "subwords after which a sentence is cut; from half of that on, commas end it")
     lines: bool = option(False, "each line is a sentence; else only . ? ! or an empty line end one")
     word_by_word: bool | None = option(
         None, "speak each word when it is complete, else each sentence; None: wherever the model can"
@@ -71,14 +71,14 @@ class SpeakOptions:
 
 
 def speak_options(bundle: Bundle, **flags) -> SpeakOptions:
-    """The waits that suit the bundle's model, except where a flag is given (not None)."""
+    """The lags (k1, n1, k2, n2) that suit the bundle's model, except where a flag is given (not None)."""
     suited = {name: bundle.session[name] for name in ("lagging_k2", "stride_n2") if name in bundle.session}
     return SpeakOptions(**{**suited, **{name: value for name, value in flags.items() if value is not None}})
 
 
 @dataclass(frozen=True)
 class UnknownWord:
-    """A word of the text that the dictionary has no pieces for and that is left out; where `spelled`, it has only
+    """A word of the text that the dictionary has no subwords for and that is left out; where `spelled`, it has only
     single letters for it, and the word was tried with those."""
 
     word: str

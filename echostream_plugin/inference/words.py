@@ -1,4 +1,4 @@
-"""Target text as it is typed: complete words and sentence ends, and the dictionary's pieces of a word."""
+"""Target text as it is typed: complete words and sentence ends, and the dictionary's subwords of a word."""
 
 import re
 
@@ -73,7 +73,7 @@ class WordReader:
 
 
 class Pieces:
-    """The pieces of the target dictionary that make a word: by the SentencePiece model that made the dictionary, else
+    """The subwords of the target dictionary that make a word: by the SentencePiece model that made the dictionary, else
     the fewest pieces that do."""
 
     def __init__(self, dictionary: Dictionary, model=None):
@@ -90,7 +90,7 @@ class Pieces:
                 raise BundleError(f"{model}: not a readable SentencePiece model ({error})") from error
 
     def encode(self, word: str) -> list[int]:
-        """word: normalised, without spaces. Its tokens; <unk> where the dictionary has no piece."""
+        """word: normalised, without spaces. Its tokens; <unk> where the dictionary has no subword."""
         if self._processor is None:
             return self._fewest(WORD_START + word)
         return [self._index.get(piece, UNK) for piece in self._processor.encode(word, out_type=str)]
@@ -100,7 +100,7 @@ class Pieces:
         return len(word) > 2 and len(tokens) >= len(word)
 
     def _fewest(self, text: str) -> list[int]:
-        """The shortest sequence of pieces that is `text`, of equally short ones that with the longest first pieces; a
+        """The shortest sequence of subwords that is `text`, of equally short ones that with the longest first ones; a
         character without a piece is <unk>, which is taken only where nothing else serves."""
         best = [(0, [])]  # for each suffix of text, the shortest first: (cost, tokens)
         for start in reversed(range(len(text))):

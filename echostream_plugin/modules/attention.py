@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .rotary import rotate
-from .windows import Windows
+from echostream_plugin.modules.rotary import rotate
+from echostream_plugin.modules.windows import Windows
 
 
 class EmformerAttention(nn.Module):

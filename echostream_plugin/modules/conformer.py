@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .chunk_convolution import ChunkConv1d
-from .relative_attention import RelativeAttention
-from .streaming import StreamState
+from echostream_plugin.modules.chunk_convolution import ChunkConv1d
+from echostream_plugin.modules.relative_attention import RelativeAttention
+from echostream_plugin.modules.streaming import StreamState
 
 
 @dataclass(frozen=True)

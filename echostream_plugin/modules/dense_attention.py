@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .attention import EmformerAttention
-from .rotary import rotary_table, rotate
+from echostream_plugin.modules.attention import EmformerAttention
+from echostream_plugin.modules.rotary import rotary_table, rotate
 
 LONGEST = 4  # dense up to so many windows' lengths: beyond, the square of the length outweighs the copies
 

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import EncoderConfig
-from . import dense_attention, native
-from .attention import EmformerAttention
-from .convolution import CausalConvolution
-from .emformer_step import one_segment
-from .native_linear import pack_native
-from .native_step import NativeStep
-from .recording import Recorder
-from .streaming import StreamState
-from .windows import Windows, WindowShape
+from echostream_plugin.config import EncoderConfig
+from echostream_plugin.modules import dense_attention, native
+from echostream_plugin.modules.attention import EmformerAttention
+from echostream_plugin.modules.convolution import CausalConvolution
+from echostream_plugin.modules.emformer_step import one_segment
+from echostream_plugin.modules.native_linear import pack_native
+from echostream_plugin.modules.native_step import NativeStep
+from echostream_plugin.modules.recording import Recorder
+from echostream_plugin.modules.streaming import StreamState
+from echostream_plugin.modules.windows import Windows, WindowShape
 
 
 @dataclass(frozen=True)

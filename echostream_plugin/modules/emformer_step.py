@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .recording import keep
-from .rotary import rotate_whole, whole_table
-from .windows import WindowShape
+from echostream_plugin.modules.recording import keep
+from echostream_plugin.modules.rotary import rotate_whole, whole_table
+from echostream_plugin.modules.windows import WindowShape
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import native
-from .packed import PackedLinear, int8_scales, quantized
+from echostream_plugin.modules import native
+from echostream_plugin.modules.packed import PackedLinear, int8_scales, quantized
 
 PANEL, GROUP = 32, 4  # as in csrc/product.h
 LARGEST_HALF = 65504

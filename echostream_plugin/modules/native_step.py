@@ -12,10 +12,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from . import native
-from .native_linear import NativeLinear
-from .parts import Parts
-from .rotary import rotary_table
+from echostream_plugin.modules import native
+from echostream_plugin.modules.native_linear import NativeLinear
+from echostream_plugin.modules.parts import Parts
+from echostream_plugin.modules.rotary import rotary_table
 
 _one_at_a_time = threading.Lock()  # tables are made: weights are laid in another order
 

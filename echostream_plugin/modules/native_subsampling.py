@@ -5,9 +5,9 @@ import ctypes
 import torch
 from torch import Tensor, nn
 
-from . import native
-from .native_linear import NativeLinear
-from .parts import Parts
+from echostream_plugin.modules import native
+from echostream_plugin.modules.native_linear import NativeLinear
+from echostream_plugin.modules.parts import Parts
 
 
 class NativeSubsampling:

@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .parts import Parts
+from echostream_plugin.modules.parts import Parts
 
 MOST_RECORDINGS = 32  # of one recorder: about 1.5 MB each for every layer recorded; beyond, the least used goes
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from . import native
-from .lengths import pad_to_bucket
-from .native_linear import pack_native
-from .native_subsampling import NativeSubsampling
-from .streaming import StreamState
+from echostream_plugin.modules import native
+from echostream_plugin.modules.lengths import pad_to_bucket
+from echostream_plugin.modules.native_linear import pack_native
+from echostream_plugin.modules.native_subsampling import NativeSubsampling
+from echostream_plugin.modules.streaming import StreamState
 
 KERNEL = 3
 STRIDE = 2

@@ -76,6 +76,18 @@ def compare(wanted: dict, shapes: dict, path):
             raise ConfigError(f"{path}: parameters {problem} for the config beside it: {some(names)}")
 
 
+def misfits(wanted: dict, given: dict, says: str = "the options give") -> list[str]:
+    """How the tensors by name differ from the wanted ones, in words: names and shapes; says: whose the wanted are."""
+    problems = [f"missing {name}" for name in wanted if name not in given]
+    problems += [f"unknown {name}" for name in given if name not in wanted]
+    problems += [
+        f"{name} has shape {list(given[name].shape)}, {says} {list(wanted[name].shape)}"
+        for name in given
+        if name in wanted and given[name].shape != wanted[name].shape
+    ]
+    return problems
+
+
 def fill(model: nn.Module, tensors: dict, path):
     """Copy the tensors into the model; those that are no floating-point numbers, or not finite, are named."""
     wanted = model.state_dict()

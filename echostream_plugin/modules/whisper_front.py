@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .lengths import pad_to_bucket
-from .streaming import StreamState
+from echostream_plugin.modules.lengths import pad_to_bucket
+from echostream_plugin.modules.streaming import StreamState
 
 KERNEL = 3
 STRIDE = 2

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .rotary import rotary_table
+from echostream_plugin.modules.rotary import rotary_table
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ..config import ConfigError
-from .model import Punctuator, PunctuatorConfig
+from echostream_plugin.config import ConfigError
+from echostream_plugin.files import whole_file
+from echostream_plugin.punctuation.model import Punctuator, PunctuatorConfig
 
 WEIGHTS_FILE, CONFIG_FILE = "punctuator.safetensors", "punctuator.json"
 
@@ -19,9 +20,8 @@ def save_punctuator(model: Punctuator, folder, card: dict | None = None) -> Path
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().half().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    partial = folder / (WEIGHTS_FILE + ".part")
-    save_file(tensors, partial)
-    partial.replace(folder / WEIGHTS_FILE)
+    with whole_file(folder / WEIGHTS_FILE) as partial:
+        save_file(tensors, partial)
     description = {"kind": "ct_transformer", "config": dataclasses.asdict(model.config), "card": card or {}}
     (folder / CONFIG_FILE).write_text(json.dumps(description, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return folder

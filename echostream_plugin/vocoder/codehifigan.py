@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from echostream_plugin.config import ConfigError, check_options, check_value, option
+from echostream_plugin.modules.weights import misfits
 
 LEAKY_SLOPE = 0.1
 
@@ -295,14 +296,7 @@ def load_public_checkpoint(checkpoint, config_json) -> CodeHiFiGAN:
 
 def load_into(model: nn.Module, tensors: dict, where: Path):
     """Load a state dict; raise ConfigError that names what does not fit the model."""
-    expected = model.state_dict()
-    problems = [f"missing {name}" for name in expected if name not in tensors]
-    problems += [f"unexpected {name}" for name in tensors if name not in expected]
-    problems += [
-        f"{name} has shape {tuple(tensors[name].shape)}, the config says {tuple(expected[name].shape)}"
-        for name in expected
-        if name in tensors and tensors[name].shape != expected[name].shape
-    ]
+    problems = misfits(model.state_dict(), tensors, "the config says")
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise ConfigError(f"{where}: weights and config do not belong together: {'; '.join(problems[:3])}{more}")

@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from echostream_plugin.config import ConfigError
+from echostream_plugin.units import run_lengths, units_of
 from echostream_plugin.vocoder.pitch import measure_pitch
 
 
@@ -25,7 +26,7 @@ def parse_unit_line(line: str, where: str = "unit line") -> tuple[str | None, li
     elif "|" in text:
         name, text = text.split("|", 1)
     try:
-        return name, [int(unit) for unit in text.split()]
+        return name, units_of(text)
     except ValueError as error:
         raise ConfigError(f"{where}: units must be integers separated by spaces, got {text[:60]!r}") from error
 
@@ -43,18 +44,6 @@ def read_units(path) -> list[tuple[str, list[int]]]:
     if not sequences:
         raise ConfigError(f"{path}: the file is empty; a unit list has lines 'name|u u u ...'")
     return sequences
-
-
-def reduce_units(units) -> tuple[list[int], list[int]]:
-    """Repeats removed: (units, how many frames each lasts)."""
-    reduced, durations = [], []
-    for unit in units:
-        if reduced and reduced[-1] == int(unit):
-            durations[-1] += 1
-        else:
-            reduced.append(int(unit))
-            durations.append(1)
-    return reduced, durations
 
 
 def find_wav(folder, name: str) -> Path:
@@ -128,7 +117,7 @@ class UnitCorpus:
                 "the unit list must be at full rate (with repeats) and made from this file"
             )
         units = np.asarray(units[:frames], dtype=np.int64)
-        reduced, durations = reduce_units(units)
+        reduced, durations = run_lengths(units)
         samples = samples[: frames * self.hop_samples]
         pitch = measure_pitch(samples / 32768.0, self.hop_samples, rate) if self.has_pitch else None
         return Utterance(name, units, samples, np.asarray(reduced), np.asarray(durations), pitch)

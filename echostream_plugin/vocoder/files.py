@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from echostream_plugin.config import ConfigError
+from echostream_plugin.files import whole_file
 from echostream_plugin.modules.weights import build
 from echostream_plugin.vocoder.codehifigan import CodeHiFiGAN, VocoderConfig, read_json
 from echostream_plugin.vocoder.vocos import CodeVocos
@@ -50,9 +51,8 @@ def save_vocoder(model: nn.Module, folder) -> Path:
     folded.load_state_dict(model.state_dict())
     folded.remove_weight_norm()
     tensors = {name: tensor.detach().half().contiguous() for name, tensor in folded.state_dict().items()}
-    partial = folder / (WEIGHTS_FILE + ".partial")
-    save_file(tensors, partial)
-    partial.replace(folder / WEIGHTS_FILE)  # a reader never sees half a file
+    with whole_file(folder / WEIGHTS_FILE) as partial:
+        save_file(tensors, partial)
     (folder / CONFIG_FILE).write_text(json.dumps(config_to_dict(model.config), indent=2) + "\n")
     return folder
 

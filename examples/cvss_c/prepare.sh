@@ -8,7 +8,7 @@
 # them joins the parts and makes the rest. On a Ray cluster: RAY=ADDRESS (RAY= for this machine's).
 # Environment: HUBERT, KMEANS (default ROOT/models/mhubert_base_vp_en_es_fr_it3.pt and ..._L11_km1000.bin), VOCODER
 # (folder, noted in the config if it is there; default ROOT/models/vocoder), COVOST, CVSS, OUTPUT (default CVSS),
-# JOBS (default: what cores and free memory have room for), DEVICE (of HuBERT, default cpu), LAYER (11), PIECES (6000), CLUSTERS (1000),
+# JOBS (default: what cores and free memory have room for), DEVICE (of HuBERT, default cpu), LAYER (11), SUBWORDS (6000), CLUSTERS (1000),
 # MAX_MISSING (percent of recordings, 1), PYTHON (default .venv/bin/python, else python3)
 set -euo pipefail
 
@@ -41,7 +41,7 @@ if [ -n "${SHARD:-}" ]; then
   exit 0
 fi
 "$PYTHON" "$STEPS/build_manifests.py" "${CORPUS[@]}"
-TEXT=(--pieces "${PIECES:-6000}")
+TEXT=(--subwords "${SUBWORDS:-${PIECES:-6000}}")
 [ ! -f "$VOCODER/g_00500000" ] || TEXT+=(--vocoder "$VOCODER/g_00500000" "$VOCODER/config.json")
 "$PYTHON" "$STEPS/build_text.py" "${CORPUS[@]}" "${TEXT[@]}"
 "$PYTHON" "$STEPS/check.py" "$OUTPUT" --clusters "${CLUSTERS:-1000}"

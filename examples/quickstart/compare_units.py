@@ -28,7 +28,7 @@ from echostream_plugin.data.unit_models import (  # noqa: E402
     fit_units,
     make_features,
 )
-from echostream_plugin.data.units import reduce_units  # noqa: E402
+from echostream_plugin.units import reduce_units  # noqa: E402
 
 
 def explained_variance(units, mels, clusters, context=3):

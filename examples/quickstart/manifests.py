@@ -4,9 +4,9 @@ from augment import VARIANTS
 from source_audio import variant_wav
 from speakers import HEARD, HELD_OUT
 
-from echostream_plugin.data import pieces
+from echostream_plugin.data import subwords
 from echostream_plugin.data.manifests import manifest_row
-from echostream_plugin.data.pieces import write_task_table
+from echostream_plugin.data.subwords import write_task_table
 from echostream_plugin.data.tables import MANIFEST_COLUMNS, normalise, write_lines, write_table
 from echostream_plugin.data.waveforms import frames_of
 
@@ -18,20 +18,20 @@ SPECAUGMENT = {  # mild: the voices are few and clean
 DECODER = {"decoder_embed_dim": 256, "decoder_ffn_embed_dim": 512, "decoder_attention_heads": 4}
 
 
-def train_pieces(folder, name, sentences, size):
+def train_subwords(folder, name, sentences, size):
     """Trains a unigram SentencePiece model on normalised sentences; returns the processor.
 
     Each word is given once more by itself: SentencePiece's candidates are the strings that are followed by different
     things, and in a small corpus a word inside sentences is always followed by a space ("would" was "w ou ld").
     """
     words = sorted({word for sentence in sentences for word in sentence.split()})
-    return pieces.train_pieces(folder, name, [*sentences, *words], size)
+    return subwords.train_subwords(folder, name, [*sentences, *words], size)
 
 
 def write_configs(data_folder, source_folder, target_folder, name):
     """The two yamls of the data folder; their paths are relative to it."""
     dictionaries = (folder / f"{name}.txt" for folder in (source_folder, target_folder))
-    pieces.write_configs(data_folder, *dictionaries, specaugment=SPECAUGMENT, decoder=DECODER)
+    subwords.write_configs(data_folder, *dictionaries, specaugment=SPECAUGMENT, decoder=DECODER)
 
 
 # --------------------------------------------------------------------------------------------------------- manifests
@@ -46,7 +46,7 @@ def write_splits(out, spoken, train, units, sizes):
     sides = {}
     for side, column in (("src", "source"), ("tgt", "target")):
         sentences = [normalise(row[column]) for row in train]
-        sides[side] = column, train_pieces(out / f"{side}_unigram", PIECES, sentences, sizes[side])
+        sides[side] = column, train_subwords(out / f"{side}_unigram", PIECES, sentences, sizes[side])
     for split, rows in spoken.items():
         for side, (column, model) in sides.items():
             write_task_table(out / f"{side}_unigram" / f"{split}.tsv", rows, column, model)

@@ -15,15 +15,12 @@ or on a Ray cluster: --ray [ADDRESS]. The result is the same bytes however it wa
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from echostream_plugin.data.check import check_cmvn, check_zip, require  # noqa: E402
-from echostream_plugin.data.cvss import run_step  # noqa: E402
-from echostream_plugin.data.feature_zip import read_skipped  # noqa: E402
-from echostream_plugin.data.parallel import Shard, Workers, add_worker_flags, workers_of  # noqa: E402
-from echostream_plugin.data.source_features import build_features, merge_features, write_moments  # noqa: E402
+from echostream_plugin.data.check import check_cmvn, check_zip, require
+from echostream_plugin.data.cvss import run_step
+from echostream_plugin.data.feature_zip import read_skipped
+from echostream_plugin.data.parallel import Shard, Workers, add_worker_flags, workers_of
+from echostream_plugin.data.source_features import build_features, merge_features, write_moments
 
 GIGABYTES = 0.6  # of memory that a process needs
 

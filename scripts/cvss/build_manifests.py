@@ -9,13 +9,10 @@ A minute, so one process; a run that was stopped is run again.
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from echostream_plugin.data.check import Prepared, require  # noqa: E402
-from echostream_plugin.data.cvss import run_step  # noqa: E402
-from echostream_plugin.data.manifests import build_manifests  # noqa: E402
+from echostream_plugin.data.check import Prepared, require
+from echostream_plugin.data.cvss import run_step
+from echostream_plugin.data.manifests import build_manifests
 
 
 def build(corpus) -> None:

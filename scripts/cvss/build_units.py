@@ -13,14 +13,12 @@ import sys
 from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from echostream_plugin.config import ConfigError  # noqa: E402
-from echostream_plugin.data.check import check_units, require  # noqa: E402
-from echostream_plugin.data.cvss import SPLITS, run_step  # noqa: E402
-from echostream_plugin.data.parallel import Shard, Workers, add_worker_flags, workers_of  # noqa: E402
-from echostream_plugin.data.target_units import build_units, merge_units  # noqa: E402
-from echostream_plugin.data.units import load_centres, note_units  # noqa: E402
+from echostream_plugin.config import ConfigError
+from echostream_plugin.data.check import check_units, require
+from echostream_plugin.data.cvss import SPLITS, run_step
+from echostream_plugin.data.parallel import Shard, Workers, add_worker_flags, workers_of
+from echostream_plugin.data.target_units import build_units, merge_units
+from echostream_plugin.data.units import load_centres, note_units
 
 GIGABYTES = 2.0  # of memory that a process with a HuBERT base needs
 

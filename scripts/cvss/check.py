@@ -13,9 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from echostream_plugin.data.check import Prepared, print_table  # noqa: E402
+from echostream_plugin.data.check import Prepared, print_table
 
 
 def main(argv=None) -> int:

@@ -11,10 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from echostream_plugin.data.cvss import add_corpus_flags, corpus_of  # noqa: E402
-from echostream_plugin.data.downloads import (  # noqa: E402
+from echostream_plugin.data.cvss import add_corpus_flags, corpus_of
+from echostream_plugin.data.downloads import (
     HUBERT_NAME,
     KMEANS_NAME,
     count_clips,

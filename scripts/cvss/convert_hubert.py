@@ -10,9 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from echostream_plugin.config import ConfigError  # noqa: E402
+from echostream_plugin.config import ConfigError
 
 
 def main(argv=None) -> int:

@@ -12,9 +12,11 @@ import yaml
 from echostream_plugin.data import DataError
 from echostream_plugin.data.feature_zip import FeatureZip, Moments, index_path, read_index, read_member, read_skipped
 from echostream_plugin.data.parallel import Shard, Workers
-from echostream_plugin.data.pieces import load_pieces, train_pieces, write_configs, write_task_table
+from echostream_plugin.data.subwords import load_subwords, train_subwords, write_configs, write_task_table
 from echostream_plugin.data.tables import keyed_lines, normalise, read_table, write_table
-from echostream_plugin.data.units import UnitsLog, load_centres, nearest_units, read_units, read_wave, reduce_units
+from echostream_plugin.data.units import UnitsLog, load_centres, nearest_units, read_units
+from echostream_plugin.inference.audio import read_mono
+from echostream_plugin.units import reduce_units
 
 FEATURES = {f"clip_{n}": np.random.default_rng(n).normal(size=(5 + n, 80)).astype(np.float32) for n in range(4)}
 FEATURES["ñandú"] = FEATURES["clip_1"] + 1  # a name of more bytes than letters
@@ -176,11 +178,11 @@ def test_tables_survive_tabs_backslashes_and_missing_columns(tmp_path):
 
 def test_pieces_and_dictionary_have_the_same_numbers(tmp_path):
     sentences = [f"the {a} goes to the {b}" for a in ("train", "bus", "man") for b in ("hotel", "bank", "sea")] * 5
-    processor = train_pieces(tmp_path / "src", "spm", sentences, 40)
+    processor = train_subwords(tmp_path / "src", "spm", sentences, 40)
     lines = (tmp_path / "src" / "spm.txt").read_text().splitlines()
     pieces = [processor.id_to_piece(number) for number in range(processor.get_piece_size())]
     assert [line.split()[0] for line in lines] == pieces[4:]
-    again = load_pieces(tmp_path / "src" / "spm.model")
+    again = load_subwords(tmp_path / "src" / "spm.model")
     write_task_table(tmp_path / "src" / "dev.tsv", [{"id": "x", "text": "The train!"}], "text", again)
     assert read_table(tmp_path / "src" / "dev.tsv")[0]["tgt_text"].replace(" ", "").replace("▁", " ") == " the train"
     write_configs(tmp_path / "fbank2unit", tmp_path / "src" / "spm.txt", tmp_path / "src" / "spm.txt")
@@ -190,7 +192,7 @@ def test_pieces_and_dictionary_have_the_same_numbers(tmp_path):
     data = yaml.safe_load((tmp_path / "fbank2unit" / "config_gcmvn.yaml").read_text())
     assert data["global_cmvn"]["stats_npz_path"] == "../gcmvn.npz"
     with pytest.raises(DataError, match="no such SentencePiece model"):
-        load_pieces(tmp_path / "none.model")
+        load_subwords(tmp_path / "none.model")
 
 
 def test_the_yamls_hold_streamspeechs_values_and_each_task_its_dictionary(tmp_path):
@@ -214,7 +216,7 @@ def test_the_yamls_hold_streamspeechs_values_and_each_task_its_dictionary(tmp_pa
 
 def test_stereo_speech_is_the_mean_of_its_channels(tmp_path):
     soundfile.write(tmp_path / "two.wav", np.tile(np.float32([[0.2, 0.4]]), (16000, 1)), 16000, subtype="FLOAT")
-    wave = read_wave(tmp_path / "two.wav")
+    wave = read_mono(tmp_path / "two.wav")
     assert wave.shape == (16000,) and np.allclose(wave, 0.3, atol=1e-6)
 
 

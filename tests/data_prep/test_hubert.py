@@ -102,14 +102,15 @@ def test_folders_that_are_no_hubert_are_refused(tmp_path):
 def test_the_units_step_runs_with_either_backend(tmp_path, checkpoint, monkeypatch):
     """From the command line to units: both formats of the same model, and k-means of its features."""
     pytest.importorskip("transformers")
-    from echostream_plugin.data.units import read_units, read_wave
+    from echostream_plugin.data.units import read_units
     from echostream_plugin.fairseq_ext.hubert import HubertFeatures
+    from echostream_plugin.inference.audio import read_mono
     from tests.data_prep import miniature_cvss
     from tests.scripts.conftest import load_script
 
     corpus = miniature_cvss.build(tmp_path, "es")
     wav = next((corpus.cvss / "train").iterdir())
-    np.save(tmp_path / "km.npy", HubertFeatures(checkpoint, 2)(read_wave(wav))[::5])
+    np.save(tmp_path / "km.npy", HubertFeatures(checkpoint, 2)(read_mono(wav))[::5])
     convert = load_script("cvss/convert_hubert")
     assert convert.main(["--checkpoint", str(checkpoint), "--output", str(tmp_path / "folder")]) == 0
     assert convert.main(["--checkpoint", "none.pt", "--output", str(tmp_path / "other")]) == 1

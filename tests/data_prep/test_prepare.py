@@ -9,6 +9,7 @@ import soundfile
 import yaml
 
 from echostream_plugin.cli import main
+from echostream_plugin.constants import UNIT_SAMPLES
 from echostream_plugin.data import DataError
 from echostream_plugin.data.check import Prepared
 from echostream_plugin.data.feature_zip import read_stored
@@ -17,8 +18,9 @@ from echostream_plugin.data.parallel import Workers
 from echostream_plugin.data.prepare import Settings, prepare, subwords, unit_model
 from echostream_plugin.data.tables import read_table
 from echostream_plugin.data.unit_models import LogMelFeatures, UnitModel
-from echostream_plugin.data.units import UNIT_SAMPLES, read_units, reduce_units, units_digest
+from echostream_plugin.data.units import read_units, units_digest
 from echostream_plugin.data.waveforms import features_of
+from echostream_plugin.units import reduce_units
 from tests.tiny_bundle import speechlike
 
 WORDS = "the train is late where hotel two coffees please good morning".split()

@@ -14,7 +14,7 @@ from echostream_plugin.data import DataError, parallel
 from echostream_plugin.data.cvss import Corpus
 from echostream_plugin.data.feature_zip import index_path, read_index, read_member
 from echostream_plugin.data.manifests import build_text
-from echostream_plugin.data.pieces import alphabet_size, train_pieces
+from echostream_plugin.data.subwords import alphabet_size, train_subwords
 from echostream_plugin.data.tables import GrowingFile, normalise, read_table
 from echostream_plugin.data.units import UnitsFile, note_units, units_digest
 from tests.data_prep import miniature_cvss
@@ -104,7 +104,7 @@ def test_units_of_other_tables_are_named(corpus, tmp_path):
 
 def test_pieces_are_made_of_normalised_training_text_alone(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("echostream_plugin.data.manifests.train_pieces",
+    monkeypatch.setattr("echostream_plugin.data.manifests.train_subwords",
                         lambda folder, name, sentences, *rest: seen.append(list(sentences)))  # fmt: skip
     monkeypatch.setattr("echostream_plugin.data.manifests.write_task_table", lambda *rest: None)
     corpus = Corpus(tmp_path, tmp_path, tmp_path, "fr")
@@ -162,14 +162,14 @@ CHINESE += ["".join(CHARACTERS[150 + (5 * row + column) % 50] for column in rang
 
 def test_an_alphabet_that_does_not_fit_is_named(tmp_path):
     assert alphabet_size(CHINESE, 1.0) == 201 > alphabet_size(CHINESE, 0.97)
-    with pytest.raises(DataError, match="spm.model: the text has an alphabet of 201 .* in 100 pieces .* 205 at least"):
-        train_pieces(tmp_path, "spm", CHINESE, 100)
-    assert train_pieces(tmp_path, "spm", CHINESE, 205).get_piece_size() == 205
+    with pytest.raises(DataError, match="spm.model: the text has an alphabet of 201 .* in 100 subwords .* 205 at"):
+        train_subwords(tmp_path, "spm", CHINESE, 100)
+    assert train_subwords(tmp_path, "spm", CHINESE, 205).get_piece_size() == 205
 
 
 def test_rare_characters_of_chinese_and_japanese_take_no_pieces(tmp_path, monkeypatch):
     seen = {}
-    monkeypatch.setattr("echostream_plugin.data.manifests.train_pieces", lambda folder, *rest: seen.setdefault(
+    monkeypatch.setattr("echostream_plugin.data.manifests.train_subwords", lambda folder, *rest: seen.setdefault(
         (folder.parent.name, folder.name), rest[-1]) and None)  # fmt: skip
     monkeypatch.setattr("echostream_plugin.data.manifests.write_task_table", lambda *rest: None)
     for language in ("zh-CN", "fr"):

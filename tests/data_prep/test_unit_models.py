@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from echostream_plugin.constants import UNIT_SAMPLES
 from echostream_plugin.data.unit_models import (
     _POSITIONS,
     LEAD_IN,
@@ -14,7 +15,6 @@ from echostream_plugin.data.unit_models import (
     fit_units,
     mel_matrix,
 )
-from echostream_plugin.data.units import UNIT_SAMPLES
 
 
 class Stub(WhisperFeatures):

@@ -42,6 +42,8 @@ TABLE = {  # page -> beginning of a command -> how it is made small; the longest
         "make ": Small(),  # -n
         "examples/quickstart/train.sh": Small(),  # by a python that only notes what it is asked for
         "python scripts/evaluate.py": EVALUATION,
+        "echostream evaluate": EVALUATION,
+        "echostream card": Small(),
         "python scripts/evaluate_voices.py": LONG,
         "python scripts/calibrate_gate.py": LONG,
         "fairseq-train DATA": Small(add=MODEL),
@@ -87,7 +89,7 @@ TABLE = {  # page -> beginning of a command -> how it is made small; the longest
         "examples/cvss_c/train.sh": Small(),
         "python scripts/convert_vocoder.py": Small(),
         "python scripts/make_bundle.py": BUNDLE,
-        "python scripts/evaluate.py": EVALUATION,
+        "echostream evaluate": EVALUATION,
         "mkdir": Small(),
         "fairseq-generate": Small(add="--cpu"),
         "python scripts/score_generate.py": LONG,

@@ -21,9 +21,10 @@ import speech  # noqa: E402
 
 from echostream_plugin.data import unit_models as units  # noqa: E402
 from echostream_plugin.data.tables import normalise, read_table  # noqa: E402
-from echostream_plugin.data.units import read_units, reduce_units  # noqa: E402
+from echostream_plugin.data.units import read_units  # noqa: E402
 from echostream_plugin.data.waveforms import features_of  # noqa: E402
 from echostream_plugin.fairseq_ext.dataset import load_features  # noqa: E402
+from echostream_plugin.units import reduce_units  # noqa: E402
 
 SIZES = {"train": 6, "dev": 2, "test": 2}
 ROWS = {**SIZES, "train": 6 + 2, "human": 2}  # two of the four human prompts are for training

@@ -8,18 +8,18 @@ from argparse import Namespace
 import pytest
 import torch
 
-from tests.scripts.conftest import ROOT, load_script
+from tests.scripts.conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "tests" / "fairseq_ext"))
 
 from fairseq import checkpoint_utils, options  # noqa: E402
 from miniature import UNITS, run_cli, task_arguments, train, write_corpus  # noqa: E402
 
+from echostream_plugin.cli import main  # noqa: E402
 from echostream_plugin.fairseq_ext.loading import export_bundle  # noqa: E402
 from echostream_plugin.inference.bundle import load_bundle  # noqa: E402
 
 PARITY = ROOT / "tests" / "data" / "streamspeech_parity"
-script = load_script("checkpoint")
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +59,12 @@ def saved(path) -> dict:
 
 
 def call(*arguments) -> None:
-    assert script.main([str(argument) for argument in arguments]) == 0
+    assert main([str(argument) for argument in arguments]) == 0
 
 
 def refused(capsys, *arguments) -> str:
     capsys.readouterr()
-    assert script.main([str(argument) for argument in arguments]) == 1
+    assert main([str(argument) for argument in arguments]) == 2
     return capsys.readouterr().err
 
 
@@ -126,7 +126,7 @@ def test_average(echostream, tmp_path, corpus):
     for name, tensor in content["model"].items():
         assert torch.allclose(mean["model"][name], 2 * tensor, atol=1e-6), name
     assert mean["args"].encoder_layers == 2 and mean["optimizer_history"][-1]["num_updates"] == 3
-    call("average", echostream, echostream, echostream, "--out", out)
+    call("average", echostream, echostream, echostream, "--out", out, "--overwrite")
     assert generate(corpus, out, tmp_path / "a") == generate(corpus, echostream, tmp_path / "b")
 
 
@@ -194,8 +194,17 @@ def test_too_few_checkpoints_are_counted(echostream, tmp_path, capsys):
 
 def test_average_asks_for_checkpoints(capsys):
     for arguments in ([], ["--last", "3"], ["one.pt", "--dir", "x", "--last", "2"]):
-        with pytest.raises(SystemExit):
-            script.parse_args(["average", "--out", "out.pt", *arguments])
+        assert "average: " in refused(capsys, "average", "--out", "out.pt", *arguments)
+
+
+def test_no_checkpoint_is_overwritten_unasked(echostream, bundle_folder, tmp_path, capsys):
+    out = tmp_path / "mine.pt"
+    out.write_text("mine")
+    assert "is there already" in refused(capsys, "average", echostream, "--out", out)
+    assert "is there already" in refused(capsys, "from-bundle", bundle_folder, "--out", out)
+    shutil.copy(echostream, out)
+    assert "are averaged" in refused(capsys, "average", echostream, out, "--out", out, "--overwrite")
+    assert out.read_bytes() == echostream.read_bytes()
 
 
 def test_a_data_folder_with_other_dictionaries_is_refused(echostream, tmp_path, capsys):

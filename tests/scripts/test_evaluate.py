@@ -7,14 +7,18 @@ import pytest
 import soundfile
 import torch
 
+from echostream_plugin.cli import main
 from echostream_plugin.config import ConfigError
 from echostream_plugin.evaluation import claim
 from echostream_plugin.evaluation.resynthesis import open_vocoder, write_wavs
-from tests.scripts.conftest import load_script
 from tests.tiny_bundle import speechlike
 
 pytest.importorskip("simuleval")
-evaluate = load_script("evaluate")
+evaluate = pytest.importorskip("echostream_plugin.cli_evaluate")
+
+
+def run(arguments) -> int:
+    return main(["evaluate", *arguments])
 
 
 @pytest.fixture
@@ -34,7 +38,7 @@ def test_a_table_is_written_and_a_second_run_translates_nothing_again(bundle_fol
     readme.write_text("before\n<!-- results:begin -->\n<!-- results:end -->\nafter\n")
     arguments = ["--bundle", str(bundle_folder), "--data", str(data), "--output", str(tmp_path / "eval"), "--no-judge"]
     arguments += ["--segments-ms", "320", "--write-readme", str(readme)]
-    assert evaluate.main(arguments) == 0
+    assert run(arguments) == 0
     results = json.loads((tmp_path / "eval" / "results.json").read_text())
     offline, simultaneous = results["rows"]
     assert offline["mode"] == "offline" and simultaneous["mode"] == "320 ms" and results["command"] == arguments
@@ -43,18 +47,18 @@ def test_a_table_is_written_and_a_second_run_translates_nothing_again(bundle_fol
     assert simultaneous["AL_CA"] >= simultaneous["AL"] and "AL_CA" not in offline
     assert offline["StartOffset"] == pytest.approx(1200) and offline["utterances"] == 2
     text = readme.read_text()
-    assert "| 320 ms |" in text and "scripts/evaluate.py --bundle" in text and text.endswith("after\n")
+    assert "| 320 ms |" in text and "echostream evaluate --bundle" in text and text.endswith("after\n")
 
-    monkeypatch.setattr(evaluate.simul, "_start", lambda *args: pytest.fail("translated again"))
+    monkeypatch.setattr("echostream_plugin.evaluation.simul._start", lambda *args: pytest.fail("translated again"))
     monkeypatch.setattr("echostream_plugin.evaluation.offline._prepare", lambda *args: pytest.fail("translated again"))
-    assert evaluate.main(arguments) == 0
+    assert run(arguments) == 0
 
 
 def test_a_collapsed_model_has_its_own_exit_status(bundle_folder, data, tmp_path, monkeypatch, capsys):
     row = {"mode": "320 ms", "text_bleu": 0.1, "distinct": 1, "collapsed": True, "utterances": 240}
     monkeypatch.setattr(evaluate, "evaluate", lambda args: [row])
     arguments = ["--bundle", str(bundle_folder), "--data", str(data), "--output", str(tmp_path / "eval")]
-    assert evaluate.main(arguments) == evaluate.COLLAPSED
+    assert run(arguments) == evaluate.COLLAPSED
     assert "**Collapsed** (320 ms): 1 distinct outputs for 240 recordings" in capsys.readouterr().out
 
 
@@ -65,12 +69,12 @@ def test_a_collapsed_model_has_its_own_exit_status(bundle_folder, data, tmp_path
 def test_lists_that_do_not_fit_are_named(bundle_folder, data, tmp_path, capsys, file, text, message):
     (data / file).unlink() if text is None else (data / file).write_text(text)
     arguments = ["--bundle", str(bundle_folder), "--data", str(data), "--output", str(tmp_path / "eval"), "--no-judge"]
-    assert evaluate.main(arguments) == 1
+    assert run(arguments) == 2
     assert message in capsys.readouterr().err
 
 
 def test_a_missing_bundle_is_named(data, tmp_path, capsys):
-    assert evaluate.main(["--bundle", "nowhere", "--data", str(data), "--output", str(tmp_path / "eval")]) == 1
+    assert run(["--bundle", "nowhere", "--data", str(data), "--output", str(tmp_path / "eval")]) == 2
     assert "nowhere: no such bundle folder" in capsys.readouterr().err
 
 
@@ -81,7 +85,7 @@ def test_a_replaced_bundle_is_evaluated_anew_and_its_digest_named(bundle_folder,
     arguments += ["--segments-ms", "640"]
 
     def results():
-        assert evaluate.main(arguments) == 0
+        assert run(arguments) == 0
         return json.loads((output / "results.json").read_text())
 
     first = results()
@@ -103,10 +107,10 @@ def test_a_replaced_bundle_is_evaluated_anew_and_its_digest_named(bundle_folder,
 def test_a_replaced_recording_is_refused_and_jobs_are_no_setting(bundle_folder, data, tmp_path, capsys):
     arguments = ["--bundle", str(bundle_folder), "--data", str(data), "--output", str(tmp_path / "eval"), "--no-judge"]
     arguments += ["--segments-ms", "640"]
-    assert evaluate.main([*arguments, "--jobs", "2"]) == 0
-    assert evaluate.main(arguments) == 0
+    assert run([*arguments, "--jobs", "2"]) == 0
+    assert run(arguments) == 0
     soundfile.write(data / "1.wav", speechlike(1.0, seed=9), 16000)
-    assert evaluate.main(arguments) == 1
+    assert run(arguments) == 2
     assert f"the content of {data / '1.wav'}" in capsys.readouterr().err
 
 

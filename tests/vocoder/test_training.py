@@ -10,9 +10,10 @@ import soundfile as sf
 import torch
 
 from echostream_plugin.config import ConfigError
+from echostream_plugin.units import run_lengths
 from echostream_plugin.vocoder import VocoderConfig, load_vocoder
 from echostream_plugin.vocoder.codehifigan import duration_params
-from echostream_plugin.vocoder.data import UnitCorpus, parse_unit_line, read_units, reduce_units
+from echostream_plugin.vocoder.data import UnitCorpus, parse_unit_line, read_units
 from echostream_plugin.vocoder.losses import mel_distance, mel_filters
 from echostream_plugin.vocoder.training import TrainingConfig, VocoderTrainer, preset
 
@@ -166,8 +167,8 @@ def test_unit_lines_and_reduction():
     assert parse_unit_line("a|1 1 2") == ("a", [1, 1, 2])
     assert parse_unit_line("4 5\n") == (None, [4, 5])
     assert parse_unit_line("D-7\t-0.25\t3 9") == ("D-7", [3, 9])
-    assert reduce_units([1, 1, 2, 1]) == ([1, 2, 1], [2, 1, 1])
-    assert reduce_units([]) == ([], [])
+    assert run_lengths([1, 1, 2, 1]) == ([1, 2, 1], [2, 1, 1])
+    assert run_lengths([]) == ([], [])
     with pytest.raises(ConfigError, match="units must be integers"):
         parse_unit_line("a|1 x")
 

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from echostream_plugin.config import option
-
-from .base import Policy, PolicyState, register_policy
+from echostream_plugin.inference.policies.base import Policy, PolicyState, register_policy
 
 
 @dataclass(frozen=True)

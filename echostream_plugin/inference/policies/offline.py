@@ -1,6 +1,6 @@
 """The policy that waits for the end: an upper bound of quality and of lag."""
 
-from .base import Policy, PolicyState, register_policy
+from echostream_plugin.inference.policies.base import Policy, PolicyState, register_policy
 
 
 @register_policy

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from echostream_plugin.config import option
 from echostream_plugin.encoders.base import FRAME_MS
-
-from .base import Policy, PolicyState, register_policy
+from echostream_plugin.inference.policies.base import Policy, PolicyState, register_policy
 
 
 @dataclass(frozen=True)

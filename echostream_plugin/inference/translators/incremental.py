@@ -12,9 +12,8 @@ from echostream_plugin.inference.guards import until_repeat
 from echostream_plugin.inference.policies import PolicyState
 from echostream_plugin.inference.policies.base import complete_words
 from echostream_plugin.inference.stages import Speaker, Writer
+from echostream_plugin.inference.translators.base import Translator, Written, register_translator
 from echostream_plugin.vocoder import StreamingVocoder
-
-from .base import Translator, Written, register_translator
 
 
 @register_translator

@@ -16,15 +16,14 @@ from echostream_plugin.inference.dictionary import EOS, PAD, SPECIALS, UNK, Dict
 from echostream_plugin.inference.policies import Policy, PolicyState
 from echostream_plugin.inference.policies.base import complete_words
 from echostream_plugin.inference.stages import cross_attention
+from echostream_plugin.inference.translators.base import Translator, Written, register_translator
 from echostream_plugin.model import S2STModel, Waits
 from echostream_plugin.vocoder import StreamingVocoder
-
-from .base import Translator, Written, register_translator
 
 
 @dataclass(frozen=True)
 class Look:
-    """What one look at the source came to; None where the policy had decided before it was computed.
+    """What one decoding step over the source came to; None where the policy had decided before it was computed.
 
     asr, st: CTC tokens over all frames; tokens: the MT hypothesis without `</s>`; units: all units, as dictionary
     indices; new_units: units 0..K-1 to be spoken now (READ where there are none)."""

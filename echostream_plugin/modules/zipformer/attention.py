@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .parts import scaled_linear
-from .regularisers import Balancer, Whiten, penalise_excess, whitening_limit
-from .schedule import Clock, Schedule, chance
+from echostream_plugin.modules.zipformer.parts import scaled_linear
+from echostream_plugin.modules.zipformer.regularisers import Balancer, Whiten, penalise_excess, whitening_limit
+from echostream_plugin.modules.zipformer.schedule import Clock, Schedule, chance
 
 MASKED = -1000.0  # a score; nothing is left of it after the softmax, and rows without any key stay finite
 

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .attention import StackConfig, Windows
-from .parts import scaled_linear, swoosh_r
-from .regularisers import Balancer, Whiten, whitening_limit
-from .schedule import Clock, Schedule
+from echostream_plugin.modules.zipformer.attention import StackConfig, Windows
+from echostream_plugin.modules.zipformer.parts import scaled_linear, swoosh_r
+from echostream_plugin.modules.zipformer.regularisers import Balancer, Whiten, whitening_limit
+from echostream_plugin.modules.zipformer.schedule import Clock, Schedule
 
 FEW = 24  # frames of a chunk up to which a CPU sums products
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..lengths import pad_to_bucket
-from ..recording import Recorder
-from ..streaming import StreamState
-from .parts import BiasNorm, SwooshL, SwooshR
-from .regularisers import Balancer, Whiten
-from .schedule import Clock, Schedule, SharedDropout, sequence_mask
+from echostream_plugin.modules.lengths import pad_to_bucket
+from echostream_plugin.modules.recording import Recorder
+from echostream_plugin.modules.streaming import StreamState
+from echostream_plugin.modules.zipformer.parts import BiasNorm, SwooshL, SwooshR
+from echostream_plugin.modules.zipformer.regularisers import Balancer, Whiten
+from echostream_plugin.modules.zipformer.schedule import Clock, Schedule, SharedDropout, sequence_mask
 
 CHANNELS = (8, 32, 128)
 KERNEL = 7  # of the ConvNeXt block, in time and frequency

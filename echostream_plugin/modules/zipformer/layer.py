@@ -3,11 +3,18 @@
 import torch
 from torch import Tensor, nn
 
-from .attention import AttentionWeights, NonlinAttention, SelfAttention, StackConfig, Windows, constant
-from .convolution import ConvolutionModule
-from .parts import BiasNorm, Bypass, scaled_linear, swoosh_l
-from .regularisers import Balancer, Whiten, whitening_limit
-from .schedule import Clock, Schedule, SharedDropout, chance, sequence_mask
+from echostream_plugin.modules.zipformer.attention import (
+    AttentionWeights,
+    NonlinAttention,
+    SelfAttention,
+    StackConfig,
+    Windows,
+    constant,
+)
+from echostream_plugin.modules.zipformer.convolution import ConvolutionModule
+from echostream_plugin.modules.zipformer.parts import BiasNorm, Bypass, scaled_linear, swoosh_l
+from echostream_plugin.modules.zipformer.regularisers import Balancer, Whiten, whitening_limit
+from echostream_plugin.modules.zipformer.schedule import Clock, Schedule, SharedDropout, chance, sequence_mask
 
 # probabilities with which a sequence of a training goes without a module
 ATTENTION_SKIP = CONVOLUTION_SKIP = Schedule(((0, 0.2), (4000, 0.05), (16_000, 0.0)))

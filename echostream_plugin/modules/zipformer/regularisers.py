@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .schedule import Clock, Schedule, chance
+from echostream_plugin.modules.zipformer.schedule import Clock, Schedule, chance
 
 TINY = 1e-20
 # of a balancer's application

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .attention import StackConfig, Windows
-from .layer import ZipformerLayer
-from .parts import Bypass, Downsample
-from .schedule import Clock, Schedule
+from echostream_plugin.modules.zipformer.attention import StackConfig, Windows
+from echostream_plugin.modules.zipformer.layer import ZipformerLayer
+from echostream_plugin.modules.zipformer.parts import Bypass, Downsample
+from echostream_plugin.modules.zipformer.schedule import Clock, Schedule
 
 WARM_UP = 4000  # batches in which layers are skipped much, the first stack's first
 POSITION_DROPOUT = 0.15

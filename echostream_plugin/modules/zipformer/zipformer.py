@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..recording import Recorder, keep
-from ..streaming import StreamState
-from .attention import MASKED, StackConfig, Windows
-from .parts import Downsample, position_table, with_channels
-from .schedule import Clock
-from .stack import DownsampledStack, LayerStack
+from echostream_plugin.modules.recording import Recorder, keep
+from echostream_plugin.modules.streaming import StreamState
+from echostream_plugin.modules.zipformer.attention import MASKED, StackConfig, Windows
+from echostream_plugin.modules.zipformer.parts import Downsample, position_table, with_channels
+from echostream_plugin.modules.zipformer.schedule import Clock
+from echostream_plugin.modules.zipformer.stack import DownsampledStack, LayerStack
 
 FACTORS = (1, 2, 4, 8, 4, 2)  # of the stacks: 50, 25, 12.5, 6.25, 12.5 and 25 frames a second
 BLOCK = max(FACTORS)  # a chunk has a multiple of so many frames of 20 ms

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Word error rate of text to speech: a bundle speaks texts, whisper-base reads them back.
 
-    python scripts/judge_speech.py --bundle BUNDLE --data corpus/simuleval/dev --limit 48 --work judged \\
+    python scripts/measure_speech.py --bundle BUNDLE --data corpus/simuleval/dev --limit 48 --work scored \\
         source=none,lead=0 source=none,lead=9 source=recording,lead=9 source=mean,lead=9
 
 Each argument is one way of speaking: `source` is what the MT decoder attends to (none; recording: that of wav_list.txt;
@@ -14,24 +14,21 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import numpy as np
+import torch
+from tqdm import tqdm
 
-import numpy as np  # noqa: E402
-import soxr  # noqa: E402
-import torch  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from echostream_plugin.config import ConfigError  # noqa: E402
-from echostream_plugin.evaluation.judge import SAMPLE_RATE, Judge, JudgeError, wer  # noqa: E402
-from echostream_plugin.evaluation.simul import SimulError, read_list, resolve_wavs  # noqa: E402
-from echostream_plugin.evaluation.table import markdown_table  # noqa: E402
-from echostream_plugin.inference.audio import read_audio  # noqa: E402
-from echostream_plugin.inference.bundle import Bundle, load_bundle  # noqa: E402
-from echostream_plugin.inference.errors import BundleError, InputError, SessionError  # noqa: E402
-from echostream_plugin.inference.events import Speech  # noqa: E402
-from echostream_plugin.inference.optimize import optimize  # noqa: E402
-from echostream_plugin.inference.speak import TextSpeaker, source_frames, speak_options  # noqa: E402
+from echostream_plugin.config import ConfigError
+from echostream_plugin.constants import SAMPLE_RATE
+from echostream_plugin.evaluation.judge import Judge, JudgeError, wer
+from echostream_plugin.evaluation.simul import SimulError, read_list, resolve_wavs
+from echostream_plugin.evaluation.table import markdown_table
+from echostream_plugin.inference.audio import at_rate, read_audio
+from echostream_plugin.inference.bundle import Bundle, load_bundle
+from echostream_plugin.inference.errors import BundleError, InputError, SessionError
+from echostream_plugin.inference.events import Speech
+from echostream_plugin.inference.optimize import optimize
+from echostream_plugin.inference.speak import TextSpeaker, source_frames, speak_options
 
 SOURCES = ("none", "recording", "silence", "mean")
 SECONDS_PER_WORD = 0.4
@@ -67,7 +64,7 @@ def speak(bundle: Bundle, text: str, source: torch.Tensor | None, options: dict)
         return np.zeros(0, dtype=np.float32)
     samples = np.concatenate([event.samples for event in speech])
     rate = speech[0].sample_rate
-    return samples if rate == SAMPLE_RATE else soxr.resample(samples, rate, SAMPLE_RATE)
+    return at_rate(samples, rate)
 
 
 def source_of(bundle: Bundle, kind: str, seconds: float | None, wav: Path, text: str) -> torch.Tensor | None:

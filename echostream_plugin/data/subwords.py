@@ -10,6 +10,7 @@ import yaml
 
 from echostream_plugin.data import DataError
 from echostream_plugin.data.tables import normalise, write_lines, write_table, write_text
+from echostream_plugin.files import whole_file
 
 SPECAUGMENT = {  # fairseq's "lb" policy, StreamSpeech's
     "freq_mask_F": 27, "freq_mask_N": 1, "time_mask_N": 1, "time_mask_T": 100, "time_mask_p": 1.0, "time_wrap_W": 0,
@@ -18,8 +19,8 @@ DECODER = {"decoder_embed_dim": 512, "decoder_ffn_embed_dim": 2048, "decoder_att
 SPECIALS = 4  # <s> <pad> </s> <unk>: the same numbers in SentencePiece and in fairseq
 
 
-def train_pieces(folder, name: str, sentences, size: int, threads: int = 1, coverage: float = 1.0):
-    """Train a unigram model of `size` pieces on normalised sentences; returns the processor. Raises DataError where
+def train_subwords(folder, name: str, sentences, size: int, threads: int = 1, coverage: float = 1.0):
+    """Train a unigram model of `size` subwords on normalised sentences; returns the processor. Raises DataError where
     the characters alone are more than that; coverage: part of the text whose characters must all be pieces.
 
     Leaves ``<name>.model``, ``<name>.vocab`` and ``<name>.txt``: fairseq's dictionary, pieces in the model's order.
@@ -29,8 +30,8 @@ def train_pieces(folder, name: str, sentences, size: int, threads: int = 1, cove
     if alphabet + SPECIALS > size:
         raise DataError(
             f"{folder / name}.model: the text has an alphabet of {alphabet} characters, which do not fit in {size} "
-            f"pieces with {SPECIALS} special ones; ask for --pieces of {alphabet + SPECIALS} at least, twice that is "
-            "useful"
+            f"subwords with {SPECIALS} special ones; ask for --subwords of {alphabet + SPECIALS} at least, twice that "
+            "is useful"
         )
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
@@ -50,11 +51,10 @@ def train_pieces(folder, name: str, sentences, size: int, threads: int = 1, cove
             minloglevel=2,
         )
     except RuntimeError as error:
-        message = f"{folder / name}.model: SentencePiece cannot make {size} pieces of this text: {error}"
+        message = f"{folder / name}.model: SentencePiece cannot make {size} subwords of this text: {error}"
         raise DataError(message) from error
-    partial = folder / f"{name}.model.part"
-    partial.write_bytes(buffer.getvalue())
-    os.replace(partial, folder / f"{name}.model")
+    with whole_file(folder / f"{name}.model") as partial:
+        partial.write_bytes(buffer.getvalue())
     processor = sentencepiece.SentencePieceProcessor(model_proto=buffer.getvalue())
     pieces = range(processor.get_piece_size())
     write_lines(folder / f"{name}.vocab", (f"{processor.id_to_piece(i)}\t{processor.get_score(i):g}" for i in pieces))
@@ -75,7 +75,7 @@ def alphabet_size(sentences: list[str], coverage: float) -> int:
     return size
 
 
-def load_pieces(model):
+def load_subwords(model):
     """The processor of a model file that is there."""
     if not Path(model).is_file():
         raise DataError(f"{model}: no such SentencePiece model")

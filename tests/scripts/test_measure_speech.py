@@ -6,7 +6,7 @@ import soundfile
 from tests.scripts.conftest import load_script
 from tests.tiny_bundle import speechlike
 
-script = load_script("judge_speech")
+script = load_script("measure_speech")
 WAYS = ("source=none,lead=0", "lead=9", "source=recording", "source=silence,lead=2.5", "source=mean,seconds=1")
 
 

@@ -1,0 +1,11 @@
+"""Numbers and names that everything here agrees on; this file imports nothing."""
+
+SAMPLE_RATE = 16000  # of what models hear, in samples a second
+FEATURE_MS, FRAME_MS, UNIT_MS = 10, 40, 20  # a frame of features, of an encoder, a unit of speech
+FEATURES_PER_FRAME = FRAME_MS // FEATURE_MS
+UNIT_SAMPLES = SAMPLE_RATE * UNIT_MS // 1000
+
+# fairseq's dictionaries begin with these, and SentencePiece models that are trained here; <s> is the CTC heads' blank
+SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
+BLANK, PAD, EOS, UNK = range(len(SPECIALS))
+WORD_START = "\u2581"  # how SentencePiece marks the first subword of a word

@@ -1,0 +1,128 @@
+"""The rows of an evaluation: a bundle's scores offline and at several segment sizes, and the table made of them."""
+
+import datetime
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from echostream_plugin.evaluation import claim, simul
+from echostream_plugin.evaluation.judge import Judge, bleu, wer
+from echostream_plugin.evaluation.offline import translate_offline
+from echostream_plugin.evaluation.scores import COLUMNS, LEGEND, score_run
+from echostream_plugin.evaluation.table import commit, markdown_table, write_atomically, write_json
+from echostream_plugin.inference.digest import bundle_digest
+
+DIGITS = 12  # of the bundle's digest, in names and tables
+ROOT = Path(__file__).resolve().parents[2]  # of the source tree
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is evaluated, and how.
+
+    bundle: folder; data: folder with wav_list.txt and target.txt, maybe src.txt and unit.txt; output: folder of runs
+    and results; segments_ms: sizes of source segments; units: reference units instead of unit.txt; limit: only so many
+    utterances (0: all); jobs: processes; agent_args: further flags of the agent; command: words that asked for it."""
+
+    bundle: Path
+    data: Path
+    output: Path
+    segments_ms: list[int]
+    no_offline: bool = False
+    no_asr_bleu: bool = False
+    units: Path | None = None
+    no_units: bool = False
+    limit: int = 0
+    jobs: int = 1
+    agent_args: str = ""
+    command: tuple = ()
+
+    @property
+    def runs(self) -> Path:
+        """Where the runs of this bundle's content lie."""
+        return self.output / f"bundle-{bundle_digest(self.bundle)[:DIGITS]}"
+
+
+def read_data(folder: Path, limit: int, units: Path | None = None):
+    """Recordings, references, source texts and reference units (empty lists where a file is not there)."""
+    wavs = simul.resolve_wavs(folder / "wav_list.txt")
+    lists = {}
+    for name in ("target", "src", "unit"):
+        path = units if units and name == "unit" else folder / f"{name}.txt"
+        optional = name == "src" or (name == "unit" and units is None)
+        lists[name] = [] if optional and not path.is_file() else simul.read_list(path)
+        if lists[name] and len(lists[name]) != len(wavs):
+            raise simul.SimulError(f"{path}: {len(lists[name])} lines for {len(wavs)} recordings of wav_list.txt")
+    limit = limit or len(wavs)
+    return wavs[:limit], lists["target"][:limit], lists["src"][:limit], lists["unit"][:limit]
+
+
+def resynthesis_row(bundle: Path, unit_lines, references, judge, folder: Path, cache) -> dict:
+    """How well the scoring ASR transcribes the vocoder's speech of the reference units: the ceiling of all rows."""
+    from echostream_plugin.evaluation.resynthesis import read_back
+
+    heard = read_back(bundle, unit_lines, judge, folder, cache)
+    row = {"mode": "reference units, resynthesised", "asr_bleu": bleu(heard, references)}
+    return row | {"heard_wer": wer(heard, references)}
+
+
+def evaluate(asked: Evaluation) -> list[dict]:
+    """One row of scores for each way of translating. Raises SimulError, JudgeError, ConfigError or BundleError."""
+    if not asked.bundle.is_dir():
+        raise simul.SimulError(f"{asked.bundle}: no such bundle folder; train one with examples/quickstart/train.sh")
+    if asked.segments_ms and not simul.AGENT.is_file():
+        raise simul.SimulError(f"{simul.AGENT}: not there; evaluate from the source tree, with pip install -e .")
+    wavs, references, sources, unit_lines = read_data(asked.data, asked.limit, asked.units)
+    bundle, output = asked.bundle.resolve(), asked.runs
+    judge = None if asked.no_asr_bleu else Judge(threads=asked.jobs)
+    cache = asked.output / "transcripts.jsonl"
+    rows = []
+    if judge is not None and unit_lines and not asked.no_units:
+        rows.append(resynthesis_row(bundle, unit_lines, references, judge, output / "reference_units", cache))
+    if not asked.no_offline:
+        runs = translate_offline(wavs, references, output / "offline", bundle, asked.jobs)
+        rows.append({"mode": "offline"} | score_run(runs, references, judge, sources, cache, timed=False))
+    for segment_ms in asked.segments_ms:
+        flags = ["--bundle", bundle, *shlex.split(asked.agent_args)]
+        name = f"{segment_ms} ms"
+        folder = output / f"simul{segment_ms}"
+        runs = simul.run(wavs, references, folder, segment_ms, flags, jobs=asked.jobs, progress=name)
+        rows.append({"mode": name} | score_run(runs, references, judge, sources, cache))
+        print(f"{name}: " + ", ".join(f"{key} {row_value(rows[-1], key)}" for key in ("asr_bleu", "text_bleu", "AL")))
+    return rows
+
+
+def row_value(row: dict, key: str) -> str:
+    return f"{row[key]:.1f}" if key in row else "-"
+
+
+def report(rows, asked: Evaluation) -> str:
+    """The markdown block: table, legend, and the command and commit that made it."""
+    used = {key: title for key, title in COLUMNS.items() if any(key in row for row in rows)}
+    count = max((row.get("utterances", 0) for row in rows), default=0)
+    lines = [markdown_table(rows, used), "", LEGEND, ""]
+    for row in rows:
+        if row.get("collapsed"):
+            lines += [f"**Collapsed** ({row['mode']}): {row['distinct']} distinct outputs for {count} recordings.", ""]
+    facts = provenance(asked)
+    lines.append(f"{count} utterances, {facts['date']}, commit {facts['commit']}, bundle {facts['bundle'][:DIGITS]}:")
+    lines += ["", "    echostream evaluate " + shlex.join(asked.command)]
+    return "\n".join(lines)
+
+
+def provenance(asked: Evaluation) -> dict:
+    """The bundle's digest, and when and with which commits its translations were made, not read."""
+    folder = asked.runs
+    made = claim.made(note.parent for note in sorted(folder.glob(f"*/{claim.NOTE}")))
+    now = {"commit": [commit(ROOT)], "date": [str(datetime.date.today())]}
+    facts = {name: ", ".join(made[name] or now[name]) for name in now}
+    return facts | {"bundle": bundle_digest(asked.bundle)}
+
+
+def write_results(rows, asked: Evaluation) -> str:
+    """Write results.json and results.md; returns the markdown block."""
+    text = report(rows, asked)
+    for folder in (asked.runs, asked.output):  # a later bundle's results stand beside these
+        write_json(folder / "results.json", {"command": list(asked.command), **provenance(asked), "rows": rows})
+        write_atomically(folder / "results.md", text + "\n")
+    return text
