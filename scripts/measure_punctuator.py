@@ -35,7 +35,7 @@ from echostream_plugin.evaluation.marks import (
 from echostream_plugin.punctuation import MARKS, PunctuationStream, load_punctuator
 
 COLUMNS = ("method", "word errors %", "comma", "period", "question", "sentence end", "false ends")
-COST_WORDS = 1000
+COST_WORDS, COST_BLOCKS = 100, 20
 
 
 def text_argument(value: str) -> tuple[str, Path, Path | None]:
@@ -104,14 +104,16 @@ def measure(model, language: str, title: str, text: Text, training: list, args) 
     return [*lines, ""]
 
 
-def milliseconds(model, words: list, delay: int) -> float:
-    """Of a word, pushed one by one."""
-    stream = PunctuationStream(model, model.config.languages[0], delay)
+def milliseconds(model, words: list, delay: int) -> np.ndarray:
+    """Processor time of a word, pushed one by one: of each block of COST_WORDS."""
+    stream, found = PunctuationStream(model, model.config.languages[0], delay), []
     stream.push(words[:50])
-    began = time.perf_counter()
-    for word in words:
-        stream.push([word])
-    return 1000 * (time.perf_counter() - began) / len(words)
+    for _ in range(COST_BLOCKS):
+        began = time.process_time()
+        for word in words[:COST_WORDS]:
+            stream.push([word])
+        found.append(1000 * (time.process_time() - began) / len(words[:COST_WORDS]))
+    return np.array(found)
 
 
 def main(argv=None) -> int:
@@ -127,8 +129,9 @@ def main(argv=None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if words:
-        cost = milliseconds(model, words[:COST_WORDS], 4)
-        lines.append(f"{cost:.2f} ms a word on one thread, one at a time, D = 4.")
+        cost = milliseconds(model, words, 4)
+        spread = f"blocks: {min(cost):.2f} to {max(cost):.2f}"
+        lines.append(f"{np.median(cost):.2f} ms of one thread a word, one at a time, D = 4 ({spread}).")
     if args.streams:
         changed = changed_marks(model, words, args.streams, args.seed)
         lines.append(f"{args.streams} random streams: {changed} marks changed.")

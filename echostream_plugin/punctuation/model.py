@@ -87,13 +87,17 @@ def ngrams_of(word: str, buckets: int) -> tuple[int, ...]:
     return tuple(1 + zlib.crc32(row.encode()) % (buckets - 1 or 1) for row in rows)[:MOST_NGRAMS]
 
 
+@lru_cache(maxsize=8192)
+def _word_row(word: str, buckets: int) -> Tensor:
+    found = ngrams_of(word, buckets)
+    return torch.tensor(found + (NO_NGRAM,) * (MOST_NGRAMS - len(found)))
+
+
 def word_rows(words: list[str], buckets: int) -> Tensor:
     """[T, MOST_NGRAMS] rows of the embedding table, padded with NO_NGRAM."""
-    rows = torch.full((len(words), MOST_NGRAMS), NO_NGRAM, dtype=torch.long)
-    for position, word in enumerate(words):
-        found = ngrams_of(word, buckets)
-        rows[position, : len(found)] = torch.tensor(found)
-    return rows
+    if not words:
+        return torch.full((0, MOST_NGRAMS), NO_NGRAM)
+    return torch.stack([_word_row(word, buckets) for word in words])
 
 
 @lru_cache(maxsize=256)
