@@ -44,7 +44,8 @@ SHORTEST_CHUNK_MS = 160  # shorter segments than any seen in training serve nobo
 # session options that are no flags here: with names or defaults of StreamSpeech's agents, set by the agent's class, and
 # those of long streams, for a SimulEval recording is one utterance
 OTHERWISE = ("chunk_ms", "max_tokens", "translate", "speech") + (
-    *("pause_ms", "endpointer", "longest_sentence_ms", "fresh_encoder", "context_tokens"),
+    *("pause_ms", "endpointer", "long_pause_ms", "longest_sentence_ms", "fresh_encoder", "context_tokens"),
+    "resynthesize",
 )
 
 repair()

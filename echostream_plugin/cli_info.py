@@ -118,6 +118,7 @@ def bundle_facts(folder: Path) -> dict:
         "target subwords": len(bundle.target_dictionary),
         "units": bundle.units,
         "speech": f"{bundle.vocoder.config.sampling_rate} Hz" if bundle.vocoder is not None else "none (no vocoder)",
+        "punctuator": " to ".join(bundle.punctuator.languages.values()) if bundle.punctuator_folder else "none",
         "session options": vars(bundle_options(bundle)),
         "asked for by the bundle": bundle.session,
         "sha256 of the weights": digest(*weights),

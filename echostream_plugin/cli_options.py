@@ -9,6 +9,7 @@ import torch
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.inference.bundle import Bundle, load_bundle
+from echostream_plugin.inference.endpointing import ENDPOINTERS
 from echostream_plugin.inference.optimize import PUSH_MS, QUANTIZE, VOCODER_BF16, optimize
 from echostream_plugin.inference.session import SessionOptions, bundle_options
 
@@ -98,13 +99,15 @@ def devices() -> list[str]:
 
 
 def session_options(bundle: Bundle, given: dict, recording) -> tuple[SessionOptions, str]:
-    """The options for a recording, and a note for the user, or "": where it is long and nobody said whether sentences
-    end at pauses, they do, for a model writes one sentence end and then nothing any more.
+    """The options for a recording, and a note for the user, or "": where it is long, or sentences are to end where
+    their text does, and nobody said whether sentences end at pauses, they do, for a model writes one sentence end and
+    then nothing any more.
 
     given: options by name, None where not given; recording: of `open_recording`."""
     options = bundle_options(bundle, **given)
     is_long = recording.seconds is None or recording.seconds > LONG_SECONDS
-    if not is_long or options.pause_ms or given.get("pause_ms") is not None:
+    has_sentences = is_long or ENDPOINTERS[options.endpointer].reads_text
+    if not has_sentences or options.pause_ms or given.get("pause_ms") is not None:
         return options, ""
     length = "of unknown length" if recording.seconds is None else f"{recording.seconds:.0f} s long"
     if not options.chunk_ms:
@@ -112,6 +115,8 @@ def session_options(bundle: Bundle, given: dict, recording) -> tuple[SessionOpti
         return options, f"{recording.name}: {length}: {warning}"
     pause_ms = usual_pause_ms(options)
     note = f"sentences end at pauses of {pause_ms} ms (--pause-ms sets this; 0: it is all one utterance)"
+    if ENDPOINTERS[options.endpointer].reads_text:
+        return dataclasses.replace(options, pause_ms=pause_ms), ""
     return dataclasses.replace(options, pause_ms=pause_ms), f"{recording.name}: {length}: {note}"
 
 

@@ -6,7 +6,8 @@
 
 Several checkpoints separated by commas are averaged. `--samples` adds recordings of a corpus for `make demo`, with
 engine and voice; it may be given several times, each with its own lines: `--samples corpus/simuleval/test-pico:0,2`.
-`--recordings` adds those of people, with speaker and licence.
+`--recordings` adds those of people, with speaker and licence, `--punctuator` the punctuator of
+scripts/train_punctuator.py. Without --checkpoint all that is added to the bundle OUT.
 """
 
 import argparse
@@ -19,9 +20,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True, help="checkpoint, or several separated by commas to average")
+    parser.add_argument("--checkpoint", help="checkpoint, or several separated by commas to average")
     parser.add_argument("--data", help="data folder with the yamls (default: the one it was trained with)")
     parser.add_argument("--vocoder", help="vocoder folder; without it the bundle translates to text and units only")
+    parser.add_argument("--punctuator", help="punctuator folder: marks and case for --punctuate and --endpointer text")
+    parser.add_argument(
+        "--punctuator-languages",
+        nargs=2,
+        metavar=("SOURCE", "TARGET"),
+        help="by the punctuator's names (default: the first two that it was trained on)",
+    )
     parser.add_argument("--card", help="json file with facts for the model card")
     parser.add_argument(
         "--session", default="{}", help='json of session options that suit the model: {"lagging_k1": 1}'
@@ -57,18 +65,29 @@ def chosen_samples(args) -> list:
     return found + (samples.of_people(args.recordings) if args.recordings else [])
 
 
+def export(args) -> Path:
+    """Write the bundle of the checkpoint."""
+    from echostream_plugin.fairseq_ext.loading import export_bundle
+
+    card = json.loads(Path(args.card).read_text(encoding="utf-8")) if args.card else {}
+    return export_bundle(args.out, args.checkpoint, args.data, args.vocoder, card, json.loads(args.session))
+
+
 def main(argv=None):
     args = parse_args(argv)
     from echostream_plugin.config import ConfigError
     from echostream_plugin.data.tables import DataError
     from echostream_plugin.evaluation.samples import copy_samples
-    from echostream_plugin.fairseq_ext.loading import export_bundle
+    from echostream_plugin.inference.bundle import load_bundle
     from echostream_plugin.inference.errors import BundleError
+    from echostream_plugin.inference.punctuator import add_punctuator
 
     try:
         taken = chosen_samples(args)  # what is missing is said before the work
-        card = json.loads(Path(args.card).read_text(encoding="utf-8")) if args.card else {}
-        out = export_bundle(args.out, args.checkpoint, args.data, args.vocoder, card, json.loads(args.session))
+        out = export(args) if args.checkpoint else Path(args.out)
+        load_bundle(out)  # what is added belongs to a bundle
+        if args.punctuator:
+            add_punctuator(out, args.punctuator, args.punctuator_languages)
         if taken:
             copy_samples(taken, out / "samples")
     except (ConfigError, BundleError, DataError, OSError) as error:

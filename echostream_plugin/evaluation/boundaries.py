@@ -77,12 +77,14 @@ def listen(session: TranslationSession, stream: SpokenStream, push_ms: int) -> t
     return ends, " ".join("".join(words).split())
 
 
-def score(ends: list, silences: tuple, tolerance_ms: float = TOLERANCE_MS) -> Boundaries:
-    """ends: as of `listen`; a silence is found where a sentence ends in it, or up to `tolerance_ms` after it.
+def score(ends: list, silences: tuple, tolerance_ms: float = TOLERANCE_MS, early_ms: float = 0.0) -> Boundaries:
+    """ends: as of `listen`; a silence is found where a sentence ends in it, or up to `tolerance_ms` after it, or up to
+    `early_ms` before it, which is for streams without silences.
     The silence at the end of the stream is the end of the stream, whether it is found or not."""
     delays, extra, taken = [], 0, set()
     for place, decided, said in ends:
-        index = next((i for i, (start, end) in enumerate(silences) if start <= place <= end + tolerance_ms), None)
+        near = [i for i, (start, end) in enumerate(silences) if start - early_ms <= place <= end + tolerance_ms]
+        index = next((i for i in near if i not in taken), near[0] if near else None)
         if index is None or (said and index in taken):
             extra += 1
         elif index not in taken:

@@ -5,6 +5,7 @@ config.json          format, feature parameters, model configuration, session op
 gcmvn.json           mean and std of the features
 source.dict.txt, target.dict.txt    fairseq dictionaries (source.spm.model, target.spm.model where there are any)
 vocoder/             the unit vocoder, if there is one
+punctuator/          marks and case, if there are any (`inference.punctuator`)
 card.json            what it is, where from, how good
 """
 
@@ -12,6 +13,7 @@ import dataclasses
 import json
 import shutil
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -25,6 +27,8 @@ from echostream_plugin.inference.dictionary import SPECIALS, Dictionary
 from echostream_plugin.inference.errors import BundleError
 from echostream_plugin.inference.features import FRONTENDS, SAMPLE_RATE
 from echostream_plugin.inference.options import named_options
+from echostream_plugin.inference.punctuator import FOLDER as PUNCTUATOR
+from echostream_plugin.inference.punctuator import BundlePunctuator, read_punctuator
 from echostream_plugin.model import S2STModel
 from echostream_plugin.modules.weights import build, some
 from echostream_plugin.vocoder import CodeHiFiGAN, CodeVocos, load_vocoder, save_vocoder
@@ -48,6 +52,7 @@ class Bundle:
     quantize: str = "none"  # what `inference.optimize` did to the weights
     instructions: str | None = None  # of `modules.native.PATHS`, where the compiled operator takes the steps
     target_spm: Path | None = None  # SentencePiece model that makes target pieces, where there is one
+    punctuator_folder: Path | None = None  # read when it is needed first
     gate: GateModel | None = None  # tells how sure the model is of a translation, where it was calibrated
 
     def __post_init__(self):
@@ -64,6 +69,15 @@ class Bundle:
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+    @cached_property
+    def punctuator(self) -> BundlePunctuator:
+        """Marks and case for both languages. Raises BundleError where there is none, or a broken one."""
+        if self.punctuator_folder is None:
+            raise BundleError(
+                "the bundle has no punctuator (folder punctuator/): add one with scripts/make_bundle.py --punctuator"
+            )
+        return read_punctuator(self.punctuator_folder)
 
     def to(self, device) -> "Bundle":
         """Move the parameters, in place. Raises BundleError where their packing ties them to the CPU."""
@@ -189,6 +203,7 @@ def load_bundle(folder, device="cpu") -> Bundle:
     bundle = Bundle(model, config, source, target, mean, std, vocoder, card, session).to(device)
     pieces = {name: _checked_pieces(folder / f"{name}.spm.model") for name in ("source", "target")}
     bundle.target_spm = pieces["target"]
+    bundle.punctuator_folder = folder / PUNCTUATOR if (folder / PUNCTUATOR).is_dir() else None
     bundle.gate = gate
     return bundle
 

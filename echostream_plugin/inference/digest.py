@@ -19,9 +19,10 @@ def digest(*paths) -> str:
 
 
 def bundle_digest(folder) -> str:
-    """Of everything in a bundle that a translation depends on: weights, configuration, dictionaries, vocoder."""
+    """Of everything in a bundle that its texts and speech depend on: weights, configuration, dictionaries, vocoder and
+    punctuator."""
     folder = Path(folder)
-    files = [*folder.glob("*"), *folder.glob("vocoder/*")]
+    files = [*folder.glob("*"), *folder.glob("vocoder/*"), *folder.glob("punctuator/*")]
     files = [path for path in files if path.is_file() and path.name not in NOT_THE_MODEL]
     return value_digest({path.relative_to(folder).as_posix(): digest(path) for path in files})
 

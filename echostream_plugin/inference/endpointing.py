@@ -45,6 +45,7 @@ class EndPointer(ABC):
         measures_loudness: it needs the pauses of the audio.
         late_frames: the most encoder frames after a sentence's end that may have been taken in when `end` says so. The
             transcript stays so many behind, what was taken in since the end is heard again as the next sentence's.
+        reads_text: it needs the punctuated transcript (`text_sentences`).
 
     opened_frame: the first encoder frame of the present sentence; asleep: nothing but silence since it was opened, the
     encoder begins anew with the first sound.
@@ -53,6 +54,7 @@ class EndPointer(ABC):
     name: ClassVar[str]
     measures_loudness: ClassVar[bool] = True
     late_frames: ClassVar[int] = 0
+    reads_text: ClassVar[bool] = False
     SAVED = ("detector", "pauses", "opened_frame", "asleep", "_opened_loud")
 
     def __init__(self, listener: Listener, features: tuple, options: "SessionOptions"):
@@ -60,7 +62,7 @@ class EndPointer(ABC):
         self.listener, self.options = listener, options
         self.detector = SpeechDetector() if options.detects_speech else None
         measures = options.pause_ms and self.measures_loudness or self.detector is not None
-        self.pauses = PauseDetector(*features) if measures else None
+        self.pauses = PauseDetector(*features, remembers=options.reads_text) if measures else None
         self.asleep = options.restarts_encoder
         self.open(0)
 
@@ -72,6 +74,9 @@ class EndPointer(ABC):
         """A new sentence begins at that frame of the stream."""
         self.opened_frame = frame
         self._opened_loud = self.pauses.loud_features if self.pauses is not None else 0
+        if self.options.reads_text:
+            self._opened_loud = self.pauses.loud_before(self.listener.frames - frame)
+            self.pauses.forget(self.listener.frames - frame)
 
     def hear(self, features: np.ndarray):
         """features: [t, bins], the next ones; a generator of calls that returns the segments [1, s, C] that are now
@@ -91,6 +96,7 @@ class EndPointer(ABC):
         self.listener.skip(skipped)
         self.pauses.advance(skipped)
         self.opened_frame = self.listener.frames
+        self.pauses.forget(0)
         self.asleep = not sounds
         return (yield from self.listener.restart()) if sounds else []
 
@@ -189,3 +195,49 @@ class BothEndPointer(EndPointer):
 
     def silent_frames(self) -> int:
         return min(self._quiet_frames(), self._blank_frames())
+
+
+@register_endpointer
+class TextEndPointer(EndPointer):
+    """The punctuator puts a period or a question mark after a word, `punctuation_delay` words later.
+
+    Whether the speaker pauses plays no part. `end` says where a sentence is over whatever its text."""
+
+    name = "text"
+    reads_text = True
+
+    def silent_frames(self) -> int:
+        return 0
+
+    @property
+    def pausing(self) -> bool:
+        """Is there a pause in which the sentence is over if its last word can be the last one?"""
+        return False
+
+    def boundary(self, first: int, last: int) -> int:
+        """The quietest of the frames first to last, which were taken in since the sentence was opened, or `first`."""
+        now = self.listener.frames
+        last = min(last, now - 1)
+        return now - self.pauses.quietest(now - first, now - last) if last > first else first
+
+    def rewind(self, frame: int):
+        """The encoder begins anew at that frame, which was taken in since the sentence was opened."""
+        self.pauses.rewind(self.listener.frames - frame)
+        self.listener.rewind(frame)
+
+
+@register_endpointer
+class TextAndEnergyEndPointer(TextEndPointer):
+    """As 'text'; also where the audio is quiet for pause_ms after a word that can be the last one, or for
+    long_pause_ms."""
+
+    name = "text+energy"
+
+    def silent_frames(self) -> int:
+        """Only a long pause ends a sentence whatever its text."""
+        quiet = self._quiet_frames()
+        return quiet if quiet >= self.options.long_pause_ms // FRAME_MS else 0
+
+    @property
+    def pausing(self) -> bool:
+        return self._quiet_frames() >= self.options.pause_ms // FRAME_MS

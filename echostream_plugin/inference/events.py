@@ -57,7 +57,8 @@ class Revision:
     """A better version of a finished sentence (`Sentence.index`), from all of its source at once. What was written and
     spoken before stays as it was; subtitles and transcripts take these texts in place of the sentence's.
 
-    start_ms, end_ms: the sentence's, in the source; decided after `source_ms`."""
+    start_ms, end_ms: the sentence's, in the source; decided after `source_ms`. samples: [n] float32, the whole sentence
+    spoken anew, for a recording, never for a listener who has heard it; empty where nobody asked for it."""
 
     index: int
     source_text: str
@@ -65,6 +66,8 @@ class Revision:
     start_ms: float
     end_ms: float
     source_ms: float
+    samples: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32), compare=False, repr=False)
+    sample_rate: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,11 +111,14 @@ def refusal(reason: str) -> dict:
 
 
 def as_record(event: Event) -> dict:
-    """The event as a flat json object; of speech its length in milliseconds and units, not the samples."""
+    """The event as a flat json object, without samples; of speech its length in milliseconds and units."""
     record = {"kind": KINDS[type(event)], "source_ms": event.source_ms}
     if isinstance(event, Speech):
         duration_ms = 1000 * len(event.samples) / event.sample_rate
         return {**record, "duration_ms": round(duration_ms, 3), "units": list(event.units)}
     if isinstance(event, SourceText | TargetText):
         return {**record, "text": event.text, "added": event.added}
+    if isinstance(event, Revision):
+        names = [f.name for f in dataclasses.fields(event) if f.name not in ("samples", "sample_rate")]
+        return {**record, **{name: getattr(event, name) for name in names}}
     return {**record, **dataclasses.asdict(event)}

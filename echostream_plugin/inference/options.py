@@ -59,6 +59,12 @@ class SessionOptions(*_owned()):
         0, "long streams: a pause of so many ms ends a sentence; 0: it is all one utterance", minimum=0, maximum=HOUR_MS
     )
     endpointer: str = option("energy", f"what a pause is: {_meanings(ENDPOINTERS)}", choices=ENDPOINTERS)
+    long_pause_ms: int = option(
+        1000,
+        "endpointer='text+energy': a pause of so many ms ends a sentence whatever its text; not below pause_ms",
+        minimum=0,
+        maximum=HOUR_MS,
+    )
     longest_sentence_ms: int = option(
         20000, "with pause_ms: a sentence without a pause is ended after so many ms", maximum=HOUR_MS
     )
@@ -73,6 +79,23 @@ class SessionOptions(*_owned()):
         minimum=0,
         maximum=10_000,
     )
+    punctuate: bool = option(
+        False,
+        "both texts get marks and capital letters (needs the bundle's punctuator); a word then comes with its mark, "
+        "punctuation_delay words later or at the sentence's end",
+    )
+    punctuation_delay: int = option(
+        1,
+        "with punctuate and the endpointers of text: words that must follow a word before its mark is decided",
+        minimum=0,
+        maximum=64,
+    )
+    revise: bool = option(
+        False,
+        "every finished sentence is translated again from all of its source at once, with beam search, marks and case: "
+        "an event 'revision' for transcripts and subtitles; what was written and spoken stays",
+    )
+    resynthesize: bool = option(False, "with revise: the revised sentence is spoken as a whole too, for a recording")
     speech: bool = option(True, "speak the translation (needs the bundle's vocoder)")
     vad: bool = option(
         False,
@@ -106,6 +129,8 @@ class SessionOptions(*_owned()):
             raise ConfigError(f"vad needs endpointer={_those(ENDPOINTERS, 'measures_loudness')}")
         if self.context_tokens and not TRANSLATORS[self.decoding].takes_context:
             raise ConfigError(f"context_tokens needs decoding={_those(TRANSLATORS, 'takes_context')}")
+        if self.resynthesize and not (self.revise and self.speaks):
+            raise ConfigError("resynthesize needs revise and speech")
         if self.chunk_ms % FRAME_MS:
             raise ConfigError(f"chunk_ms must be a multiple of {FRAME_MS} (an encoder frame), got {self.chunk_ms}")
         if 0 < self.pause_ms < FRAME_MS:
@@ -117,6 +142,11 @@ class SessionOptions(*_owned()):
     def speaks(self) -> bool:
         """Is the translation spoken?"""
         return self.translate and self.speech
+
+    @property
+    def reads_text(self) -> bool:
+        """Do sentences end where their text does?"""
+        return bool(self.pause_ms) and ENDPOINTERS[self.endpointer].reads_text
 
     @property
     def has_gate(self) -> bool:

@@ -28,11 +28,12 @@ class PauseDetector:
     behind by up to a segment."""
 
     SAVED = ("quiet_frames", "loud_features", "_sounds", "_quiet_from", "_doubted", "_loud", "_sounding") + (
-        *("_features", "_lows", "_highs", "_ahead"),
+        *("_features", "_lows", "_highs", "_ahead", "_behind"),
     )
 
-    def __init__(self, mean: np.ndarray, std: np.ndarray, kind: str = "kaldi-fbank"):
-        """mean, std: [bins] of the features' normalisation; kind: a key of `features.FRONTENDS`."""
+    def __init__(self, mean: np.ndarray, std: np.ndarray, kind: str = "kaldi-fbank", remembers: bool = False):
+        """mean, std: [bins] of the features' normalisation; kind: a key of `features.FRONTENDS`; remembers: keep what
+        `advance` has passed, for `rewind` and `quietest`, until `forget`."""
         self._mean, self._std = mean, std
         self._loudness_db = FRONTENDS[kind].loudness_db
         self.quiet_frames = 0  # encoder frames for which it has been quiet, where `advance` is
@@ -42,7 +43,9 @@ class PauseDetector:
         self._doubted = 0  # newest feature frames that sounded, but were not found to be speech
         self._loud = self._sounding = self._features = 0  # the same at the newest feature frame; how many there were
         self._lows, self._highs = [], []  # quietest and loudest moment of each block
-        self._ahead = []  # (quiet_frames, loud_features, sounds) of the encoder frames that `advance` has not reached
+        # (quiet_frames, loud_features, sounds, dB) of the encoder frames that `advance` has not reached
+        self._ahead = []
+        self._behind = [(0, 0, 0, 0.0)] if remembers else []  # of those that it has passed, and of the one before them
 
     def push(self, features: np.ndarray, speech: np.ndarray | None = None):
         """features: [t, bins], normalised; speech: [t] bool, where a detector heard speech; None: there is none, all
@@ -53,7 +56,7 @@ class PauseDetector:
         for level, spoken in zip(levels, [True] * len(levels) if speech is None else speech.tolist(), strict=True):
             quiet = self._quiet_features(self._is_quiet(level), spoken)
             if self._features % FEATURES_PER_FRAME == 0:  # an encoder frame ends with the first of its features
-                self._ahead.append((quiet // FEATURES_PER_FRAME, self._loud, self._sounding))
+                self._ahead.append((quiet // FEATURES_PER_FRAME, self._loud, self._sounding, level))
             self._features += 1
 
     def _quiet_features(self, quiet: bool, spoken: bool) -> int:
@@ -71,7 +74,7 @@ class PauseDetector:
     def pauses(self, frames: int, pause_frames: int) -> list:
         """At which of the next `frames` encoder frames the quiet comes to last `pause_frames`: counts from 1 on."""
         before, found = self.quiet_frames, []
-        for count, (quiet, _, _) in enumerate(self._ahead[:frames], 1):
+        for count, (quiet, *_) in enumerate(self._ahead[:frames], 1):
             if before < pause_frames <= quiet:
                 found.append(count)
             before = quiet
@@ -81,9 +84,9 @@ class PauseDetector:
         """For how many encoder frames from here on nothing sounds that is (or may be) speech, and whether there is
         speech then. Speech begins with its first sound, up to `DOUBT_FEATURES` before it was found to be speech."""
         ahead = self._ahead
-        spoken = next((i for i, (_, loud, _) in enumerate(ahead) if loud > self.loud_features), len(ahead))
+        spoken = next((i for i, (_, loud, *_) in enumerate(ahead) if loud > self.loud_features), len(ahead))
         before = self._sounds
-        for count, (_, _, sounds) in enumerate(ahead[: spoken + 1]):
+        for count, (_, _, sounds, _) in enumerate(ahead[: spoken + 1]):
             if sounds > before and count >= spoken - DOUBT_FEATURES // FEATURES_PER_FRAME:
                 return count, spoken < len(ahead)
             before = sounds
@@ -97,8 +100,29 @@ class PauseDetector:
     def advance(self, frames: int):
         """The encoder went on by so many frames."""
         if frames:
-            self.quiet_frames, self.loud_features, self._sounds = self._ahead[frames - 1]
+            self.quiet_frames, self.loud_features, self._sounds, _ = self._ahead[frames - 1]
+            self._behind += self._ahead[:frames] if self._behind else []
             del self._ahead[:frames]
+
+    def rewind(self, frames: int):
+        """The encoder goes back by so many frames, which were not forgotten."""
+        if frames:
+            self._ahead = self._behind[-frames:] + self._ahead
+            del self._behind[-frames:]
+            self.quiet_frames, self.loud_features, self._sounds, _ = self._behind[-1]
+
+    def forget(self, frames: int):
+        """Remember only the newest so many frames."""
+        del self._behind[: -(frames + 1)]
+
+    def quietest(self, first: int, last: int) -> int:
+        """The quietest of the frames `first` to `last` before the next one (first >= last; the newest is 1); of equal
+        ones that which was first."""
+        return min(range(first, last - 1, -1), key=lambda back: self._behind[-back][-1])
+
+    def loud_before(self, frames: int) -> int:
+        """`loud_features` so many frames ago."""
+        return self._behind[-1 - frames][1] if frames else self.loud_features
 
     def _is_quiet(self, level: float) -> bool:
         if self._features % BLOCK_FEATURES == 0:

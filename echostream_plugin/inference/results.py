@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from echostream_plugin.inference.errors import ResumeError
-from echostream_plugin.inference.events import Finished, Sentence, SourceText, Speech, TargetText, as_record
+from echostream_plugin.inference.events import Finished, Revision, Sentence, SourceText, Speech, TargetText, as_record
 from echostream_plugin.inference.subtitles import VTT_HEADER, cues, srt_cue, srt_time, vtt_cue
 
 TEXT_FILES = (
     *("events.jsonl", "source.txt", "translation.txt", "source.srt", "translation.srt", "source.vtt"),
     *("translation.vtt", "words.json"),
 )
-RESULT_FILES = (*TEXT_FILES, "speech.wav", "heard.wav")
+RESULT_FILES = (*TEXT_FILES, "speech.wav", "heard.wav", "revised.wav")
 WAV_HEADER_BYTES = 44
 MAX_WAV_BYTES = 2**32 - 1  # what its header can say; beyond it players read to the end of the file
 
@@ -118,10 +118,14 @@ class ResultWriter:
     events.jsonl; source.txt and translation.txt, a line for each sentence; source.srt and translation.srt, subtitles of
     each sentence at its place in the source, the same as .vtt; words.json: where each word of a complete sentence lies
     in the source and after how much of the source it was written; speech.wav, the translation; heard.wav, the same on
-    the source's time line. Use as a context manager."""
+    the source's time line. Use as a context manager.
 
-    def __init__(self, folder, speech_rate: int, position: dict | None = None):
-        """position: go on where an earlier writer in this folder was; what its files hold beyond that is dropped."""
+    A sentence that is revised has the revised texts in its lines and subtitles; words.json lists what was written live.
+    With `revised` there is revised.wav too, the revised sentences on the source's time line."""
+
+    def __init__(self, folder, speech_rate: int, position: dict | None = None, revised: bool = False):
+        """position: go on where an earlier writer in this folder was; what its files hold beyond that is dropped;
+        revised: the session speaks its revisions."""
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         told = position or {"bytes": {}, "sentence": _begun()}
@@ -134,8 +138,13 @@ class ResultWriter:
             self._speech = SpokenTrack(self.folder / "speech.wav", speech_rate, told.get("speech"))
             opened.callback(self._speech.close)
             self._heard = SpokenTrack(self.folder / "heard.wav", speech_rate, told.get("heard"))
+            opened.callback(self._heard.close)
+            self._revised = None
+            if revised:
+                self._revised = SpokenTrack(self.folder / "revised.wav", speech_rate, told.get("revised"))
             opened.pop_all()
-        for file in (*self._files.values(), self._speech, self._heard):
+        self._tracks = [track for track in (self._speech, self._heard, self._revised) if track is not None]
+        for file in (*self._files.values(), *self._tracks):
             self._open.callback(file.close)
         self._sentence = json.loads(json.dumps(told["sentence"]))
         if position is None:
@@ -155,12 +164,13 @@ class ResultWriter:
             "bytes": {name: file.tell() for name, file in self._files.items()},
             "speech": self._speech.samples,
             "heard": self._heard.samples,
+            "revised": None if self._revised is None else self._revised.samples,
             "sentence": json.loads(json.dumps(self._sentence)),
         }
 
     def add(self, events: list):
-        """The next events of the session."""
-        for event in events:
+        """The next events of the session; a sentence and its revision come together."""
+        for event, following in zip(events, [*events[1:], None], strict=False):
             self._put("events.jsonl", json.dumps(as_record(event), ensure_ascii=False) + "\n")
             if isinstance(event, SourceText | TargetText):
                 self._take_text(event)
@@ -168,19 +178,27 @@ class ResultWriter:
                 self._speech.add(event.samples)
                 self._heard.add(event.samples, event.source_ms)
             elif isinstance(event, Sentence):
+                self._take_revision(following)
                 self._end_sentence(event.start_ms, event.end_ms)
+            elif isinstance(event, Revision):
+                self._take_revision(event)
+                if self._revised is not None:
+                    self._revised.add(event.samples, event.start_ms)
             elif isinstance(event, Finished):
                 self._finish(event)
         if events:
             for file in self._files.values():
                 file.flush()
-            self._speech.sync()
-            self._heard.sync()
+            for track in self._tracks:
+                track.sync()
 
     def move_to(self, folder: Path):
         """The files are complete and closed: they take the places of those of their names in another folder."""
         for name in RESULT_FILES:
-            os.replace(self.folder / name, folder / name)
+            if (self.folder / name).exists():
+                os.replace(self.folder / name, folder / name)
+            else:
+                (folder / name).unlink(missing_ok=True)  # an earlier run's
         self.folder = folder
 
     def _put(self, name: str, text: str):
@@ -199,6 +217,11 @@ class ResultWriter:
         if side == "source":
             sentence["times_ms"] = [list(times) for times in event.times_ms]
 
+    def _take_revision(self, event):
+        """The texts of the open sentence's revision, which may come before `Finished` alone; anything else is none."""
+        if isinstance(event, Revision) and event.index == self._sentence["count"]:
+            self._sentence["revised"] = {"source": event.source_text, "translation": event.target_text}
+
     def _finish(self, event: Finished):
         """The last sentence, where no `Sentence` ended it; there is always one line."""
         if self._sentence["count"] == 0 or self._sentence["source"] or self._sentence["translation"]:
@@ -207,7 +230,7 @@ class ResultWriter:
     def _end_sentence(self, start_ms: float, end_ms: float):
         sentence = self._sentence
         for side in ("source", "translation"):
-            text = sentence[side]
+            text = sentence["revised"].get(side, sentence[side])
             self._put(f"{side}.txt", text + "\n")
             for start, end, lines in cues(text, start_ms, end_ms, sentence["shown_ms"][side]):
                 sentence["cues"][side] += 1
@@ -237,6 +260,7 @@ def _begun() -> dict:
     return {
         **dict.fromkeys(sides, ""),
         "count": 0,
+        "revised": {},  # texts that take the place of those
         "first_ms": None,  # where its first text was decided
         "times_ms": [],
         "written_ms": {side: [] for side in sides},

@@ -193,7 +193,8 @@ class _Run:
         try:
             if not saved:
                 self.save(0)
-            self.results = ResultWriter(self._working, self.speech_rate, position)
+            revised = self.session.options.resynthesize
+            self.results = ResultWriter(self._working, self.speech_rate, position, revised)
         except ResumeError:
             raise
         except Exception:

@@ -9,9 +9,10 @@ from torch import Tensor
 from echostream_plugin.encoders.base import FRAME_MS
 from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.endpointing import ENDPOINTERS
-from echostream_plugin.inference.events import Sentence, Unsure
+from echostream_plugin.inference.events import Revision, Sentence, Unsure
 from echostream_plugin.inference.options import SessionOptions
 from echostream_plugin.inference.output import SentenceOutput
+from echostream_plugin.inference.revision import revise
 from echostream_plugin.inference.stages import Listener
 from echostream_plugin.inference.translators import TRANSLATORS
 
@@ -31,7 +32,8 @@ class SentenceStream:
     def __init__(self, bundle: Bundle, options: SessionOptions):
         self.bundle, self.options = bundle, options
         features = bundle.cmvn_mean, bundle.cmvn_std, bundle.config.encoder.features
-        self.listener = Listener(bundle.model, options.chunk_ms // FRAME_MS, options.restarts_encoder)
+        restartable = options.restarts_encoder or options.revise
+        self.listener = Listener(bundle.model, options.chunk_ms // FRAME_MS, restartable)
         if options.has_gate:
             self.listener.watch()
         self.endpointer = ENDPOINTERS[options.endpointer](self.listener, features, options)
@@ -58,6 +60,7 @@ class SentenceStream:
     def hear(self, features: np.ndarray, events: list):
         """features: [t, bins], the next ones: everything that comes of the segments which they complete."""
         endpointer = self.endpointer
+        self._keep_features()
         segments = deque((yield from endpointer.hear(features)))
         while segments:
             for frames in endpointer.split(segments.popleft()):
@@ -85,6 +88,11 @@ class SentenceStream:
             return
         if self.translator is not None:
             self.translator.hear(newest)  # the next word may begin here, not yet found by the CTC heads
+
+    def _keep_features(self):
+        """Of what comes next, and of the present sentence."""
+        if self.options.revise:
+            self.listener.kept_from = self.endpointer.opened_frame
 
     def decide_provisionally(self, events: list, last: bool = False):
         """Ask the policy about the unfinished segment, if it has frames that it was not asked about yet. last: `finish`
@@ -115,8 +123,8 @@ class SentenceStream:
         if self.endpointer.spoken:
             self._transcribe(self.listener.frames - self.endpointer.late_frames, events)
 
-    def _transcribe(self, before: int, events: list):
-        events += self.output.transcribe(self.listener.asr, before, self.source_ms)
+    def _transcribe(self, before: int, events: list, closed: bool = False):
+        events += self.output.transcribe(self.listener.asr, before, self.source_ms, closed)
 
     def _decide(self, events: list, provisional: Tensor | None = None):
         """Write as much as the policy allows; provisional: [1, p, C] frames of the unfinished segment."""
@@ -135,18 +143,31 @@ class SentenceStream:
         the frame before which the sentence ended."""
         if not self.endpointer.spoken:
             return
-        self._transcribe(end, events)
+        self._transcribe(end, events, closed=True)
         heard, translator, output = self.listener.token_frames(end), self.translator, self.output
         if translator is not None and (heard or translator.tokens):
-            self._tell((yield from translator.finish(output.source_text)), events)
+            self._tell((yield from translator.finish(output.source_text)), events, closed=True)
             self._doubt(heard, events)
             if self.options.context_tokens:
                 self._context = [*self._context, *translator.tokens][-self.options.context_tokens :]
-        if self.options.pause_ms and (heard or output.target_text):
+        if heard or output.target_text:
             start, newest = heard or (self.endpointer.opened_frame,) * 2
-            times = start * FRAME_MS, (newest + 1) * FRAME_MS, self.source_ms
-            events.append(Sentence(self._count, output.source_text, output.target_text, *map(float, times)))
+            times = tuple(map(float, (start * FRAME_MS, (newest + 1) * FRAME_MS, self.source_ms)))
+            if self.options.pause_ms:
+                events.append(Sentence(self._count, output.source_text, output.target_text, *times))
+            if self.options.revise:
+                yield from self._revise(end, times, events)
             self._count += 1
+
+    def _revise(self, end: int, times: tuple, events: list):
+        """The sentence again, from all of its features; what was not understood stays without a translation."""
+        features = self.listener.features_between(self.endpointer.opened_frame, end)
+        texts = self.output.source_text, self.output.target_text
+        gate = self.translator.gate if self.translator is not None else None
+        translate = self.translator is not None and not (gate is not None and gate.refused)
+        revised = yield from revise(self.bundle, self.options, features, *texts, translate)
+        rate = self.bundle.vocoder.config.sampling_rate if self.options.resynthesize else 0
+        events.append(Revision(self._count, revised.source_text, revised.target_text, *times, revised.samples, rate))
 
     def _doubt(self, heard: tuple | None, events: list):
         """At the end of a sentence: what of it was not understood well enough to be written. heard: of
@@ -159,10 +180,10 @@ class SentenceStream:
         times = start * FRAME_MS, max(start, newest + 1) * FRAME_MS
         events.append(Unsure(*map(float, times), gate.confidence, self.source_ms))
 
-    def _tell(self, written, events: list):
-        """The events of what was written; None: nothing was."""
+    def _tell(self, written, events: list, closed: bool = False):
+        """The events of what was written; None: nothing was. closed: it is all."""
         if written is not None:
-            events += self.output.write(written, self.source_ms, self.opened_ms)
+            events += self.output.write(written, self.source_ms, self.opened_ms, closed)
 
 
 class NewestFrames:

@@ -16,6 +16,7 @@ from echostream_plugin.inference.options import FRAME_MS, SessionOptions, bundle
 from echostream_plugin.inference.sentences import SentenceStream
 from echostream_plugin.inference.snapshot import VERSION, check_version, give, take
 from echostream_plugin.inference.stages import alone
+from echostream_plugin.inference.text_sentences import TextSentences
 from echostream_plugin.inference.translators import TRANSLATORS
 
 SLICE_SECONDS = 10  # a longer push is worked off in slices of this size, which bounds its memory
@@ -52,12 +53,14 @@ class TranslationSession:
             raise SessionError("the bundle has no vocoder: use speech=False, or give one to save_bundle(vocoder=...)")
         if self.options.translate:
             TRANSLATORS[self.options.decoding].check(bundle, self.options)
+        if self.options.punctuate or self.options.reads_text:
+            bundle.punctuator.stream("source", self.options.punctuation_delay)  # raises what is wrong with it
         self.reset()
 
     def reset(self):
         """Forget the utterance, finished or not. The next push begins a new one, at any sample rate."""
         with torch.inference_mode():
-            self._stream = SentenceStream(self.bundle, self.options)
+            self._stream = (TextSentences if self.options.reads_text else SentenceStream)(self.bundle, self.options)
         self._frontend = None
         self._pushed_samples = 0
         self._finished = False

@@ -92,6 +92,17 @@ class CTCPrefix:
         if self.sums is not None:
             self.watch()
 
+    def cut(self, frame: int) -> tuple[list, list]:
+        """Take away the tokens that start at that frame or later; returns them with their starts, for `put_back`."""
+        count = self.count_before(frame)
+        later = self.tokens[count:], self.starts[count:]
+        self.tokens, self.starts = self.tokens[:count], self.starts[:count]
+        return later
+
+    def put_back(self, later: tuple[list, list]):
+        """later: of `cut`."""
+        self.tokens, self.starts = self.tokens + later[0], self.starts + later[1]
+
     def count_before(self, frame: int) -> int:
         """How many of the tokens start before that frame."""
         return bisect_left(self.starts, frame)
@@ -105,7 +116,8 @@ class CTCPrefix:
 class Listener:
     """Features in, encoder frames out: segments that are complete, and the provisional rest.
 
-    restartable: keep the features whose frames were not taken in yet, for `restart`."""
+    restartable: keep the features whose frames were not taken in yet, for `restart`, and those from the frame
+    `kept_from` on, for `rewind` and `features_between`."""
 
     SAVED = ("asr", "st", "feature_frames", "frames", "_state", "_features", "_first_feature")
 
@@ -116,6 +128,7 @@ class Listener:
         self.st = CTCPrefix(model.ctc_target_unigram_decoder)
         self.feature_frames = 0
         self.frames = 0  # complete encoder frames
+        self.kept_from = None  # see above
         self._like = next(model.parameters())
         self._state = model.encoder.initial_state(1, segment_frames)
         self._first_feature = 0  # of the encoder's state, counted over the stream
@@ -153,11 +166,21 @@ class Listener:
         """features: [t, 80] that wait for `restart`."""
         self.feature_frames += len(features)
         if self._features is not None:
-            self._features = self._not_taken_in(np.concatenate([self._features, features])).copy()
+            first = self.frames if self.kept_from is None else min(self.kept_from, self.frames)
+            self._features = self._since(first, np.concatenate([self._features, features])).copy()
+
+    def features_between(self, first: int, end: int) -> np.ndarray:
+        """[t, bins] of the frames first to end - 1, which were kept."""
+        start = self.feature_frames - len(self._features)
+        return self._features[FEATURES_PER_FRAME * first - start : FEATURES_PER_FRAME * end - start]
 
     def skip(self, frames: int):
         """The next so many frames are never computed; `restart` must follow."""
         self.frames += frames
+
+    def rewind(self, frame: int):
+        """The frames from that one on, whose features were kept, are to come again; `restart` must follow."""
+        self.frames = frame
 
     def restart(self):
         """Encoder and heads begin anew with the features after the frames that were taken in; returns the segments that
@@ -166,11 +189,11 @@ class Listener:
         self._first_feature = FEATURES_PER_FRAME * self.frames
         self.asr.restart(self.frames)
         self.st.restart(self.frames)
-        return (yield from self._encode(self._not_taken_in(self._features)))
+        return (yield from self._encode(self._since(self.frames, self._features)))
 
-    def _not_taken_in(self, features: np.ndarray) -> np.ndarray:
-        """Of the newest features those of frames to come; there may be none yet."""
-        return features[max(0, len(features) - max(0, self.feature_frames - FEATURES_PER_FRAME * self.frames)) :]
+    def _since(self, frame: int, features: np.ndarray) -> np.ndarray:
+        """Of the newest features those of that frame and later ones; there may be none yet."""
+        return features[max(0, len(features) - max(0, self.feature_frames - FEATURES_PER_FRAME * frame)) :]
 
     def _encode(self, features: np.ndarray):
         if len(features) == 0:
@@ -195,6 +218,15 @@ class Listener:
         heads go on."""
         self.asr.forget(frame)
         self.st.forget(frame)
+
+    def cut(self, frame: int) -> tuple:
+        """Take away what the heads found at that frame and later, for `put_back`."""
+        return self.asr.cut(frame), self.st.cut(frame)
+
+    def put_back(self, later: tuple):
+        """later: of `cut`."""
+        self.asr.put_back(later[0])
+        self.st.put_back(later[1])
 
 
 @dataclass(frozen=True)

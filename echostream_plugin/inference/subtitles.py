@@ -2,6 +2,8 @@
 
 import textwrap
 
+from echostream_plugin.inference.words import ends_sentence
+
 LINE_CHARACTERS = 42
 CUE_LINES = 2
 CHARACTERS_PER_SECOND = 20
@@ -33,12 +35,13 @@ def vtt_cue(number: int, start_ms: float, end_ms: float, lines: list) -> str:
 
 
 def cues(text: str, start_ms: float, end_ms: float, free_ms: float = 0.0) -> list:
-    """A sentence that lies from `start_ms` to `end_ms`, as cues (start_ms, end_ms, lines).
+    """A text that lies from `start_ms` to `end_ms`, as cues (start_ms, end_ms, lines); no cue has the end of a sentence
+    and the beginning of the next.
 
     They share its time by their length. None begins before `free_ms`, the end of the cue before it, nor is shorter than
     it takes to read, so the last may end after the sentence, and then the next sentence's first begins later."""
-    lines = balanced_lines(text)
-    groups = [lines[first : first + CUE_LINES] for first in range(0, len(lines), CUE_LINES)]
+    pieces = [balanced_lines(sentence) for sentence in sentences(text)]
+    groups = [lines[first : first + CUE_LINES] for lines in pieces for first in range(0, len(lines), CUE_LINES)]
     sizes = [sum(map(len, group)) for group in groups]
     found, said = [], 0
     for group, size in zip(groups, sizes, strict=True):
@@ -49,6 +52,16 @@ def cues(text: str, start_ms: float, end_ms: float, free_ms: float = 0.0) -> lis
         free_ms = max(start + least, round(start_ms + (end_ms - start_ms) * said / sum(sizes)))
         found.append((start, free_ms, group))
     return found
+
+
+def sentences(text: str) -> list:
+    """The sentences of a text with marks, else the text."""
+    found = [[]]
+    for word in text.split():
+        found[-1].append(word)
+        if ends_sentence(word):
+            found.append([])
+    return [" ".join(words) for words in found if words]
 
 
 def balanced_lines(text: str) -> list:

@@ -5,8 +5,8 @@ last one, which also sees the next `delay` words. The mark of a word therefore d
 `delay` words after it, and on nothing else; the delay is drawn in training and chosen at run time. As in FunASR's
 variant, attention is joined by a memory, a depthwise convolution over the values of the last words (SANM, arXiv
 2006.01713). What differs: attention looks at a window of `left_words`, with rotary positions, so that a stream has no
-longest length and needs no restart; and a word is the mean of hashed character n-grams, so that a word that no text
-had, or that was recognised with an error, still has a vector.
+longest length and needs no restart; and a word is its own vector and the mean of those of its character n-grams, all of
+one hashed table, so that a word that no text had, or that was recognised with an error, still has a meaning.
 """
 
 import dataclasses
@@ -18,15 +18,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import ConfigError, option
-from ..modules.rotary import rotary_table, rotate
-from ..modules.streaming import StreamState
+from echostream_plugin.config import ConfigError, option
+from echostream_plugin.modules.rotary import rotary_table, rotate
+from echostream_plugin.modules.streaming import StreamState
 
 MARKS = ("", ",", ".", "?")
 CASES = ("lower", "capital", "upper")
 NGRAMS = (2, 3, 4)  # characters; a word's begin and end count as one
 MOST_NGRAMS = 16  # of one word, the word itself among them
 NO_NGRAM = 0  # embedding row of the padding
+ROWS_STD = 0.1  # of the embeddings before training
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,24 @@ def word_rows(words: list[str], buckets: int) -> Tensor:
     return rows
 
 
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)
+@torch.no_grad()
+def word_turns(count: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> tuple:
+    """The rotary table of words 0 to count - 1."""
+    return rotary_table(torch.arange(count, device=device), head_dim, dtype)
+
+
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)
+@torch.no_grad()
+def band(first: int, count: int, keys: int, left: int, ahead: int, device: torch.device) -> Tensor:
+    """[count, keys] which words those from `first` on see: so many before and ahead of themselves."""
+    words = torch.arange(keys, device=device)
+    distance = words[None] - words[first : first + count, None]
+    return (distance >= -left) & (distance <= ahead)
+
+
 @dataclass(frozen=True)
 class PunctuatorState(StreamState):
     """One stream between two pushes.
@@ -124,23 +143,27 @@ class PunctuatorLayer(nn.Module):
         parts = self.qkv(self.attention_norm(x)).view(*x.shape[:2], 3, self.heads, self.head_dim)
         return parts.permute(2, 0, 3, 1, 4).unbind(0)
 
-    def forward(self, x, queries, keys, values, query_positions, key_positions, visible):
-        """x: [B, Q, C] block inputs at the query positions [Q]; keys, values: [B, H, K, d] at key positions [K], which
-        are consecutive and include the queries'; visible: [Q, K] or [B, 1, Q, K]. Returns [B, Q, C]."""
-        dtype = x.dtype
-        queries = rotate(queries, rotary_table(query_positions, self.head_dim, dtype))
-        keys = rotate(keys, rotary_table(key_positions, self.head_dim, dtype))
-        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=visible)
+    def forward(self, x: Tensor, queries: Tensor, keys: Tensor, values: Tensor, first: int, visible: Tensor) -> Tensor:
+        """x: [B, Q, C] block inputs of consecutive words, of which the first is word `first` of those that keys and
+        values [B, H, K, d] are of; visible: [Q, K] or [B, 1, Q, K]. Returns [B, Q, C]."""
+        turns = word_turns(keys.size(2), self.head_dim, x.dtype, x.device)
+        queries = rotate(queries, tuple(part[first : first + x.size(1)] for part in turns))
+        attended = F.scaled_dot_product_attention(queries, rotate(keys, turns), values, attn_mask=visible)
         attended = attended.transpose(1, 2).flatten(2)
-        x = x + self.dropout(self.out(attended) + self._memory(values, query_positions - key_positions[0]))
+        x = x + self.dropout(self.out(attended) + self._memory(values, first, x.size(1)))
         return x + self.dropout(self.fc2(F.relu(self.fc1(self.ffn_norm(x)))))
 
-    def _memory(self, values: Tensor, places: Tensor) -> Tensor:
-        """[B, Q, C]: the values of each query's last words, by the places of the queries among the keys."""
-        flat = values.transpose(1, 2).flatten(2).transpose(1, 2)  # [B, C, K]
+    def _memory(self, values: Tensor, first: int, count: int) -> Tensor:
+        """[B, count, C]: the values of the last words at `count` words from `first` on."""
         taps = self.memory.weight.size(-1)
-        mixed = self.memory(F.pad(flat, (taps - 1, 0))) + flat
-        return mixed.transpose(1, 2)[:, places]
+        past = max(0, first - taps + 1)
+        flat = values[:, :, past : first + count].transpose(1, 2).flatten(2).transpose(1, 2)  # [B, C, past + count]
+        padded = F.pad(flat, (taps - 1 - (first - past), 0))
+        if count == 1:  # one word of a stream: a product is quicker than a convolution
+            mixed = (padded * self.memory.weight[:, 0]).sum(-1, keepdim=True)
+        else:
+            mixed = self.memory(padded)
+        return (mixed + flat[..., first - past :]).transpose(1, 2)
 
 
 class Punctuator(nn.Module):
@@ -155,11 +178,13 @@ class Punctuator(nn.Module):
         self.norm = nn.LayerNorm(config.dim)
         self.dropout = nn.Dropout(config.dropout)
         self.marks, self.cases = nn.Linear(config.dim, len(MARKS)), nn.Linear(config.dim, len(CASES))
-        nn.init.normal_(self.words.weight, std=1.0)
+        for table in (self.words, self.language):  # small, so that a row that training never had says little
+            nn.init.normal_(table.weight, std=ROWS_STD)
 
     def embed(self, rows: Tensor, language: Tensor) -> Tensor:
         """rows: [B, T, MOST_NGRAMS]; language: [B]; returns [B, T, C]."""
-        words = self.words(rows.flatten(0, 1)).view(*rows.shape[:2], -1)
+        grams = self.words(rows.flatten(0, 1)).view(*rows.shape[:2], -1)
+        words = grams + F.embedding(rows[..., 0], self.words.weight)  # of which the first is the word itself
         return self.dropout(words + self.language(language).unsqueeze(1))
 
     def head(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -170,18 +195,14 @@ class Punctuator(nn.Module):
         """Parallel form. rows: [B, T, MOST_NGRAMS]; language: [B]; lengths: [B] valid words; delay: words. Returns
         logits of marks [B, T, 4] and cases [B, T, 3]; those beyond a length mean nothing."""
         x = self.embed(rows, language)
-        positions = torch.arange(x.size(1), device=x.device)
-        valid = positions[None] < lengths[:, None]
+        words = x.size(1)
+        valid = torch.arange(words, device=x.device)[None] < lengths[:, None]
         for number, layer in enumerate(self.layers):
             ahead = delay if number == len(self.layers) - 1 else 0
-            visible = self._band(positions, positions, ahead) & valid[:, None, None]
-            visible = visible | torch.eye(x.size(1), dtype=torch.bool, device=x.device)  # padding sees itself
-            x = layer(x, *layer.project(x), positions, positions, visible)
+            visible = band(0, words, words, self.config.left_words, ahead, x.device) & valid[:, None, None]
+            visible = visible | torch.eye(words, dtype=torch.bool, device=x.device)  # padding sees itself
+            x = layer(x, *layer.project(x), 0, visible)
         return self.head(x)
-
-    def _band(self, queries: Tensor, keys: Tensor, ahead: int) -> Tensor:
-        distance = keys[None] - queries[:, None]
-        return (distance >= -self.config.left_words) & (distance <= ahead)
 
     def initial_state(self) -> PunctuatorState:
         """The state before the first word."""
@@ -217,20 +238,18 @@ class Punctuator(nn.Module):
         k, v = torch.cat([past_keys, k], 2), torch.cat([past_values, v], 2)
         kept = self.config.left_words
         if x.size(1):
-            positions = torch.arange(k.size(2), device=x.device)
-            queries = positions[past_keys.size(2) :]
-            x = layer(x, q, k, v, queries, positions, self._band(queries, positions, 0))
+            first = past_keys.size(2)
+            x = layer(x, q, k, v, first, band(first, x.size(1), k.size(2), kept, 0, x.device))
         return x, k[:, :, -kept:].clone(), v[:, :, -kept:].clone()
 
     def _decide(self, x: Tensor, keys: Tensor, values: Tensor, pending: int, delay: int) -> tuple[Tensor, Tensor]:
         """Logits of the last layer at its inputs x [1, n, C], the first of `pending` undecided words."""
         if x.size(1) == 0:
             return x.new_zeros(0, len(MARKS)), x.new_zeros(0, len(CASES))
-        layer = self.layers[-1]
-        positions = torch.arange(keys.size(2), device=x.device)
-        queries = positions[keys.size(2) - pending :][: x.size(1)]
+        layer, first = self.layers[-1], keys.size(2) - pending
         q, _, _ = layer.project(x)
-        x = layer(x, q, keys, values, queries, positions, self._band(queries, positions, delay))
+        seen = band(first, x.size(1), keys.size(2), self.config.left_words, delay, x.device)
+        x = layer(x, q, keys, values, first, seen)
         marks, cases = self.head(x)
         return marks[0], cases[0]
 

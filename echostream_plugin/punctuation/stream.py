@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ..config import ConfigError
-from .model import CASES, MARKS, Punctuator
+from echostream_plugin.config import ConfigError
+from echostream_plugin.punctuation.model import CASES, MARKS, Punctuator
 
 END_MARKS = (".", "?")
 LONGEST_SENTENCE = 60  # words without an end, after which the next comma ends the sentence; after twice as many, any
@@ -42,6 +42,8 @@ class PunctuationStream:
     The mark of a word is decided when `delay` words follow it, at a pause (`pause`) or at the end (`finish`). Memory is
     bounded, whether sentences end or not. The model is shared and only read, so streams may run in several threads."""
 
+    SAVED = ("_state", "_words", "_since_end")
+
     def __init__(self, model: Punctuator, language: str, delay: int | None = 4):
         """language: one of the model's; delay: words, None for the longest that the model knows. Raises ConfigError."""
         self.model, self.delay = model, model.config.delay_of(delay)
@@ -59,12 +61,15 @@ class PunctuationStream:
         """The words that are not decided yet."""
         return tuple(self._words)
 
+    @property
+    def nbytes(self) -> int:
+        """How much of the text the stream holds."""
+        return self._state.nbytes + sum(map(len, self._words))
+
     @torch.inference_mode()
     def push(self, words: list[str]) -> list[MarkedWord]:
         """Take complete words (as `normalise` leaves them); returns those that are decided now, oldest first."""
-        for word in words:
-            if not isinstance(word, str) or not word or word != "".join(word.split()):
-                raise ConfigError(f"punctuation takes words without spaces, got {word!r}")
+        self._check(words)
         if not words:
             return []
         self._words += words
@@ -78,14 +83,42 @@ class PunctuationStream:
         return self._mark(marks, cases)
 
     @torch.inference_mode()
-    def finish(self) -> list[MarkedWord]:
-        """The text ends here: all words are decided, and the last one ends its sentence. The next word begins a text.
+    def finish(self, words: list[str] = ()) -> list[MarkedWord]:
+        """The text ends here, after these last words: all words are decided, and the last one ends its sentence. The
+        next word begins a text.
 
         Where the last word of the text came out before without an end (at a pause), it stays as it is."""
+        self._check(words)
+        found = []
+        if words:
+            self._words += words
+            marks, cases, self._state = self.model.step(list(words), self._language, self._state, self.delay)
+            found = self._mark(marks, cases, last=len(self._words) == len(marks))
         marks, cases, self._state = self.model.decide_pending(self._state)
-        found = self._mark(marks, cases, last=True)
+        found += self._mark(marks, cases, last=True)
         self.reset()
         return found
+
+    @torch.inference_mode()
+    def end_probability(self, words: list[str]) -> float:
+        """How probable it is that a sentence ends after the last of these words, were they pushed (none: after the last
+        undecided one), as far as the words before it tell; 0 where there is no such word. Changes nothing."""
+        self._check(words)
+        state = self._state
+        if words:
+            marks, _, state = self.model.step(list(words), self._language, state, self.delay)
+        if state.pending.size(1):
+            marks, _, _ = self.model.decide_pending(state)
+        elif not words:
+            return 0.0
+        shares = marks[-1].softmax(dim=-1)
+        return float(sum(shares[MARKS.index(end)] for end in END_MARKS))
+
+    @staticmethod
+    def _check(words: list):
+        for word in words:
+            if not isinstance(word, str) or not word or word != "".join(word.split()):
+                raise ConfigError(f"punctuation takes words without spaces, got {word!r}")
 
     def _mark(self, marks: torch.Tensor, cases: torch.Tensor, last: bool = False) -> list[MarkedWord]:
         found = []

@@ -1,26 +1,32 @@
 """Training of the punctuator: random windows of texts, simulated recognition errors, drawn delays."""
 
+import dataclasses
+import pickle
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .model import MARKS, Punctuator, word_rows
+from echostream_plugin.config import ConfigError
+from echostream_plugin.punctuation.model import Punctuator, word_rows
 
 UNKNOWN = -100  # label that no loss is taken of
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a punctuator is trained. delays: drawn per batch, None is the longest; windows: words; mid_share: of the
-    windows begin in the middle of a sentence; clean_share: have no simulated errors, the others up to most_errors."""
+    """How a punctuator is trained. window: words; rows_factor: of the rate, for the embedding of words and n-grams;
+    delays: drawn per batch, None is the longest; mid_share: of the windows begin in the middle of a sentence;
+    clean_share: have no simulated errors, the others up to most_errors."""
 
-    steps: int = 2500
-    batch: int = 48
-    window: int = 96
+    steps: int = 4000
+    batch: int = 32
+    window: int = 64
     rate: float = 2e-3
+    rows_factor: float = 5.0
     warmup: int = 200
     delays: tuple = (0, 1, 2, 4, 9, None)
     mid_share: float = 0.2
@@ -98,39 +104,68 @@ def loss_of(model: Punctuator, batch, delay: int, case_weight: float) -> tuple[T
     return of_marks, of_marks + case_weight * of_cases
 
 
-def train(model: Punctuator, windows: Windows, recipe: Recipe, show=lambda step, loss: None) -> Punctuator:
-    """Train in place, deterministic by seed; show(step, loss of the marks) is called after each step."""
-    torch.manual_seed(recipe.seed)
-    rng = np.random.default_rng(recipe.seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.01)
-    model.train()
-    for step in range(1, recipe.steps + 1):
-        remaining = 1 - step / (recipe.steps + 1)
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate * min(step / recipe.warmup, remaining**0.5 if remaining > 0 else 0.0)
+class Training:
+    """The updates of a model, one after the other; each draws from a seed of its own, so that a training that goes on
+    from a checkpoint (`save`, `resume`) gives what one without a break gives."""
+
+    def __init__(self, model: Punctuator, windows: Windows, recipe: Recipe):
+        self.model, self.windows, self.recipe = model, windows, recipe
+        self.done, self.loss = 0, None  # updates, and the loss of the marks, smoothed
+        rows = [model.words.weight]  # each is met now and then only
+        rest = [parameter for parameter in model.parameters() if parameter is not rows[0]]
+        groups = [{"params": rows, "factor": recipe.rows_factor, "weight_decay": 0.0}, {"params": rest, "factor": 1.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.01)
+
+    def update(self) -> float:
+        """One update in place; returns the loss of the marks before it."""
+        model, recipe, self.done = self.model.train(), self.recipe, self.done + 1
+        rng = np.random.default_rng([recipe.seed, self.done])
+        torch.manual_seed(int(rng.integers(1 << 62)))  # of the dropout
+        remaining = 1 - self.done / (recipe.steps + 1)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["factor"] * recipe.rate * min(self.done / recipe.warmup, remaining**0.5)
         drawn, longest = recipe.delays[int(rng.integers(len(recipe.delays)))], model.config.right_words
         delay = longest if drawn is None else min(drawn, longest)
-        batch = windows.batch(rng, recipe.batch, delay, model.config.buckets)
+        batch = self.windows.batch(rng, recipe.batch, delay, model.config.buckets)
         of_marks, loss = loss_of(model, batch, delay, recipe.case_weight)
-        optimizer.zero_grad()
+        self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        show(step, float(of_marks.detach()))
+        self.optimizer.step()
+        loss = float(of_marks.detach())
+        self.loss = loss if self.loss is None else 0.98 * self.loss + 0.02 * loss
+        return loss
+
+    @property
+    def _made_by(self) -> str:
+        words = [len(text) for _, text, _ in self.windows.sources]
+        return repr((dataclasses.asdict(self.recipe), dataclasses.asdict(self.model.config), words))
+
+    def save(self, path: Path):
+        """Write a checkpoint."""
+        partial = path.with_name(path.name + ".part")
+        state = {"made_by": self._made_by, "done": self.done, "loss": self.loss, "model": self.model.state_dict()}
+        torch.save({**state, "optimizer": self.optimizer.state_dict()}, partial)
+        partial.replace(path)
+
+    def resume(self, path: Path):
+        """Go on from a checkpoint. Raises ConfigError where it is none, or of another recipe, model or texts."""
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            made_by = state["made_by"]
+        except (OSError, EOFError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            raise ConfigError(f"{path}: not a checkpoint of a punctuator; delete it to train anew") from error
+        if made_by != self._made_by:
+            raise ConfigError(f"{path}: of another recipe, model or texts; delete it to train anew")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.done, self.loss = state["done"], state["loss"]
+
+
+def train(model: Punctuator, windows: Windows, recipe: Recipe, show=lambda step, loss: None) -> Punctuator:
+    """Train in place, deterministic by seed; show(step, loss of the marks) is called after each update."""
+    training = Training(model, windows, recipe)
+    while training.done < recipe.steps:
+        loss = training.update()
+        show(training.done, loss)
     return model.eval()
-
-
-def scores(given: np.ndarray, found: np.ndarray) -> dict:
-    """Precision, recall and F1 of each mark in percent, and false sentence ends per 100 words.
-
-    given, found: [n] numbers of MARKS."""
-    result = {}
-    for number, mark in enumerate(MARKS[1:], 1):
-        hit = int(((given == number) & (found == number)).sum())
-        precision = hit / max(1, int((found == number).sum()))
-        recall = hit / max(1, int((given == number).sum()))
-        harmonic = 2 * precision * recall / max(1e-9, precision + recall)
-        result[mark] = (100 * precision, 100 * recall, 100 * harmonic)
-    ends = np.isin(found, (2, 3)) & ~np.isin(given, (2, 3))
-    result["false ends"] = 100 * int(ends.sum()) / max(1, len(given))
-    return result

@@ -215,6 +215,23 @@ def test_policies(data, evaluate, tmp_path, policy, decoding):
         assert first_ms == 640 and all(words <= 2.5 * ms / 1000 for ms, words in early)
 
 
+@pytest.mark.parametrize("agent", ["echostream_agent", "echostream_s2tt_agent", "echostream_asr_agent"])
+def test_revisions_change_no_instance(data, evaluate, tmp_path, agent):
+    """What SimulEval scores is the same to the last bit, and events.jsonl has the revisions."""
+    found = {}
+    for revise in ("false", "true"):
+        extra = tmp_path / f"extra-{revise}"
+        flags = command(data, agent, tmp_path / revise)
+        found[revise] = evaluate([*flags, "--revise", revise, "--extra-output-dir", str(extra)])
+        for instance in found[revise]:
+            instance.pop("elapsed")  # wall-clock time
+            if agent == "echostream_agent":
+                instance["prediction"] = Path(instance["prediction"]).read_bytes()
+    kinds = [json.loads(line)["kind"] for line in (extra / "events.jsonl").read_text().splitlines()]
+    assert found["true"] == found["false"] and kinds.count("revision") == 2
+    assert [kinds[i + 1] for i, kind in enumerate(kinds) if kind == "revision"] == ["finished"] * 2
+
+
 def test_an_unknown_policy_is_refused(data, build, tmp_path, capsys):
     with pytest.raises(ConfigError, match="policy 'wait': use ctc or fixed-rate or offline or wait-k"):
         build([*command(data, "echostream_s2tt_agent", tmp_path), "--policy", "wait"])

@@ -2,11 +2,13 @@
 
 import re
 
+import numpy as np
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echostream_plugin.inference.events import Finished, Sentence, SourceText, TargetText
+from echostream_plugin.inference.events import Finished, Revision, Sentence, SourceText, TargetText
 from echostream_plugin.inference.results import ResultWriter
 from echostream_plugin.inference.subtitles import VTT_HEADER, balanced_lines, cues, srt_cue, vtt_cue
 
@@ -82,3 +84,52 @@ def test_files_of_a_run_that_goes_on_are_those_of_one_that_did_not(tmp_path, cut
     assert numbers == list(range(1, len(numbers) + 1)) and len(numbers) > 3
     times = re.findall(r"(\S+) --> (\S+)", srt)
     assert all(a[1] <= b[0] for a, b in zip(times, times[1:], strict=False)) and times[0][0] == "00:00:00,040"
+
+
+def test_no_cue_has_the_end_of_a_sentence_and_the_beginning_of_the_next():
+    found = cues("Good morning. How can I get to the airport, please? It is far.", 0.0, 6200.0)
+    assert [" ".join(lines) for _, _, lines in found] == [
+        "Good morning.",
+        "How can I get to the airport, please?",
+        "It is far.",
+    ]
+    assert found[0][0] == 0 and found[-1][1] == 6200 and found[1][0] == found[0][1] == 1343
+
+
+REVISED = [
+    SourceText("uno", "uno", 320.0, ((40.0, 80.0),)),
+    TargetText("one two", "one two", 700.0),
+    Sentence(0, "uno", "one two", 40.0, 2040.0, 2600.0),
+    Revision(0, "Uno.", "Only one.", 40.0, 2040.0, 2600.0, np.full(800, 0.5, np.float32), 16000),
+    TargetText("three", "three", 3000.0),
+    Sentence(1, "", "three", 3000.0, 4000.0, 4100.0),
+    Revision(1, "", "Three.", 3000.0, 4000.0, 4100.0, np.full(800, 0.5, np.float32), 16000),
+    Finished(5000.0),
+]
+
+
+@pytest.mark.parametrize("cut", [2, 4, 5, 7])
+def test_lines_and_subtitles_are_revised_and_words_stay_what_was_written(tmp_path, cut):
+    """Also where a run goes on; revised.wav has each sentence where it was said."""
+    with ResultWriter(tmp_path, 16000, revised=True) as results:
+        results.add(REVISED[:cut])
+        position = results.position
+    with ResultWriter(tmp_path, 16000, position, revised=True) as results:
+        results.add(REVISED[cut:])
+    text = {name: (tmp_path / name).read_text() for name in ("source.txt", "translation.txt", "translation.srt")}
+    assert text["source.txt"] == "Uno.\n\n" and text["translation.txt"] == "Only one.\nThree.\n"
+    assert "Only one." in text["translation.srt"] and "one two" not in text["translation.srt"]
+    words = re.findall(r'"word": "(\w+)"', (tmp_path / "words.json").read_text())
+    assert words == ["uno", "one", "two", "three"]
+    samples, rate = soundfile.read(tmp_path / "revised.wav")
+    assert rate == 16000 and len(samples) == 48000 + 800
+    assert np.flatnonzero(samples).tolist() == [*range(640, 1440), *range(48000, 48800)]
+
+
+def test_an_utterance_without_sentences_is_revised_too(tmp_path):
+    events = [TargetText("one two", "one two", 700.0), Revision(0, "", "Only one.", 0.0, 900.0, 900.0), Finished(900.0)]
+    with ResultWriter(tmp_path, 16000) as results:
+        results.add(events[:1])
+        results.add(events[1:])
+    assert (tmp_path / "translation.txt").read_text() == "Only one.\n"
+    assert not (tmp_path / "revised.wav").exists()

@@ -276,6 +276,7 @@ def test_whisper_layers():
     same(hear(compiled, features), hear(plain, features))
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_what_the_operator_cannot_do_runs_in_python():
     with torch.inference_mode(False), torch.enable_grad():
         plain, features = encoder(), torch.randn(1, 90, 80)

@@ -51,6 +51,7 @@ TABLE = {  # page -> beginning of a command -> how it is made small; the longest
         "fairseq-train --help": Small(),
         "torchrun": Small(add=MODEL),
         "python scripts/train_vocoder.py --help": Small(),
+        "python scripts/train_punctuator.py --help": Small(),
         "python scripts/make_bundle.py": BUNDLE,
         "python scripts/adapt_encoder.py": LONG,
         "simuleval": Small(),
@@ -97,6 +98,9 @@ TABLE = {  # page -> beginning of a command -> how it is made small; the longest
         "python examples/quickstart/build_corpus.py": LONG,
         "python examples/quickstart/compare_units.py": LONG,
         "python examples/quickstart/speech.py": Small(),
+        "python examples/quickstart/punctuation_text.py": Small(add="--train 40 --test 10"),
+        "python scripts/train_punctuator.py": Small(add="--steps 1 --batch 2 --no-bible --dim 16 --layers 1"),
+        "python scripts/make_bundle.py --punctuator": Small(),
     },
 }  # fmt: skip
 

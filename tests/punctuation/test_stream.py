@@ -19,6 +19,7 @@ VOCABULARY = [f"w{n}" for n in range(40)]
 def new_model(seed=0, config=CONFIG):
     torch.manual_seed(seed)
     model = Punctuator(config).eval().requires_grad_(False)
+    torch.nn.init.normal_(model.words.weight)  # so that words differ as they do after training
     for parameter in model.parameters():
         if parameter.dim() == 1:
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -106,7 +107,8 @@ def test_committed_marks_of_random_streams_never_change():
         for place, word in enumerate(said):
             assert word.word == words[place] and word.mark == MARKS[whole[place]], (delay, words)
         said += stream.finish()
-        assert [word.word for word in said] == words and said[-1].ends
+        assert [word.word for word in said] == words
+        assert said[-1].ends or not delay  # without a delay the last word was said before its text ended
 
 
 @settings(max_examples=30, deadline=None)

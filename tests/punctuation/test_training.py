@@ -17,7 +17,7 @@ from echostream_plugin.punctuation import (
     load_punctuator,
     save_punctuator,
 )
-from echostream_plugin.punctuation.training import UNKNOWN, Recipe, Windows, scores, train
+from echostream_plugin.punctuation.training import UNKNOWN, Recipe, Training, Windows, train
 
 SMALL = PunctuatorConfig(buckets=307, dim=32, layers=2, heads=2, ffn_dim=48, left_words=8, right_words=6, kernel=3)
 
@@ -84,13 +84,6 @@ def test_a_small_model_learns_marks_and_training_is_deterministic():
     assert " ".join(word.text for word in said) == "Tom now is here, yes. Where is it? Ann then is here, yes."
 
 
-def test_scores_by_hand():
-    given, found = np.array([0, 1, 2, 3, 0, 2]), np.array([0, 1, 2, 2, 3, 0])
-    result = scores(given, found)
-    assert result[","] == (100, 100, 100) and result["."] == pytest.approx((50, 50, 50))
-    assert result["?"] == (0, 0, 0) and result["false ends"] == pytest.approx(100 / 6)
-
-
 def test_a_saved_model_is_the_same_but_for_half_precision(tmp_path):
     model = Punctuator(SMALL).eval()
     for parameter in model.parameters():
@@ -125,3 +118,39 @@ def change(folder, **values):
     description = json.loads((folder / "punctuator.json").read_text())
     description["config"] |= values
     (folder / "punctuator.json").write_text(json.dumps(description))
+
+
+@pytest.mark.parametrize("stop", [1, 7, 12])
+def test_training_that_was_interrupted_gives_the_same_weights(tmp_path, stop):
+    recipe = Recipe(steps=12, batch=4, warmup=4, rate=5e-3, most_sentences=3)
+    config = PunctuatorConfig(**{**SMALL.__dict__, "languages": ("en",)})
+    torch.manual_seed(3)
+    whole = Training(Punctuator(config), windows(recipe), recipe)
+    for done in range(recipe.steps):
+        if done == stop - 1:
+            whole.update()
+            whole.save(tmp_path / "training.pt")
+        else:
+            whole.update()
+    torch.manual_seed(99)
+    resumed = Training(Punctuator(config), windows(recipe), recipe)
+    resumed.resume(tmp_path / "training.pt")
+    assert resumed.done == stop
+    while resumed.done < recipe.steps:
+        resumed.update()
+    assert resumed.loss == whole.loss
+    assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True))
+
+
+def test_a_checkpoint_of_another_recipe_or_none_is_refused(tmp_path):
+    recipe = Recipe(steps=2, batch=2)
+    training = Training(
+        Punctuator(PunctuatorConfig(**{**SMALL.__dict__, "languages": ("en",)})), windows(recipe), recipe
+    )
+    training.save(tmp_path / "training.pt")
+    training.windows = windows(recipe, ["another text, that is longer than the first."])
+    with pytest.raises(ConfigError, match="another recipe, model or texts; delete it"):
+        training.resume(tmp_path / "training.pt")
+    (tmp_path / "training.pt").write_bytes(b"no checkpoint")
+    with pytest.raises(ConfigError, match="not a checkpoint of a punctuator"):
+        training.resume(tmp_path / "training.pt")

@@ -45,11 +45,12 @@ def test_the_rows_of_the_zipformer(script, tmp_path, capsys):
     flags = ["--rows", "zipformer", "--quick", "--threads", "1", "--output", str(tmp_path), "--write", str(page)]
     assert script.main(flags) == 0
     found = json.loads((tmp_path / "zipformer.json").read_text())
-    assert set(found["claims"]) == {"small", "medium"} and len(found["steps"]) == 6
+    assert set(found["claims"]) == {"small", "medium"}
+    assert len({step["name"] for step in found["steps"]}) == 3 and len(found["steps"]) >= 6
     for step in found["steps"]:
         first, last = step["ages"][0], step["ages"][-1]
         assert first["state_bytes"] == last["state_bytes"] > 0 and first["ms"]["median"] > 0
-        assert len(step["ages"]) == (2 if "recorded" in step["form"] else 1)
+        assert len(step["ages"]) == (1 if step["form"] == "float32" else 2)
     written = page.read_text()
     assert "| 42.15 M parameters | true |" in written and "heard after" in written and written.endswith("after\n")
 

@@ -38,6 +38,14 @@ def expected(folder, samples, **options):
     return session
 
 
+@pytest.fixture(autouse=True)
+def metrics_are_logged(monkeypatch):
+    """Frameworks that configure logging in tests before these switch loggers off."""
+    from simulstream.metrics import logger as simul_logger
+
+    monkeypatch.setattr(simul_logger.METRICS_LOGGER, "disabled", False)
+
+
 def test_words_are_said_when_the_next_one_begins():
     from echostream_plugin.serve.simulstream import GrowingWords
 

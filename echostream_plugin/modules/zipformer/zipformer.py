@@ -119,10 +119,7 @@ class Zipformer(nn.Module):
             return x.new_zeros(batch_size, 0, self.dim)
         chunks = -(-frames // state.chunk) if state.chunk else 1
         size = chunks * state.chunk if chunks > 1 else -(-frames // BLOCK) * BLOCK
-        if size == frames and lengths is None:
-            valid = None
-        else:
-            valid = lengths if lengths is not None else frames
+        valid = frames if lengths is None and size > frames else lengths
         out, _ = self._run(F.pad(x, (0, 0, 0, size - frames)), valid, chunks, state, keep_state=False)
         return out[:, : (frames + 1) // OUTPUT_FACTOR]
 

@@ -1,0 +1,49 @@
+"""Texts as they are printed: words with marks and capital letters, each given once, when its mark is decided."""
+
+from echostream_plugin.inference.words import normalise
+from echostream_plugin.punctuation import PunctuationStream
+
+
+class MarkedText:
+    """One side's text of one sentence, which only grows: a word is added with the mark after it and its case when
+    `delay` words follow it, or when the text is closed.
+
+    words: as printed; ended: a sentence ended within the words that were read; where `stops`, no word is added after
+    that."""
+
+    SAVED = ("stream", "words", "ended", "_taken")
+
+    def __init__(self, stream: PunctuationStream, marks: bool = True, stops: bool = False):
+        """marks: print them (else the words as they came); stops: the text ends where a sentence does."""
+        self.stream, self.marks, self.stops = stream, marks, stops
+        self.words = []
+        self.ended = False
+        self._taken = 0  # words that the stream was given
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+    def read(self, words: list, closed: bool = False):
+        """words: all complete words of the text so far, as recognised or written; closed: there will be no more."""
+        new = [normalise(word) or word for word in words[self._taken :]]
+        spelled = dict(enumerate(words[len(self.words) :]))
+        decided = self.stream.finish(new) if closed else self.stream.push(new)
+        self._taken = len(words)
+        for place, marked in enumerate(decided):
+            if self.ended and self.stops:
+                break
+            self.words.append(marked.text if self.marks else spelled[place])
+            self.ended = self.ended or marked.ends
+
+    def may_end(self, words: list, probability: float) -> bool:
+        """Is it at least so probable that a sentence ends after the last of these words? words: as of `read`, those
+        that are not sure to be complete included; nothing changes."""
+        return self.stream.end_probability([normalise(word) or word for word in words[self._taken :]]) >= probability
+
+
+def marked(stream: PunctuationStream, text: str) -> str:
+    """A whole text with its marks; stream: a new one."""
+    found = MarkedText(stream)
+    found.read(text.split(), closed=True)
+    return found.text
