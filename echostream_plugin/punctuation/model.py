@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import ConfigError, option
-from ..modules.rotary import rotary_table, rotate
-from ..modules.streaming import StreamState
+from echostream_plugin.config import ConfigError, option
+from echostream_plugin.modules.rotary import rotary_table, rotate
+from echostream_plugin.modules.streaming import StreamState
 
 MARKS = ("", ",", ".", "?")
 CASES = ("lower", "capital", "upper")

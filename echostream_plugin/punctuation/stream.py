@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ..config import ConfigError
-from .model import CASES, MARKS, Punctuator
+from echostream_plugin.config import ConfigError
+from echostream_plugin.punctuation.model import CASES, MARKS, Punctuator
 
 END_MARKS = (".", "?")
 LONGEST_SENTENCE = 60  # words without an end, after which the next comma ends the sentence; after twice as many, any

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..config import ConfigError
-from .model import Punctuator, word_rows
+from echostream_plugin.config import ConfigError
+from echostream_plugin.punctuation.model import Punctuator, word_rows
 
 UNKNOWN = -100  # label that no loss is taken of
 
