@@ -166,8 +166,8 @@ def parse_args(argv=None):
     parser.add_argument("--all-units", action="store_true", help="make the other unit set too, for comparison")
     parser.add_argument("--clusters", type=int, default=500, help="number of units K (default %(default)s)")
     parser.add_argument("--fit-utterances", type=int, default=700, help="wavs for k-means (default %(default)s)")
-    parser.add_argument("--source-pieces", type=int, default=400, help="Spanish pieces (default %(default)s)")
-    parser.add_argument("--target-pieces", type=int, default=400, help="English pieces (default %(default)s)")
+    parser.add_argument("--source-pieces", type=int, default=1000, help="Spanish pieces (default %(default)s)")
+    parser.add_argument("--target-pieces", type=int, default=1000, help="English pieces (default %(default)s)")
     parser.add_argument(
         "--steps", nargs="+", choices=STEPS, default=STEPS, metavar="STEP",
         help=f"only some of {' '.join(STEPS)}; each needs those before it once (default: all)",
