@@ -1,21 +1,25 @@
 #!/usr/bin/env bash
-# Trains the quickstart model from nothing: corpus, vocoder, model, bundle, gate, evaluation.
+# Trains the quickstart model from nothing: corpus, vocoder, encoder, model, punctuator, bundle, gate,
+# evaluation.
 #
 #   examples/quickstart/train.sh [WORK]          WORK: folder for everything that is made, default work/quickstart
 #
 # Every step goes on where it was stopped: run the same command again. Environment:
 #   PYTHON           the interpreter to use (default: .venv/bin/python where `make venv` made one, else python3)
 #   JOBS             processes for corpus and evaluation (default 2)
-#   VOCODER_MINUTES  training time of the vocoder (default 64)
-#   MAX_UPDATE       updates of the model (default 5500)
-#   STEPS            which steps to run (default "corpus vocoder model bundle gate evaluation")
+#   THREADS          of torch in the trainings (default 2)
+#   VOCODER_STEPS    updates of the vocoder (default 5000)
+#   ENCODER_UPDATE   updates of the adaptation of Whisper's encoder (default 2000)
+#   MAX_UPDATE       updates of the model (default 12000)
+#   STEPS            which steps to run (default "corpus vocoder encoder model punctuator bundle gate evaluation")
 set -euo pipefail
 
 cd "$(dirname "$0")/../.."
 WORK=${1:-work/quickstart}
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 JOBS=${JOBS:-2}
-STEPS=${STEPS:-corpus vocoder model bundle gate evaluation}
+STEPS=${STEPS:-corpus vocoder encoder model punctuator bundle gate evaluation}
+export OMP_NUM_THREADS=${THREADS:-2}
 CORPUS=$WORK/corpus
 SAVE=$WORK/checkpoints
 
@@ -29,9 +33,16 @@ UNITS=$("$PYTHON" -c "import json, sys; print(json.load(open(sys.argv[1]))['unit
 K=$("$PYTHON" -c "import json, sys; print(json.load(open(sys.argv[1]))['clusters'])" "$CORPUS/settings.json")
 
 if step vocoder; then
-  "$PYTHON" scripts/train_vocoder.py --preset small --num-units "$K" \
+  "$PYTHON" scripts/train_vocoder.py --kind code_vocos --num-units "$K" \
     --units "$CORPUS/units/$UNITS/train.txt" --dev-units "$CORPUS/units/$UNITS/dev.txt" \
-    --wav-dir "$CORPUS/tgt_wav" --out "$WORK/vocoder" --max-minutes "${VOCODER_MINUTES:-64}"
+    --wav-dir "$CORPUS/tgt_wav" --out "$WORK/vocoder" --max-steps "${VOCODER_STEPS:-5000}" --max-minutes 0
+fi
+
+# Whisper's encoder learns to hear in segments; in the end it still hears people, whom the corpus has few of
+if step encoder; then
+  "$PYTHON" scripts/adapt_encoder.py --output "$WORK/encoder" --threads "$OMP_NUM_THREADS" \
+    --labelled "$CORPUS/fbank2unit/train.tsv" --others "$CORPUS/unlabelled/train.tsv" \
+    --dev synthetic="$CORPUS/fbank2unit/dev.tsv" --updates "${ENCODER_UPDATE:-2000}"
 fi
 
 if step model; then
@@ -39,13 +50,21 @@ if step model; then
     --task speech_to_speech_ctc --config-yaml config_gcmvn.yaml --multitask-config-yaml config_mtl_asr_st_ctcst.yaml \
     --target-is-code --target-code-size "$K" --vocoder code_hifigan \
     --criterion speech_to_unit_2pass_ctc_asr_st --label-smoothing 0.1 --k1 0 --n1 1 --k2 0 --n2 1 \
-    --multichunk --multichunk-sizes 8,8,16,24,0 --autocast bf16 \
-    --arch echostream_tiny --uni-encoder --dropout 0.1 --attention-dropout 0 --relu-dropout 0 \
+    --multichunk --multichunk-sizes 4,8,16,24 --autocast bf16 \
+    --arch echostream_whisper --load-whisper-encoder "$WORK/encoder/adapted.safetensors" --encoder-lr-scale 0.04 \
+    --ctc-upsample-rate 12 \
+    --uni-encoder --dropout 0.1 --attention-dropout 0 --relu-dropout 0 \
     --train-subset train --valid-subset dev --save-dir "$SAVE" --tensorboard-logdir "$WORK/tensorboard" \
-    --optimizer adam --adam-betas "(0.9,0.98)" --clip-norm 5.0 --lr 0.0015 --lr-scheduler inverse_sqrt \
-    --warmup-updates 600 --warmup-init-lr 1e-7 --max-tokens 6000 --max-target-positions 1200 \
-    --max-update "${MAX_UPDATE:-5500}" --save-interval-updates 500 --keep-interval-updates 5 --no-epoch-checkpoints \
+    --optimizer adam --adam-betas "(0.9,0.98)" --clip-norm 5.0 --lr 0.001 --lr-scheduler inverse_sqrt \
+    --warmup-updates 600 --warmup-init-lr 1e-7 --max-tokens 8000 --max-target-positions 1200 \
+    --max-update "${MAX_UPDATE:-12000}" --save-interval-updates 500 --keep-interval-updates 5 --no-epoch-checkpoints \
     --validate-interval-updates 500 --validate-interval 1000 --num-workers 1 --seed 1 --cpu --log-interval 50
+fi
+
+if step punctuator; then
+  "$PYTHON" examples/quickstart/punctuation_text.py --out "$WORK/punctuation_text"
+  "$PYTHON" scripts/train_punctuator.py --languages es en --out "$WORK/punctuator" \
+    --text es:"$WORK/punctuation_text/train.es.txt" --text en:"$WORK/punctuation_text/train.en.txt"
 fi
 
 if step bundle; then
@@ -54,7 +73,7 @@ if step bundle; then
     [ -d "$lists" ] && SAMPLES+=(--samples "$lists:0,1,2")
   done
   "$PYTHON" scripts/make_bundle.py --checkpoint "$SAVE/checkpoint_best.pt" --data "$CORPUS/fbank2unit" \
-    --vocoder "$WORK/vocoder" "${SAMPLES[@]}" --recordings examples/quickstart/recordings \
+    --vocoder "$WORK/vocoder" --punctuator "$WORK/punctuator" "${SAMPLES[@]}" --recordings examples/quickstart/recordings \
     --session '{"chunk_ms": 960, "lagging_k1": 3, "whole_word": false, "fresh_encoder": true, "vad": true, "max_repeats": 4, "speech_factor": 3.0}' --out "$WORK/bundle"
 fi
 
