@@ -40,10 +40,14 @@ def expected(folder, samples, **options):
 
 @pytest.fixture(autouse=True)
 def metrics_are_logged(monkeypatch):
-    """Frameworks that configure logging in tests before these switch loggers off."""
+    """Programs that tests ran in this process before may have switched loggers off, or all of them."""
     from simulstream.metrics import logger as simul_logger
 
     monkeypatch.setattr(simul_logger.METRICS_LOGGER, "disabled", False)
+    before = logging.root.manager.disable
+    logging.disable(logging.NOTSET)
+    yield
+    logging.disable(before)
 
 
 def test_words_are_said_when_the_next_one_begins():
