@@ -138,7 +138,6 @@ class Engine:
                 if self._stopping and not self._everybody():
                     return
                 joining, self._joining = self._joining, []
-                self._speakers.update({speaker.key: speaker for speaker, _ in joining})  # never out of sight
             try:
                 for speaker, snapshot in joining:
                     self._open(speaker, snapshot)
@@ -171,6 +170,7 @@ class Engine:
         return bool(self._joining) or any(s.saved or s.ending or (s.queue and self._is_ready(s)) for s in speakers)
 
     def _open(self, speaker: Speaker, snapshot: dict | None):
+        self._speakers[speaker.key] = speaker
         try:
             session = self._batch.join(speaker.key, speaker.options)
             if snapshot is not None:
