@@ -9,7 +9,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from echostream_plugin.serve.limits import Limits
 from echostream_plugin.serve.protocol import ProtocolError, Settings, read_audio, read_message
-from echostream_plugin.serve.session import Session
+from echostream_plugin.serve.session import NO_SESSION, Session
 from echostream_plugin.serve.speaker import Refused
 
 LOG = logging.getLogger("echostream.serve")
@@ -113,15 +113,20 @@ class Connection:
         session = self.server.sessions.get(self.settings.resume)
         if session is not None and session.length_s > 3600 * self.limits.session_hours:
             raise Refused("long", "the session has reached the server's longest")
-        if session is not None and session.settings.protocol == "events":
-            if session.connection is not None:
-                session.connection.give_up()
-            try:
-                await asyncio.wait_for(session.aside.wait(), ASIDE_S)
-            except asyncio.TimeoutError:
-                raise Refused("busy", "the model is busy with the session; try again later") from None
-        if session is None or session.connection is not None or session.key not in self.server.sessions:
-            raise Refused("resume", "no session waits under this key; begin a new one")
+        if session is None or session.settings.protocol != "events":
+            raise Refused("resume", NO_SESSION)
+        async with session.taking:
+            await self._take_over(session)
+
+    async def _take_over(self, session: Session):
+        if session.connection is not None:
+            session.connection.give_up()
+        try:
+            await asyncio.wait_for(session.aside.wait(), ASIDE_S)
+        except asyncio.TimeoutError:
+            raise Refused("busy", "the model is busy with the session; try again later") from None
+        if session.key not in self.server.sessions:
+            raise Refused("resume", NO_SESSION)
         session.take_up(self.settings.received)
         self.settings = session.settings
         self._attach(session)

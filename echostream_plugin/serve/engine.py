@@ -137,10 +137,8 @@ class Engine:
                     self._measure()
                 if self._stopping and not self._everybody():
                     return
-                joining, self._joining = self._joining, []
             try:
-                for speaker, snapshot in joining:
-                    self._open(speaker, snapshot)
+                self._open_joining()
                 self._put_aside_lost()
                 self._push_ready()
                 self._finish_ending()
@@ -169,14 +167,17 @@ class Engine:
         speakers = self._speakers.values()
         return bool(self._joining) or any(s.saved or s.ending or (s.queue and self._is_ready(s)) for s in speakers)
 
-    def _open(self, speaker: Speaker, snapshot: dict | None):
-        self._speakers[speaker.key] = speaker
-        try:
-            session = self._batch.join(speaker.key, speaker.options)
-            if snapshot is not None:
-                session.restore(snapshot)
-        except Exception as error:
-            self._end(speaker, error)
+    def _open_joining(self):
+        with self._condition:  # a speaker is never out of sight of those who would put it aside
+            joining, self._joining = self._joining, []
+            self._speakers.update({speaker.key: speaker for speaker, _ in joining})
+        for speaker, snapshot in joining:
+            try:
+                session = self._batch.join(speaker.key, speaker.options)
+                if snapshot is not None:
+                    session.restore(snapshot)
+            except Exception as error:
+                self._end(speaker, error)
 
     def _put_aside_lost(self):
         for speaker in [s for s in self._speakers.values() if s.saved]:

@@ -17,6 +17,7 @@ from echostream_plugin.serve.speaker import Refused, Speaker
 
 KEPT_MESSAGES = 2000  # of a session, which a client that comes back may have missed
 KEPT_BYTES = 4 * 2**20  # of them; two minutes of a voice that never stops
+NO_SESSION = "no session waits under this key; begin a new one"
 OUR_FAULT = "the session ended by an error of the server; its log says more"
 
 
@@ -34,6 +35,7 @@ class Session:
         self.detached_at = None
         self.snapshot = None
         self.aside = asyncio.Event()  # dropped, and nothing of it is going on in the engine any more
+        self.taking = asyncio.Lock()  # one client at a time takes it up: the next one finds it taken, or aside
         self.ending = self.over = False
         self._kept, self._kept_bytes = deque(), 0  # (number of the last event in it, message)
         self._loop = loop
@@ -112,7 +114,7 @@ class Session:
             raise Refused("resume", "the client missed more than is kept; begin a new session")
         if not (self.ending or self.over):
             if self.snapshot is None:
-                raise Refused("resume", "no session waits under this key; begin a new one")
+                raise Refused("resume", NO_SESSION)
             self.open()
         self.outbox, self.unread, self.detached_at = asyncio.Queue(), 0, None
         self._put(json.dumps({"kind": "resumed", "key": self.key, "samples": self.pushed}))

@@ -134,9 +134,7 @@ class Hall:
                 self.speakers.append(speaker)
             except Refused as refusal:
                 words.append((refusal.reason, str(refusal)))
-        joining, self.engine._joining = self.engine._joining, []
-        for speaker, snapshot in joining:
-            self.engine._open(speaker, snapshot)
+        self.engine._open_joining()
         return words
 
     def heard(self, events, seconds):

@@ -408,9 +408,6 @@ def test_a_session_can_be_taken_up_while_the_server_still_believes_in_the_old_co
     assert missed[0]["n"] == 1 and "taken up by another connection" in told[-1]["error"] and last[-1]["kind"] == "end"
 
 
-@pytest.mark.xfail(
-    reason="open defect: now and then the second waits for its answer until ASIDE_S is over", strict=False
-)
 def test_two_who_take_up_one_session_at_once_are_one_and_a_refusal(serve):
     server = serve(resume=5.0)
 
