@@ -1,6 +1,7 @@
 """The server says what a session says, whatever other clients do."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -158,8 +159,9 @@ def test_broken_clients_are_answered_and_change_nothing_for_the_good_one(server,
 
     async def broken():
         async with aiohttp.ClientSession() as client, client.ws_connect(server.ws, max_msg_size=0) as socket:
-            for message in messages:
-                await (socket.send_bytes if isinstance(message, bytes) else socket.send_str)(message)
+            with contextlib.suppress(ConnectionError):  # the server may hang up before it has read all of it
+                for message in messages:
+                    await (socket.send_bytes if isinstance(message, bytes) else socket.send_str)(message)
             found = []
             for _ in range(4):
                 try:
