@@ -10,7 +10,7 @@ from echostream_plugin.data.tables import DataError, read_table
 from echostream_plugin.evaluation.intervals import CorpusWer
 from echostream_plugin.evaluation.normalize import normalize
 
-LISTING = "samples.json"
+FOLDER, LISTING = "samples", "samples.json"
 TABLE, LICENCE = "recordings.tsv", "LICENSE"
 HUMAN = "human"  # the voice of recordings of people
 EXACT, REFUSED, ANOTHER = "exact", "refused", "another sentence"
@@ -49,7 +49,7 @@ class Sample:
 
 def of_bundle(folder: Path) -> list[Sample]:
     """The recordings of <bundle>/samples/samples.json. Raises DataError."""
-    path = folder / "samples" / LISTING
+    path = folder / FOLDER / LISTING
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         return [Sample(**{**entry, "wav": path.parent / entry["wav"]}) for entry in entries]

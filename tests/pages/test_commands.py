@@ -36,7 +36,7 @@ SIX += MODEL[MODEL.index("--translation-decoder-layers") :]
 LISTS = "--source wav_list.txt --target target.txt --source-segment-size 960 --output again"
 LONG = Small(parse=True)
 EVALUATION = Small(add="--no-judge --no-units --segments-ms --jobs 1")  # offline alone, in this process
-BUNDLE = Small()
+BUNDLE = Small(add="--overwrite")
 TABLE = {  # page -> beginning of a command -> how it is made small; the longest beginning counts
     "README.md": {
         "make ": Small(),  # -n
@@ -52,7 +52,7 @@ TABLE = {  # page -> beginning of a command -> how it is made small; the longest
         "torchrun": Small(add=MODEL),
         "python scripts/train_vocoder.py --help": Small(),
         "python scripts/train_punctuator.py --help": Small(),
-        "python scripts/make_bundle.py": BUNDLE,
+        "echostream bundle": BUNDLE,
         "python scripts/adapt_encoder.py": LONG,
         "simuleval": Small(),
         "fairseq-generate": Small(add="--cpu"),
@@ -68,8 +68,8 @@ TABLE = {  # page -> beginning of a command -> how it is made small; the longest
         "python examples/live/client.py": Small(tested="tests/serve/test_client.py"),  # it needs a server
         "python scripts/load_live.py": LONG,
     },
-    "docs/performance.md": {"python scripts/benchmark.py": LONG, "python scripts/load_live.py": LONG},
-    "docs/results.md": {"python scripts/": LONG},
+    "docs/performance.md": {"echostream benchmark": LONG, "python scripts/load_live.py": LONG},
+    "docs/results.md": {"python scripts/": LONG, "echostream benchmark": LONG},
     "docs/streamspeech.md": {
         "fairseq-train": Small(dots=RECIPE, add=MODEL),
         "simuleval --agent agent/echostream_agent.py --model-path streamspeech.simultaneous.fr-en.pt --data-bin DATA":
@@ -77,7 +77,7 @@ TABLE = {  # page -> beginning of a command -> how it is made small; the longest
         "simuleval --agent agent/echostream_agent.py --bundle": Small(dots=LISTS),
         "simuleval --agent agent/echostream_agent.py --model-path streamspeech.simultaneous.fr-en.pt --data-bin conf":
             Small(),
-        "python scripts/make_bundle.py": BUNDLE,
+        "echostream bundle": BUNDLE,
         "python scripts/compare_streamspeech.py": LONG,
     },
     "examples/cvss_c/README.md": {
@@ -88,7 +88,7 @@ TABLE = {  # page -> beginning of a command -> how it is made small; the longest
         "MERGE=4 examples/cvss_c/prepare.sh": Small(),
         "examples/cvss_c/train.sh": Small(),
         "python scripts/convert_vocoder.py": Small(),
-        "python scripts/make_bundle.py": BUNDLE,
+        "echostream bundle": BUNDLE,
         "echostream evaluate": EVALUATION,
         "mkdir": Small(),
         "fairseq-generate": Small(add="--cpu"),
@@ -100,7 +100,7 @@ TABLE = {  # page -> beginning of a command -> how it is made small; the longest
         "python examples/quickstart/speech.py": Small(),
         "python examples/quickstart/punctuation_text.py": Small(add="--train 40 --test 10"),
         "python scripts/train_punctuator.py": Small(add="--steps 1 --batch 2 --no-bible --dim 16 --layers 1"),
-        "python scripts/make_bundle.py --punctuator": Small(),
+        "echostream bundle --punctuator": Small(),
     },
 }  # fmt: skip
 
@@ -217,5 +217,5 @@ def test_the_recipes_scripts_call_programs_that_exist(place, monkeypatch):
     noted = [line.split() for line in (place / "noted").read_text().splitlines()]
     called = {words[1] if words[0] == "-m" else words[0] for words in noted if words[0] != "-c"}
     assert {"fairseq_cli.train", "scripts/evaluate.py", "scripts/train_vocoder.py"} <= called
-    for program in called - {"fairseq_cli.train"}:
+    for program in called - {"fairseq_cli.train", "echostream_plugin.cli"}:
         assert (place / program).is_file(), program
