@@ -36,8 +36,8 @@ def build(make, path) -> nn.Module:
     """A model with the parameters of a safetensors file, in float32.
 
     make() returns the model; its shapes are compared with the file's before it is made in earnest, so that sizes that
-    do not belong to the file cost no memory. Weights may be stored by `to_int8_rows`, with their scales beside them. Raises ConfigError that names the file and the parameters: missing,
-    unknown, of another shape or type, not finite."""
+    do not belong to the file cost no memory. Weights may be stored by `to_int8_rows`, with their scales beside them.
+    Raises ConfigError that names the file and the parameters: missing, unknown, of another shape or type, infinite."""
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"{path}: no such file")
