@@ -35,6 +35,8 @@ def configure(parser: argparse.ArgumentParser):
     add("--punctuator", help="punctuator folder: marks and case for --punctuate and --endpointer text")
     add("--card", type=Path, help="json file with facts for the model card")
     add("--session", default="{}", help='json of session options that suit the model: {"lagging_k1": 1}')
+    add("--int8", nargs="*", default=[], metavar="PART", help="store the weights of these parts (encoder, unit ...) in 8 "
+        "bits with a scale for each row: half the size")  # fmt: skip
     add("--samples", action="append", default=[], metavar="FOLDER[:LINES]", help="folder with wav_list.txt, "
         "target.txt and src.txt to take recordings from")  # fmt: skip
     add("--sample-lines", default="0,1,2", help="which lines of those without their own, from 0 (default %(default)s)")
@@ -95,4 +97,4 @@ def export(args: argparse.Namespace) -> None:
         session = json.loads(args.session)
     except ValueError as error:
         raise ConfigError(f"--session {args.session}: not json ({error})") from error
-    export_bundle(args.out, args.checkpoint, args.data, args.vocoder, card, session)
+    export_bundle(args.out, args.checkpoint, args.data, args.vocoder, card, session, args.int8)
