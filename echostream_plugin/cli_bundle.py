@@ -31,12 +31,12 @@ def configure(parser: argparse.ArgumentParser):
     add("--data", help="data folder with the yamls (default: the one it was trained with)")
     add("--vocoder", help="vocoder folder; without it the bundle translates to text and units only")
     add("--languages", nargs=2, metavar=("SOURCE", "TARGET"), help="what is spoken and what comes out, as codes such "
-        "as fr and en: for the card, the live page, the scoring ASR, and which of the punctuator's it needs")  # fmt: skip
+        "as fr and en: for the card, the live page, the scoring ASR and the punctuator")  # fmt: skip
     add("--punctuator", help="punctuator folder: marks and case for --punctuate and --endpointer text")
     add("--card", type=Path, help="json file with facts for the model card")
     add("--session", default="{}", help='json of session options that suit the model: {"lagging_k1": 1}')
-    add("--int8", nargs="*", default=[], metavar="PART", help="store the weights of these parts (encoder, unit ...) in 8 "
-        "bits with a scale for each row: half the size")  # fmt: skip
+    add("--int8", nargs="*", default=[], metavar="PART", help="store the weights of these parts (encoder, unit ...) in "
+        "8 bits with a scale for each row: half the size")  # fmt: skip
     add("--samples", action="append", default=[], metavar="FOLDER[:LINES]", help="folder with wav_list.txt, "
         "target.txt and src.txt to take recordings from")  # fmt: skip
     add("--sample-lines", default="0,1,2", help="which lines of those without their own, from 0 (default %(default)s)")

