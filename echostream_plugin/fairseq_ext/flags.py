@@ -20,8 +20,8 @@ _PARTS = {
 }
 
 # flag -> the options it sets; those that an encoder or an MT decoder does not have are left out for it, and a flag
-# without any is not declared. Dimensions that must agree are set by one flag. Options of an encoder that stand here under
-# no name of StreamSpeech are flags under their own, those of an MT decoder with `mt_` before it.
+# without any is not declared. Dimensions that must agree are set by one flag. Options of an encoder that stand here
+# under no name of StreamSpeech are flags under their own, those of an MT decoder with `mt_` before it.
 FLAGS = {
     "encoder_layers": ("encoder.layers",),
     "encoder_embed_dim": ("encoder.dim", "asr.dim", "st.dim", "mt.encoder_dim"),
