@@ -120,3 +120,17 @@ def test_a_sentencepiece_model_decides_where_there_is_one(tmp_path):
     (tmp_path / "bad.model").write_bytes(b"no model")
     with pytest.raises(BundleError, match="bad.model"):
         Pieces(dictionary, tmp_path / "bad.model")
+
+
+@pytest.mark.parametrize(
+    "written, words",
+    [
+        ("Où est l’Hôtel ?", "où est lhôtel"),
+        ("Ou\u0300 est l’Ho\u0302tel ?", "où est lhôtel"),  # accents as characters of their own
+        ("मुझे पानी पिला।", "मुझे पानी पिला"),  # vowel signs are marks, the danda is none
+        ("ขอน้ำหน่อย!", "ขอน้ำหน่อย"),
+        ("Soft\u00adhyphen", "softhyphen"),
+    ],
+)
+def test_normalising_keeps_the_letters_of_other_languages(written, words):
+    assert normalise(written) == words
