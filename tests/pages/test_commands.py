@@ -70,7 +70,7 @@ TABLE = {  # page -> beginning of a command -> how it is made small; the longest
         "echostream prepare work/fr-en/table.tsv -o work/fr-en/corpus_hubert": LONG,  # it needs a HuBERT
         "python scripts/train_vocoder.py": Small(add="--max-steps 2 --threads 1 --dim 16 --hidden-dim 16"),
         "fairseq-train": Small(add=MODEL.replace("--max-update 1", "--max-update 5")),
-        "echostream average": Small(),
+        "echostream average": Small(add="--last 2"),
         "python scripts/train_punctuator.py": Small(add="--steps 1 --batch 2 --dim 16 --layers 1"),
         "echostream ": Small(),
         "python scripts/sweep_policy.py": Small(),
