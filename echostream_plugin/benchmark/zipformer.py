@@ -162,8 +162,8 @@ def ratios(results: dict) -> str:
     )
     young, old = age_name(first["age_s"]), age_name(last["age_s"])
     return (
-        f"The small one's step as sessions run it, over the Emformer's, at {young}: {beside}; aim 2.0 or less. At {old} "
-        f"over that at {young}: {last['ms'].median / first['ms'].median:.2f}, aim 1.05 or less; state bytes: "
+        f"The small one's step as sessions run it, over the Emformer's, at {young}: {beside}; aim 2.0 or less. At "
+        f"{old} over that at {young}: {last['ms'].median / first['ms'].median:.2f}, aim 1.05 or less; state bytes: "
         f"{last['state_bytes'] / first['state_bytes']:.2f}.\n"
     )
 
