@@ -14,7 +14,8 @@ from echostream_plugin.data import DataError
 from echostream_plugin.inference.words import normalise
 from echostream_plugin.punctuation.model import CASES, MARKS
 
-MARK_OF = {",": ",", ";": ",", ":": ",", "—": ",", "–": ",", ".": ".", "!": ".", "…": ".", "?": "?"}
+# of the texts' marks, those of other scripts too, the three that are learnt
+MARK_OF = dict.fromkeys(",;:—–،؛，、；：", ",") | dict.fromkeys(".!…।。！", ".") | dict.fromkeys("?؟？", "?")
 STRENGTH = {"": 0, ",": 1, ".": 2, "?": 3}
 # King James, Segond, Reina-Valera, Schlachter, Diodati
 BIBLES = {"en": "k", "fr": "l", "es": "v", "de": "s", "it": "d"}

@@ -27,12 +27,12 @@ def _kept_mark(found: re.Match) -> str:
 
 def ends_sentence(word: str) -> bool:
     """Does a word as it is written end with a full stop, a question or an exclamation mark?"""
-    return word.rstrip(_CLOSING).endswith((".", "?", "!", "…"))
+    return word.rstrip(_CLOSING).endswith(tuple(".?!…؟।。？！"))
 
 
 def ends_clause(word: str) -> bool:
     """Does a word as it is written end with a comma, semicolon, colon or dash?"""
-    return word.rstrip(_CLOSING).endswith((",", ";", ":", "–", "—"))
+    return word.rstrip(_CLOSING).endswith(tuple(",;:–—،؛，、；："))
 
 
 def word_times(dictionary: Dictionary, tokens: list[int], frames: list[int], frame_ms: int) -> tuple:

@@ -66,6 +66,7 @@ def test_an_endless_word_is_not_kept():
 def test_punctuation():
     assert ends_sentence('end."') and ends_sentence("what?!") and not ends_sentence("e.g") and not ends_sentence("a,")
     assert ends_clause("first,") and ends_clause("so:)") and not ends_clause("first") and not ends_clause("")
+    assert all(map(ends_sentence, ("पिला।", "لأشرب؟", "喝。"))) and ends_clause("ماء،") and not ends_sentence("ماء،")
 
 
 def test_text_is_normalised_as_for_training():
