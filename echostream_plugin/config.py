@@ -33,6 +33,12 @@ def option(default, help, minimum=None, maximum=None, choices=None):
     return field(default=default, metadata={"help": help, **bounds})
 
 
+def option_of(config, name: str, **changes):
+    """The option of another configuration again, with its help and bounds; changes: arguments of `option`."""
+    own = next(f for f in dataclasses.fields(config) if f.name == name)
+    return option(**{"default": own.default, **own.metadata, **changes})
+
+
 def check_options(options):
     """Raise ConfigError for the first field of a dataclass made of `option`s whose value is not of the annotated type,
     not finite, or out of its bounds; called by each `__post_init__`."""

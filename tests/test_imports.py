@@ -25,6 +25,7 @@ ALLOWED = {
     "evaluation": METHOD | {"inference", "data", "punctuation"},
     "adaptation": METHOD | {"inference", "data"},
     "fairseq_ext": METHOD | {"inference", "data"},
+    "agents": METHOD | {"inference", "fairseq_ext", "cli_options"},
     "benchmark": METHOD | {"inference", "data", "adaptation"},
     "cli": METHOD | {"inference", "cli_prepare", "cli_serve"} | CLI,
     "cli_evaluate": {"config", "inference", "evaluation", "cli_errors"},

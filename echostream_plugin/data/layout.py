@@ -60,7 +60,7 @@ class Layout:
     def units_path(self, split: str) -> Path:
         return self.output / "units" / f"{split}.txt"
 
-    def pieces_folder(self, side: str, size: int) -> Path:
+    def subwords_folder(self, side: str, size: int) -> Path:
         return self.output / f"{side}_unigram{size}"
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from echostream_plugin.evaluation.intervals import Interval, share
+from echostream_plugin.files import write_json
 from echostream_plugin.inference.confidence import FEATURES, GateModel
 
 SPEECH, ALL_SPEECH, OTHERS = "speech", "all speech", "everything else"
@@ -246,9 +247,7 @@ def write_gate(folder: Path, calibration: Calibration) -> None:
     description = json.loads(path.read_text(encoding="utf-8"))
     description["gate"] = calibration.model.to_dict()
     description["session"] = {**description.get("session", {}), "gate": calibration.threshold}
-    unfinished = path.with_name("config.json.part")
-    unfinished.write_text(json.dumps(description, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    write_json(path, description)
     load_bundle(folder)
 
 

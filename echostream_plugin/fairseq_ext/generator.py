@@ -127,7 +127,7 @@ def ctc_texts(logits: Tensor, lengths: Tensor, dictionary) -> list[str]:
 
 
 def text_of(tokens, dictionary) -> str:
-    """Text of token indices under a fairseq dictionary: pieces joined, special symbols left out."""
+    """Text of token indices under a fairseq dictionary: subwords joined, special symbols left out."""
     return Dictionary(dictionary.symbols).text(int(token) for token in tokens)
 
 

@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import save_file
 
 from echostream_plugin.config import ConfigError, ModelConfig
+from echostream_plugin.files import write_json
 from echostream_plugin.inference.confidence import GateModel
 from echostream_plugin.inference.dictionary import SPECIALS, Dictionary
 from echostream_plugin.inference.errors import BundleError
@@ -149,9 +150,9 @@ def save_bundle(
         "session": session or {},
         **({"gate": gate.to_dict()} if gate is not None else {}),
     }
-    _write_json(folder / "config.json", description)
-    _write_json(folder / "gcmvn.json", {"mean": mean.tolist(), "std": std.tolist()})
-    _write_json(folder / "card.json", card or {})
+    write_json(folder / "config.json", description)
+    write_json(folder / "gcmvn.json", {"mean": mean.tolist(), "std": std.tolist()})
+    write_json(folder / "card.json", card or {})
     copies = {
         "source.dict.txt": source_dictionary,
         "target.dict.txt": target_dictionary,
@@ -308,10 +309,6 @@ def _copy(source: Path, target: Path):
         raise BundleError(f"{source}: no such file (for {target.name} of the bundle)")
     if source.resolve() != target.resolve():
         shutil.copyfile(source, target)
-
-
-def _write_json(path: Path, value: dict):
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _read_json(path: Path) -> dict:

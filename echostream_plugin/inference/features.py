@@ -130,7 +130,6 @@ class StreamingFbank:
         if len(self.held):
             self._fbank.accept_waveform(SAMPLE_RATE, (self.held * 32768.0).tolist())
 
-
     frame_count = staticmethod(frame_count)
 
     @staticmethod

@@ -5,8 +5,6 @@ what it got. Before the first input and after the last, each layer sees zeros, a
 `finish` lets the rest out.
 """
 
-import threading
-import weakref
 from dataclasses import dataclass
 
 import torch
@@ -50,16 +48,7 @@ class GeneratorState(StreamState):
 
 def generator_of(model: CodeHiFiGAN, dtype: torch.dtype = torch.float32) -> "StreamingGenerator":
     """The model's generator for streams, packed once and shared for as long as the weights stay as they are."""
-    version = tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in model.parameters())
-    with _PACKING:  # of the threads that want it first, one packs
-        packed = _PACKED.setdefault(model, {})
-        if dtype not in packed or packed[dtype][0] != version:
-            packed[dtype] = (version, StreamingGenerator(model, dtype))
-        return packed[dtype][1]
-
-
-_PACKED = weakref.WeakKeyDictionary()  # model -> {dtype: (version of its weights, generator)}
-_PACKING = threading.Lock()
+    return model.packed.get(model, dtype, lambda: StreamingGenerator(model, dtype))
 
 
 class StreamingGenerator:

@@ -15,8 +15,9 @@ from echostream_plugin.data.cvss import Corpus
 from echostream_plugin.data.feature_zip import index_path, read_index, read_member
 from echostream_plugin.data.manifests import build_text
 from echostream_plugin.data.subwords import alphabet_size, train_subwords
-from echostream_plugin.data.tables import GrowingFile, normalise, read_table
+from echostream_plugin.data.tables import GrowingFile, read_table
 from echostream_plugin.data.units import UnitsFile, note_units, units_digest
+from echostream_plugin.inference.words import normalise
 from tests.data_prep import miniature_cvss
 from tests.data_prep.miniature_cvss import CENTRES, ToyFeatures
 from tests.scripts.conftest import load_script

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.logging import metrics
-from miniature import load_task
 
 import echostream_plugin.model as model_module
 from echostream_plugin.decoders.text import build_streaming_mask
 from echostream_plugin.fairseq_ext.criterion import TwoPassCTCCriterion
 from echostream_plugin.model import ModelOutput, Waits, padding_mask
+from tests.fairseq_ext.miniature import load_task
 
 ROWS = (0, 1, 2, 5)  # of two, three and four words
 

@@ -6,14 +6,12 @@ import shutil
 from argparse import ArgumentParser, Namespace
 from typing import ClassVar
 
-import miniature
 import numpy as np
 import pytest
 import soundfile
 import torch
 from fairseq import options
 from fairseq.models import ARCH_MODEL_REGISTRY
-from miniature import load_task, run_cli, task_arguments, train
 
 from echostream_plugin import config as configuration
 from echostream_plugin.config import ConfigError, EncoderConfig, ModelConfig, encoder_config, option
@@ -28,6 +26,8 @@ from echostream_plugin.fairseq_ext.model import model_of
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.features import raw_features
 from echostream_plugin.inference.session import TranslationSession
+from tests.fairseq_ext import miniature
+from tests.fairseq_ext.miniature import load_task, run_cli, task_arguments, train
 from tests.tiny_bundle import speechlike
 from tests.whisper_file import variables, write_model_bin
 

@@ -4,10 +4,10 @@ from argparse import Namespace
 
 import pytest
 import torch
-from miniature import load_task
 
 from echostream_plugin.fairseq_ext.generator import TwoPassGenerator
 from echostream_plugin.model import Waits, padding_mask
+from tests.fairseq_ext.miniature import load_task
 
 
 @pytest.fixture(scope="module")

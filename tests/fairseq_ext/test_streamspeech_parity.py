@@ -10,10 +10,10 @@ import pytest
 import torch
 from fairseq import options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from miniature import ROOT
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.model import Waits
+from tests.fairseq_ext.miniature import ROOT
 
 DATA = ROOT / "tests" / "data"
 PARITY = DATA / "streamspeech_parity"

@@ -4,12 +4,10 @@ import json
 import sys
 from argparse import ArgumentParser
 
-import miniature
 import pytest
 import soundfile
 import torch
 from fairseq.models import ARCH_MODEL_REGISTRY
-from miniature import run_cli, task_arguments, train
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.encoders import ENCODERS, encoder_of
@@ -21,6 +19,8 @@ from echostream_plugin.fairseq_ext.loading import export_bundle, load_checkpoint
 from echostream_plugin.fairseq_ext.scaled_adam import Eden, EdenConfig, FairseqScaledAdam, ScaledAdamConfig
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.session import TranslationSession
+from tests.fairseq_ext import miniature
+from tests.fairseq_ext.miniature import run_cli, task_arguments, train
 from tests.tiny_bundle import speechlike
 
 ZIPFORMER = (

@@ -1,6 +1,8 @@
 """Streaming equals the vocoder run once, for any cutting, with every sample computed once and a state of fixed size."""
 
+import copy
 import gc
+import pickle
 import weakref
 from pathlib import Path
 
@@ -252,8 +254,10 @@ def test_model_made_in_inference_mode_streams():
 
 
 def test_packed_weights_go_with_their_model():
-    model = CodeHiFiGAN(MODELS["full rate"].config)
+    model = CodeHiFiGAN(MODELS["full rate"].config).remove_weight_norm()
     generator = weakref.ref(generator_of(model))
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert generator_of(copied) is not generator() and generator_of(copied) is generator_of(copied)
     del model
     gc.collect()
     assert generator() is None

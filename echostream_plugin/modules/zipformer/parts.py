@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from echostream_plugin.modules.zipformer.schedule import Clock, Schedule, limited, sequence_mask
+from echostream_plugin.modules.zipformer.regularisers import limited
+from echostream_plugin.modules.zipformer.schedule import Clock, Schedule, sequence_mask
 
 CLAMP = Schedule(((0, 0.9), (20_000, 0.2)))  # the least scale of a bypass
 
