@@ -264,6 +264,7 @@ class ModelConfig:
         _require(self.unit.dim == self.mt.dim, f"unit.dim must equal mt.dim {self.mt.dim}")
 
     def to_json(self) -> str:
+        """As `from_dict` reads it, after json."""
         return json.dumps(dataclasses.asdict(self), indent=2)
 
     @classmethod
@@ -299,6 +300,7 @@ def _from_dict(kind, values: dict, where: str):
 
 
 def _require(condition, message):
+    """Raise ConfigError with the message unless the condition holds."""
     if not condition:
         raise ConfigError(message)
 

@@ -33,6 +33,7 @@ from echostream_plugin.inference.options import read_policy
 
 
 def named_folder(text: str) -> tuple[str, Path]:
+    """An argument NAME=FOLDER."""
     name, given, folder = text.partition("=")
     if not given or not name:
         raise argparse.ArgumentTypeError(f"'{text}': expected NAME=FOLDER")

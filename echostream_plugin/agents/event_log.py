@@ -45,6 +45,7 @@ class EventLog:
             print(f"error: {count} recording(s) were refused and have no translation: {indices}", file=sys.stderr)
 
     def write(self, events: list):
+        """The next events of a push; those that end a recording are followed by its lines."""
         for event in events:
             if isinstance(event, SourceText | TargetText):
                 self.texts[type(event)] = event.text

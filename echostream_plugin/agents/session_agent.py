@@ -37,15 +37,18 @@ class SessionAgent:
 
     @staticmethod
     def add_args(parser):
+        """SimulEval asks for the agent's flags."""
         add_flags(parser)
 
     def to(self, device, *args, **kwargs):
+        """The model goes to a device, by torch's name or StreamSpeech's `gpu`; always in float32."""
         if kwargs.get("fp16"):
             print("warning: half precision is not supported, the model stays in float32", file=sys.stderr)
         self.bundle.to(device_name(device))
         self.session.reset()
 
     def reset(self):
+        """A new recording begins."""
         super().reset()
         self.session.reset()
         self.taken_samples = 0
@@ -53,6 +56,7 @@ class SessionAgent:
         self.log.drop()
 
     def policy(self):
+        """SimulEval asks for an action, after each segment of the source."""
         finished = self.states.source_finished
         events = [] if self.refused else self.hear(last=finished)
         if finished:
@@ -98,12 +102,15 @@ class TextAgent(SessionAgent):
         self.mark = "▁" if joins_subwords() else ""
 
     def reset(self):
+        """A new recording begins."""
         super().reset()
         self.words = WordStream()
 
     def text(self) -> str:
+        """What was written so far of the session's text that this agent writes."""
         raise NotImplementedError
 
     def act(self, events, finished):
+        """Write the words that are complete, or read on."""
         words = " ".join(self.mark + word for word in self.words.take(self.text(), finished).split())
         return WriteAction(words, finished=finished) if words or finished else ReadAction()

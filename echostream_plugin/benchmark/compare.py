@@ -51,9 +51,11 @@ class RecomputedEncoder(nn.Module):
         self.encoder, self.segment_frames = encoder, segment_frames
 
     def output_lengths(self, lengths):
+        """As of the encoder inside."""
         return self.encoder.output_lengths(lengths)
 
     def initial_state(self, batch_size: int = 1, segment_frames: int | None = None) -> AllFeatures:
+        """The state before the first feature frame."""
         return AllFeatures(next(self.parameters()).new_zeros(batch_size, 0, self.encoder.config.input_dim))
 
     def step(self, features: Tensor, state: AllFeatures) -> tuple[Tensor, AllFeatures]:
@@ -76,6 +78,7 @@ class System:
     decoding: str
 
     def session(self) -> TranslationSession:
+        """A new session of this system."""
         options = SessionOptions(chunk_ms=PUSH_MS, max_tokens=10, decoding=self.decoding)
         return TranslationSession(self.bundle, options)
 

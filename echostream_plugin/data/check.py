@@ -106,6 +106,7 @@ def check_units(path, clusters: int | None = None, names: list | None = None) ->
 
 
 def over(units, clusters: int | None) -> bool:
+    """Is any unit no number of a cluster? clusters: how many there are, None: not known."""
     return bool(units) and (min(units) < 0 or (clusters is not None and max(units) >= clusters))
 
 
@@ -297,10 +298,12 @@ class Prepared:
 
 
 def lines_of(path: Path) -> list[str]:
+    """Lines of a text file."""
     return path.read_text(encoding="utf-8").splitlines()
 
 
 def read_yaml(path: Path) -> dict:
+    """A yaml file as dicts and lists."""
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 

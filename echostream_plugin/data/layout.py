@@ -41,9 +41,11 @@ class Layout:
         return self.output / "utterances" / f"{split}.tsv"
 
     def write_list(self, split: str, rows) -> None:
+        """Write the rows that have features and units."""
         write_table(self.list_path(split), LIST_COLUMNS, rows)
 
     def read_list(self, split: str) -> list[dict]:
+        """What `write_list` wrote. Raises DataError where it did not."""
         path = self.list_path(split)
         if not path.is_file():
             raise DataError(f"{path}: not made yet; run scripts/cvss/build_manifests.py first")
@@ -51,16 +53,20 @@ class Layout:
 
     @property
     def feature_zip(self) -> Path:
+        """Where the source features lie."""
         return self.output / "src_fbank80.zip"
 
     @property
     def data_folder(self) -> Path:
+        """fairseq's data folder."""
         return self.output / "fbank2unit"
 
     def units_path(self, split: str) -> Path:
+        """Where the units of a split lie."""
         return self.output / "units" / f"{split}.txt"
 
     def subwords_folder(self, side: str, size: int) -> Path:
+        """Where dictionary and table of a side (src or tgt) lie."""
         return self.output / f"{side}_unigram{size}"
 
 

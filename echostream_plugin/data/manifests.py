@@ -53,6 +53,7 @@ def stored_source(corpus: Layout):
 
 
 def unknown(made_by: Path, name: str) -> DataError:
+    """The error for an utterance that is missing in what was made before."""
     return DataError(f"{made_by}: does not know utterance {name}; was it made from other tables? Remove it")
 
 

@@ -12,6 +12,7 @@ MANIFEST_COLUMNS = ("id", "src_audio", "src_n_frames", "src_text", "tgt_text", "
 
 
 def write_lines(path, lines) -> None:
+    """Write a text file of these lines, whole or not at all."""
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 

@@ -101,9 +101,11 @@ class TranscriptCache:
                     continue  # the last line of an interrupted run may be torn
 
     def get(self, samples: np.ndarray) -> str | None:
+        """The transcript of samples [n], None where it is not known."""
         return self.texts.get(self._key(samples))
 
     def put(self, samples: np.ndarray, text: str, name: str) -> None:
+        """Keep a transcript of samples [n]; name: of the recording, for people."""
         key = self._key(samples)
         self.texts[key] = text
         if self.path is not None:

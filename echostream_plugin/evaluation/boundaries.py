@@ -22,6 +22,7 @@ class SpokenStream:
 
     @property
     def seconds(self) -> float:
+        """How long it is."""
         return len(self.samples) / SAMPLE_RATE
 
 

@@ -41,6 +41,7 @@ class Asked:
 
     @property
     def wanted(self) -> bool:
+        """Is it speech that should be translated?"""
         return self.kind.split(":")[0] == SPEECH
 
 

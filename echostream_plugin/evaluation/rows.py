@@ -94,6 +94,7 @@ def evaluate(asked: Evaluation) -> list[dict]:
 
 
 def row_value(row: dict, key: str) -> str:
+    """A row's number with one digit, a dash where it has none."""
     return f"{row[key]:.1f}" if key in row else "-"
 
 

@@ -35,6 +35,7 @@ class Sample:
 
     @property
     def human(self) -> bool:
+        """Does a person speak?"""
         return self.voice == HUMAN
 
     @property

@@ -45,14 +45,17 @@ class Utterance:
 
     @property
     def source_ms(self) -> float:
+        """Length of the source."""
         return self.speech.source_ms
 
     @property
     def transcript_text(self) -> str:
+        """The whole transcript."""
         return "".join(text for _, text in self.transcript).strip()
 
     @property
     def translation_text(self) -> str:
+        """The whole translation."""
         return "".join(text for _, text in self.translation).strip()
 
     @property

@@ -103,6 +103,7 @@ class VoicesEvaluation:
         return self._clean
 
     def quality(self) -> list[dict]:
+        """Parts (a) to (d): voices."""
         rows = []
         subsets = [("a", "training voices", "heard"), ("b", "a voice or setting never heard", "held-out")]
         for part, title, name in subsets:
@@ -128,6 +129,7 @@ class VoicesEvaluation:
         return voices.quality(runner, title, folder, runner.translate(title.replace(" ", "_"), folder, speech=True))
 
     def losses(self) -> list[dict]:
+        """Part (e): noise and telephone lines, beside the clean recordings."""
         if not self.wants("e", *(f"simuleval/test-{name}" for name in VARIANTS)):
             return []
         folders = {name: Folder.read(self.lists / f"test-{name}", self.asked.most) for name in VARIANTS}
@@ -135,6 +137,7 @@ class VoicesEvaluation:
         return voices.losses((self.test, self.clean), noisy)
 
     def rows(self) -> list[dict]:
+        """Part (f): recordings in a row, with and without `pause_ms`."""
         if not self.wants("f"):
             return []
         length = min(self.asked.row, len(self.test.wavs))
@@ -150,12 +153,14 @@ class VoicesEvaluation:
         return found
 
     def nothing(self) -> list[dict]:
+        """Part (g): what is no speech of the language."""
         if not self.wants("g", "not_spanish/test.tsv"):
             return []
         folder, kinds = voices.not_speech(self.asked.corpus / "not_spanish" / "test.tsv", self.asked.most)
         return voices.words_of_nothing(self.runner.translate("not_spanish", folder), kinds)
 
     def units(self) -> list[dict]:
+        """The speech of reference units, as the scoring ASR transcribes it."""
         asr = self.runner.asr
         if asr is None or not self.wants("units", "fbank2unit/test.unit"):
             return []
@@ -167,6 +172,7 @@ class VoicesEvaluation:
         return [{"set": "test", "recordings": count, **{key: bootstrap(count, s) for key, s in scores.items()}}]
 
     def early(self) -> list[dict]:
+        """How early the CTC heads write, see `early`."""
         if not self.wants("early"):
             return []
         bundle = load_bundle(self.asked.bundle)
@@ -175,6 +181,7 @@ class VoicesEvaluation:
         return early.measure(bundle, map(read_mono, self.test.wavs[:EARLY_RECORDINGS]), segments)
 
     def tables(self) -> dict[str, list]:
+        """All tables that are asked for, by name."""
         return {name: getattr(self, name)() for name in TABLES}
 
 

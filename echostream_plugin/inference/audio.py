@@ -171,6 +171,7 @@ class FileRecording:
         self.close()
 
     def close(self):
+        """Close the file."""
         if self._file is not None:
             self._file.close()
         self._bytes.close()

@@ -69,6 +69,7 @@ class Bundle:
 
     @property
     def device(self) -> torch.device:
+        """Where the model's parameters are."""
         return next(self.model.parameters()).device
 
     @cached_property

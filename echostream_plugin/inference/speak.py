@@ -144,6 +144,7 @@ class TextSpeaker:
 
     @property
     def finished(self) -> bool:
+        """Was `finish` called?"""
         return self._finished
 
     @torch.inference_mode()

@@ -124,6 +124,7 @@ class VocoderConfig:
             raise ConfigError(f"{where}: {error}") from error
 
     def to_dict(self) -> dict:
+        """As `from_dict` reads it."""
         return dataclasses.asdict(self)
 
 

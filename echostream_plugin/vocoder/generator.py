@@ -79,6 +79,7 @@ class StreamingGenerator:
         return delay + self.after.half
 
     def initial_state(self, batch_size: int = 1) -> GeneratorState:
+        """The state before the first frame."""
         empty = torch.zeros(batch_size, 0, 0, dtype=self.dtype, device=self.device)
         return GeneratorState(
             self.before.initial_cache(empty),
@@ -156,6 +157,7 @@ class Stage:
         self.delay = max(block.delay for block in self.blocks)
 
     def initial_state(self, like: Tensor) -> StageState:
+        """The state before the first frame; like: a tensor of the batch size, type and device."""
         empty = like.new_zeros(like.size(0), 0, self.channels)
         return StageState(
             inputs=like.new_zeros(like.size(0), self.up.span, self.up.channels_in),

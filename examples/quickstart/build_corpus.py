@@ -42,10 +42,12 @@ _worker = {}  # what a worker process keeps between utterances
 
 
 def start_english():
+    """What a worker process keeps: the English voice."""
     _worker["english"] = EnglishVoice()
 
 
 def speak_target(job):
+    """Write one target recording. job: its path, its row."""
     path, row = job
     write_wav(path, _worker["english"].speak(row["target"]))
 
@@ -112,6 +114,7 @@ def write_data_folder(out, text, planned, args):
 
 
 def hours(paths):
+    """Length of recordings together."""
     return sum(soundfile.info(path).duration for path in paths) / 3600
 
 

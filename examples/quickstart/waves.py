@@ -11,6 +11,7 @@ from echostream_plugin.files import whole_file
 
 
 def silence(seconds):
+    """Zeros [n] at 16 kHz."""
     return np.zeros(round(seconds * SAMPLE_RATE), np.float32)
 
 

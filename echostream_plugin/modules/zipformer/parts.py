@@ -24,11 +24,15 @@ def swoosh_r(x: Tensor) -> Tensor:
 
 
 class SwooshL(nn.Module):
+    """`swoosh_l` as a module."""
+
     def forward(self, x: Tensor) -> Tensor:
         return swoosh_l(x)
 
 
 class SwooshR(nn.Module):
+    """`swoosh_r` as a module."""
+
     def forward(self, x: Tensor) -> Tensor:
         return swoosh_r(x)
 

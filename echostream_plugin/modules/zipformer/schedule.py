@@ -25,6 +25,7 @@ class Schedule:
     default: float = 0.0
 
     def at(self, clock: Clock) -> float:
+        """The value now."""
         if clock.batches is None:
             return self.default
         begin, value = self.points[0]
