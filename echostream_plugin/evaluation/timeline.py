@@ -41,14 +41,7 @@ def draw_timeline(
     heights = [WAVE_INCHES] + [max(1, max(r, default=0) + 1) * ROW_INCHES + 0.12 for r in rows] + [WAVE_INCHES]
     unsure = getattr(utterance, "unsure", ())
     caption = _caption(utterance, asr_text, told, bool(unsure), int(width * 11))
-    top = 0.35 + 0.2 * (caption.count("\n") + 1)
-    height = top + sum(heights) + 0.15 * 3 + 0.6
-    figure, axes = pyplot.subplots(
-        4, 1, sharex=True, figsize=(width, height), gridspec_kw={"height_ratios": heights}, layout=None
-    )
-    figure.subplots_adjust(
-        left=1.15 / width, right=1 - 0.2 / width, top=1 - top / height, bottom=0.55 / height, hspace=0.15
-    )
+    figure, axes = _figure(caption, width, heights)
     _wave(axes[0], source, 0.0, sample_rate, SOURCE_COLOUR, "source\nspeech")
     _lane(axes[1], lanes[0], rows[0], TRANSCRIPT_COLOUR, "transcript\nwritten")
     _lane(axes[2], lanes[1], rows[1], TARGET_COLOUR, "translation\nwritten")
@@ -62,11 +55,26 @@ def draw_timeline(
     axes[0].set_xlim(0, seconds)
     axes[3].set_xlabel("time in seconds from the first source sample (dashed: the speaker ends)")
     axes[3].xaxis.set_major_locator(matplotlib.ticker.MultipleLocator(0.5 if seconds <= 12 else 1.0))
-    figure.text(0.2 / width, 1 - 0.15 / height, caption, va="top", fontsize=9, linespacing=1.35)
     with whole_file(path) as partial:
         figure.savefig(partial, dpi=110, format="png")
     pyplot.close(figure)
     return Path(path)
+
+
+def _figure(caption: str, width: float, heights: list):
+    """A figure of four rows, `heights` inches each, under a caption; its axes."""
+    from matplotlib import pyplot
+
+    top = 0.35 + 0.2 * (caption.count("\n") + 1)
+    height = top + sum(heights) + 0.15 * 3 + 0.6
+    figure, axes = pyplot.subplots(
+        len(heights), 1, sharex=True, figsize=(width, height), gridspec_kw={"height_ratios": heights}, layout=None
+    )
+    figure.subplots_adjust(
+        left=1.15 / width, right=1 - 0.2 / width, top=1 - top / height, bottom=0.55 / height, hspace=0.15
+    )
+    figure.text(0.2 / width, 1 - 0.15 / height, caption, va="top", fontsize=9, linespacing=1.35)
+    return figure, axes
 
 
 def _labels(pieces) -> list[tuple[float, str]]:

@@ -157,15 +157,8 @@ def save_bundle(
     write_json(folder / "config.json", description)
     write_json(folder / "gcmvn.json", {"mean": mean.tolist(), "std": std.tolist()})
     write_json(folder / "card.json", card or {})
-    copies = {
-        "source.dict.txt": source_dictionary,
-        "target.dict.txt": target_dictionary,
-        "source.spm.model": source_spm,
-        "target.spm.model": target_spm,
-    }
-    for name, path in copies.items():
-        if path is not None:
-            _copy(Path(path), folder / name)
+    _copy_side(folder, "source", source_dictionary, source_spm)
+    _copy_side(folder, "target", target_dictionary, target_spm)
     if vocoder is not None:
         save_vocoder(vocoder if isinstance(vocoder, torch.nn.Module) else load_vocoder(vocoder), folder / "vocoder")
     load_bundle(folder)
@@ -323,6 +316,13 @@ def _parts(stored: dict) -> str:
 def _storage(tensor: torch.Tensor):
     """Equal for tied parameters; an empty tensor is tied to none."""
     return (tensor.data_ptr(), tuple(tensor.shape)) if tensor.numel() else id(tensor)
+
+
+def _copy_side(folder: Path, side: str, dictionary, spm):
+    """A language's dictionary, and its SentencePiece model where there is one."""
+    _copy(Path(dictionary), folder / f"{side}.dict.txt")
+    if spm is not None:
+        _copy(Path(spm), folder / f"{side}.spm.model")
 
 
 def _copy(source: Path, target: Path):

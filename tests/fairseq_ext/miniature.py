@@ -52,6 +52,11 @@ def write_corpus(root: Path) -> Path:
         (data / f"{split}.tsv").write_text("\n".join(manifest) + "\n", encoding="utf-8")
         for folder, rows in texts.items():
             (root / folder / f"{split}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    _write_yamls(data)
+    return data
+
+
+def _write_yamls(data: Path):
     specaugment = {"freq_mask_F": 8, "freq_mask_N": 1, "time_mask_N": 1, "time_mask_T": 8, "time_mask_p": 1.0}
     config = {
         "global_cmvn": {"stats_npz_path": "../gcmvn.npz"},
@@ -79,7 +84,6 @@ def write_corpus(root: Path) -> Path:
         "ctc_target_unigram": {"decoder_type": "ctc", **text, "loss_weight": 4.0},
     }
     (data / "config_mtl.yaml").write_text(yaml.safe_dump(tasks, sort_keys=False))
-    return data
 
 
 def _spoken(word: int, generator) -> np.ndarray:
