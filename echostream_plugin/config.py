@@ -5,7 +5,6 @@ Every length of the encoder counts **encoder frames of 40 ms**; unit frames are 
 """
 
 import dataclasses
-import json
 import math
 import typing
 from dataclasses import dataclass, field
@@ -262,10 +261,6 @@ class ModelConfig:
             _require(fits, f"{name}.dim must equal encoder.dim {self.encoder.dim}")
         _require(self.mt.encoder_dim == self.encoder.dim, f"mt.encoder_dim must equal encoder.dim {self.encoder.dim}")
         _require(self.unit.dim == self.mt.dim, f"unit.dim must equal mt.dim {self.mt.dim}")
-
-    def to_json(self) -> str:
-        """As `from_dict` reads it, after json."""
-        return json.dumps(dataclasses.asdict(self), indent=2)
 
     @classmethod
     def from_dict(cls, values: dict) -> "ModelConfig":

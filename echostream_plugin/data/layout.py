@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from echostream_plugin.data import DataError
-from echostream_plugin.data.tables import read_table, write_table
+from echostream_plugin.data.tables import read_table
 
 SPLITS = ("train", "dev", "test")
 LIST_COLUMNS = ("id", "src_wav", "tgt_wav", "src_text", "tgt_text")
@@ -40,12 +40,8 @@ class Layout:
         """The table of usable utterances that the manifests step leaves for the text step."""
         return self.output / "utterances" / f"{split}.tsv"
 
-    def write_list(self, split: str, rows) -> None:
-        """Write the rows that have features and units."""
-        write_table(self.list_path(split), LIST_COLUMNS, rows)
-
     def read_list(self, split: str) -> list[dict]:
-        """What `write_list` wrote. Raises DataError where it did not."""
+        """The rows of `list_path`. Raises DataError where it is not made yet."""
         path = self.list_path(split)
         if not path.is_file():
             raise DataError(f"{path}: not made yet; run scripts/cvss/build_manifests.py first")
