@@ -54,7 +54,7 @@ class StreamingEncoder(nn.Module, ABC):
         warm_start: offers `--load-streamspeech-decoders`.
         weights_flag: name and help of a flag for its own first values, see `fairseq_ext.transfer`; None for none.
         grows: the state grows with the source.
-        counts_padding: the padded frames of a batch count in the waits of training, as in StreamSpeech.
+        counts_padding: the padded frames of a batch count in the lags of training, as in StreamSpeech.
     """
 
     Config: ClassVar[type]

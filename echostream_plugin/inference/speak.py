@@ -40,7 +40,7 @@ from echostream_plugin.inference.words import (
     ends_clause,
     normalise,
 )
-from echostream_plugin.model import Waits
+from echostream_plugin.model import WaitKLags
 from echostream_plugin.vocoder import StreamingVocoder
 
 STEER_STEPS = 12
@@ -287,7 +287,9 @@ class SentenceVoice:
         self.bundle = bundle
         self._decoder = ForcedDecoder(bundle.model.target_unigram_decoder, source, options.lead)
         # a T2U encoder that looks ahead was trained without a wait
-        self._waits = Waits(k2=options.lagging_k2, n2=options.stride_n2 if bundle.config.unit.causal_encoder else None)
+        self._lags = WaitKLags(
+            k2=options.lagging_k2, n2=options.stride_n2 if bundle.config.unit.causal_encoder else None
+        )
         self._tokens = []
         self.units, self.starts = [], []
 
@@ -300,7 +302,7 @@ class SentenceVoice:
         """All units and samples [n] of the sentence."""
         hidden = self._decoder.states([*self._tokens, EOS])
         padding = torch.zeros(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
-        logits, _ = self.bundle.model.units(hidden, padding, self._waits)
+        logits, _ = self.bundle.model.units(hidden, padding, self._lags)
         self.units, self.starts = _real_units(*greedy_collapse(logits[0], blank=-1), self.bundle.units)
         wave, _ = self.bundle.vocoder(torch.tensor([self.units], dtype=torch.long, device=hidden.device))
         return self.units, wave[0].float().cpu().numpy()

@@ -206,7 +206,7 @@ def test_every_draw_is_under_the_seed(corpus):
 
     first = draws(1)
     assert first == draws(2)
-    assert len({segment for _, segment in first}) > 2 and len({waits.n2 for waits, _ in first}) > 2
+    assert len({segment for _, segment in first}) > 2 and len({lags.n2 for lags, _ in first}) > 2
     assert not criterion.eval().draw(9)[1]  # validation draws nothing
 
 

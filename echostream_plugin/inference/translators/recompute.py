@@ -17,7 +17,7 @@ from echostream_plugin.inference.policies import Policy, PolicyState
 from echostream_plugin.inference.policies.base import complete_words
 from echostream_plugin.inference.stages import cross_attention
 from echostream_plugin.inference.translators.base import Translator, Written, register_translator
-from echostream_plugin.model import S2STModel, Waits
+from echostream_plugin.model import S2STModel, WaitKLags
 from echostream_plugin.vocoder import StreamingVocoder
 
 
@@ -114,7 +114,7 @@ class PrefixTranslator:
         """Greedy units of all MT states, as dictionary indices."""
         prev_tokens = torch.tensor([inputs], device=frames.device)
         hidden = self.model.target_unigram_decoder(prev_tokens, frames)
-        logits, _ = self.model.units(hidden, prev_tokens.eq(PAD), Waits(text=False, n2=None))
+        logits, _ = self.model.units(hidden, prev_tokens.eq(PAD), WaitKLags(text=False, n2=None))
         return greedy_collapse(logits[0], blank=-1, forbidden=(PAD, UNK))[0]
 
     def _speak(self, units: list) -> list:
