@@ -27,6 +27,7 @@ from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.errors import BundleError, InputError
 from echostream_plugin.inference.events import Speech, TargetText
 from echostream_plugin.inference.options import read_policy
+from echostream_plugin.inference.pushes import push_all
 from echostream_plugin.inference.session import TranslationSession, bundle_options
 
 SNR_DB = (20, 10, 0)
@@ -44,10 +45,7 @@ def parse_args(argv=None):
 def translate(session: TranslationSession, samples: np.ndarray, push_ms: int) -> tuple[list, float]:
     """The words written, and the seconds of speech said."""
     session.reset()
-    step, events = SAMPLE_RATE * push_ms // 1000, []
-    for start in range(0, len(samples), step):
-        events += session.push(samples[start : start + step], SAMPLE_RATE)
-    events += session.finish()
+    events = push_all(session, samples, SAMPLE_RATE, SAMPLE_RATE * push_ms // 1000)
     text = "".join(event.added for event in events if isinstance(event, TargetText))
     said = sum(len(event.samples) / event.sample_rate for event in events if isinstance(event, Speech))
     return normalize(text).split(), said

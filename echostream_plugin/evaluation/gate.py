@@ -88,19 +88,18 @@ def _prepare(folder: str, push_ms: int):
 
 
 def _ask(recording: tuple) -> Asked:
+    from echostream_plugin.inference.pushes import push_all
     from echostream_plugin.inference.session import TranslationSession
 
     kind, wav, garbling = recording
     samples, rate = _read(wav)
     samples = garbled(samples, rate, garbling) if garbling else samples
-    step, values = rate * _worker["push_ms"] // 1000, []
+    values = []
     for answer in (0.0, 1.0):
         bundle = _worker["bundle"]
         bundle.gate = _Recorder(answer)
         session = TranslationSession(bundle, _worker["options"])
-        for start in range(0, len(samples), step):
-            session.push(samples[start : start + step], rate)
-        session.finish()
+        push_all(session, samples, rate, rate * _worker["push_ms"] // 1000)
         values.append(np.array(bundle.gate.values).reshape(-1, len(FEATURES)))
     return Asked(kind, *values)
 

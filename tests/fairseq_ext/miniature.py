@@ -134,3 +134,9 @@ def run_cli(module: str, arguments: list[str]) -> None:
         importlib.import_module(module).cli_main()
     finally:
         sys.argv = before
+
+
+def generate(data: Path, checkpoint, results):
+    """fairseq-generate of the dev split, on the CPU."""
+    arguments = [*task_arguments(data), "--path", str(checkpoint), "--gen-subset", "dev", "--max-tokens", "2000"]
+    run_cli("fairseq_cli.generate", [*arguments, "--cpu", "--results-path", str(results)])

@@ -27,7 +27,7 @@ from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.features import raw_features
 from echostream_plugin.inference.session import TranslationSession
 from tests.fairseq_ext import miniature
-from tests.fairseq_ext.miniature import load_task, run_cli, task_arguments, train
+from tests.fairseq_ext.miniature import generate, load_task, task_arguments, train
 from tests.tiny_bundle import speechlike
 from tests.whisper_file import variables, write_model_bin
 
@@ -149,11 +149,7 @@ def test_a_checkpoint_becomes_a_bundle_that_streams_and_a_checkpoint_again(spoke
 
 def test_generate_hears_with_the_encoders_front_end(spoken, checkpoint, tmp_path, capsys):
     capsys.readouterr()
-    run_cli(
-        "fairseq_cli.generate",
-        [*task_arguments(spoken), "--path", str(checkpoint), "--gen-subset", "dev", "--max-tokens", "2000", "--cpu",
-         "--results-path", str(tmp_path)],
-    )  # fmt: skip
+    generate(spoken, checkpoint, tmp_path)
     assert sum(line.startswith("A-") for line in capsys.readouterr().out.splitlines()) == 4
 
 

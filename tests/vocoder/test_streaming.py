@@ -16,6 +16,7 @@ from echostream_plugin.vocoder.codehifigan import duration_params
 from echostream_plugin.vocoder.convolution import Convolution, MinimalConvolution
 from echostream_plugin.vocoder.generator import BLOCK_FRAMES, GeneratorState, generator_of
 from echostream_plugin.vocoder.streaming import receptive_field_frames
+from tests.vocoder.shared import stream
 
 K = 20
 BUNDLED = Path(__file__).parents[2] / "examples/quickstart/bundle/vocoder"
@@ -53,15 +54,6 @@ MODELS = {
     "minimal filters": make((3, 7), (2, 2), (4, 4), channels=256, dilations=(1, 2, 1)),
     "two speakers": make(speakers=2),
 }
-
-
-def stream(model, pieces):
-    vocoder = StreamingVocoder(model)
-    state, out = vocoder.initial_state(), []
-    for piece in pieces:
-        samples, state = vocoder.push(piece, state)
-        out.append(samples)
-    return torch.cat([*out, vocoder.finish(state)])
 
 
 def whole(model, units):
