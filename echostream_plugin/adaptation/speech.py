@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from echostream_plugin.config import ConfigError
+from echostream_plugin.constants import SAMPLE_RATE
 from echostream_plugin.data.tables import stream_table
 from echostream_plugin.inference.audio import at_rate, read_audio
-from echostream_plugin.inference.features import SAMPLE_RATE, raw_features, to_mono
+from echostream_plugin.inference.features import raw_features, to_mono
 
 AUDIO_COLUMNS = ("audio", "wav", "src_audio")
 TEXT_COLUMNS = ("text", "source", "src_text")

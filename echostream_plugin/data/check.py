@@ -12,6 +12,7 @@ import soundfile
 import yaml
 from tqdm import tqdm
 
+from echostream_plugin.constants import SPECIALS
 from echostream_plugin.data import DataError
 from echostream_plugin.data.feature_zip import Moments, index_path, read_index
 from echostream_plugin.data.tables import MANIFEST_COLUMNS, read_table
@@ -277,10 +278,10 @@ class Prepared:
         if len(set(subwords)) < len(subwords):
             problems.append("a piece is there twice")
         if model.is_file():
-            from echostream_plugin.data.subwords import SPECIALS, load_subwords
+            from echostream_plugin.data.subwords import load_subwords
 
             processor = load_subwords(model)
-            if [processor.id_to_piece(i) for i in range(SPECIALS, processor.get_piece_size())] != subwords:
+            if [processor.id_to_piece(i) for i in range(len(SPECIALS), processor.get_piece_size())] != subwords:
                 problems.append(f"not the subwords of {model.name} in their order")
         unknown, known = 0, set(subwords)  # a character that training never had is its own subword
         for split in SPLITS:

@@ -8,6 +8,7 @@ from pathlib import Path
 import sentencepiece
 import yaml
 
+from echostream_plugin.constants import BLANK, EOS, PAD, SPECIALS, UNK
 from echostream_plugin.data import DataError
 from echostream_plugin.data.tables import write_lines, write_table
 from echostream_plugin.files import whole_file, write_text
@@ -17,7 +18,6 @@ SPECAUGMENT = {  # fairseq's "lb" policy, StreamSpeech's
     "freq_mask_F": 27, "freq_mask_N": 1, "time_mask_N": 1, "time_mask_T": 100, "time_mask_p": 1.0, "time_wrap_W": 0,
 }  # fmt: skip
 DECODER = {"decoder_embed_dim": 512, "decoder_ffn_embed_dim": 2048, "decoder_attention_heads": 8}
-SPECIALS = 4  # <s> <pad> </s> <unk>: the same numbers in SentencePiece and in fairseq
 
 
 def train_subwords(folder, name: str, sentences, size: int, threads: int = 1, coverage: float = 1.0):
@@ -28,11 +28,11 @@ def train_subwords(folder, name: str, sentences, size: int, threads: int = 1, co
     """
     folder, sentences = Path(folder), list(sentences)
     alphabet = alphabet_size(sentences, coverage)
-    if alphabet + SPECIALS > size:
+    if alphabet + len(SPECIALS) > size:
         raise DataError(
             f"{folder / name}.model: the text has an alphabet of {alphabet} characters, which do not fit in {size} "
-            f"subwords with {SPECIALS} special ones; ask for --subwords of {alphabet + SPECIALS} at least, twice that "
-            "is useful"
+            f"subwords with {len(SPECIALS)} special ones; ask for --subwords of {alphabet + len(SPECIALS)} at least, "
+            "twice that is useful"
         )
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
@@ -45,10 +45,10 @@ def train_subwords(folder, name: str, sentences, size: int, threads: int = 1, co
             hard_vocab_limit=False,
             character_coverage=coverage,
             num_threads=threads,
-            bos_id=0,
-            pad_id=1,
-            eos_id=2,
-            unk_id=3,
+            bos_id=BLANK,
+            pad_id=PAD,
+            eos_id=EOS,
+            unk_id=UNK,
             minloglevel=2,
         )
     except RuntimeError as error:
@@ -59,7 +59,7 @@ def train_subwords(folder, name: str, sentences, size: int, threads: int = 1, co
     processor = sentencepiece.SentencePieceProcessor(model_proto=buffer.getvalue())
     numbers = range(processor.get_piece_size())
     write_lines(folder / f"{name}.vocab", (f"{processor.id_to_piece(i)}\t{processor.get_score(i):g}" for i in numbers))
-    write_lines(folder / f"{name}.txt", (f"{processor.id_to_piece(i)} 1" for i in numbers if i >= SPECIALS))
+    write_lines(folder / f"{name}.txt", (f"{processor.id_to_piece(i)} 1" for i in numbers if i >= len(SPECIALS)))
     return processor
 
 

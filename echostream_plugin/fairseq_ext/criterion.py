@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.constants import EOS, PAD
+from echostream_plugin.constants import EOS, PAD, UNK
 from echostream_plugin.decoders.ctc import FIRST_FRAMES, greedy_collapse_batch
 from echostream_plugin.decoders.masks import draw_unit_step
 from echostream_plugin.fairseq_ext.alignable import infeasible
@@ -28,7 +28,6 @@ from echostream_plugin.fairseq_ext.generator import text_of
 from echostream_plugin.fairseq_ext.transfer import EncoderTeacher, distill_loss
 from echostream_plugin.model import ModelOutput, WaitKLags
 
-_UNK = 3
 # percent of the utterances with more targets than frames: metric -> loss
 _INFEASIBLE = {"unit_infeasible": "unit", "asr_infeasible": "source_unigram", "st_infeasible": "ctc_target_unigram"}
 # error rates people read: metric -> what its errors are divided by
@@ -239,8 +238,8 @@ class TwoPassCTCCriterion(FairseqCriterion):
         blank = output.unit_logits.size(-1) - 1
         collapsed = greedy_collapse_batch(output.unit_logits, output.unit_lengths, blank)
         for (predicted, _), reference in zip(collapsed, units.tolist(), strict=True):
-            reference = [unit for unit in reference if unit > _UNK]
-            counts["uer"] += edit_distance(reference, [unit for unit in predicted if unit > _UNK])
+            reference = [unit for unit in reference if unit > UNK]
+            counts["uer"] += edit_distance(reference, [unit for unit in predicted if unit > UNK])
             counts["units"] += len(reference)
         valid = targets["target_unigram"].ne(PAD)
         counts["mt_correct"] = (output.mt_logits.argmax(-1).eq(targets["target_unigram"]) & valid).sum().item()

@@ -8,12 +8,10 @@ import torch
 from fairseq.sequence_generator import SequenceGenerator
 from torch import Tensor, nn
 
-from echostream_plugin.constants import EOS, PAD
+from echostream_plugin.constants import EOS, PAD, UNK
 from echostream_plugin.decoders.ctc import greedy_collapse, greedy_collapse_batch
 from echostream_plugin.inference.dictionary import Dictionary
 from echostream_plugin.model import S2STModel, WaitKLags, padding_mask
-
-_UNK = 3
 
 
 class TwoPassGenerator(nn.Module):
@@ -78,7 +76,7 @@ class TwoPassGenerator(nn.Module):
         blank = logits.size(-1) - 1
         scores = logits.float().log_softmax(-1).amax(-1)
         for row, row_scores, length in zip(logits, scores, unit_lengths.tolist(), strict=True):
-            tokens, frames = greedy_collapse(row[:length], blank=blank, forbidden=(PAD, _UNK, EOS))
+            tokens, frames = greedy_collapse(row[:length], blank=blank, forbidden=(PAD, UNK, EOS))
             if not tokens:  # fairseq's scorer, which is C, reads before the start of a hypothesis without symbols
                 yield row.new_tensor([EOS], dtype=torch.long), row_scores.new_zeros(1)
                 continue

@@ -8,10 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from echostream_plugin.constants import SPECIALS
 from echostream_plugin.decoders.ctc import greedy_collapse
 from echostream_plugin.inference import snapshot
 from echostream_plugin.inference.bundle import Bundle, load_bundle, save_bundle
-from echostream_plugin.inference.dictionary import SPECIALS, Dictionary
+from echostream_plugin.inference.dictionary import Dictionary
 from echostream_plugin.inference.errors import BundleError
 from echostream_plugin.inference.features import Frontend, features_of, raw_features
 from echostream_plugin.inference.log_mel import FLOOR, StreamingLogMel, mel_filters

@@ -22,9 +22,10 @@ from echostream_plugin.config import (
     TextDecoderConfig,
     UnitDecoderConfig,
 )
+from echostream_plugin.constants import EOS
 from echostream_plugin.decoders.ctc import greedy_collapse
 from echostream_plugin.inference.bundle import Bundle
-from echostream_plugin.inference.dictionary import EOS, Dictionary
+from echostream_plugin.inference.dictionary import Dictionary
 from echostream_plugin.inference.events import Speech, TargetText
 from echostream_plugin.inference.features import features_of
 from echostream_plugin.inference.policies import POLICIES

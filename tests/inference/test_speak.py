@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echostream_plugin.config import ConfigError
+from echostream_plugin.constants import EOS, SPECIALS
 from echostream_plugin.decoders.ctc import greedy_collapse
 from echostream_plugin.inference.bundle import load_bundle
-from echostream_plugin.inference.dictionary import EOS, SPECIALS
 from echostream_plugin.inference.errors import InputError, SessionError
 from echostream_plugin.inference.events import Finished, Speech, TargetText
 from echostream_plugin.inference.speak import (

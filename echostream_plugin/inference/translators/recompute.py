@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from echostream_plugin.constants import EOS, PAD, SPECIALS, UNK
 from echostream_plugin.decoders.ctc import greedy_collapse
-from echostream_plugin.inference.dictionary import EOS, PAD, SPECIALS, UNK, Dictionary
+from echostream_plugin.inference.dictionary import Dictionary
 from echostream_plugin.inference.policies import Policy, PolicyState
 from echostream_plugin.inference.policies.base import complete_words
 from echostream_plugin.inference.stages import cross_attention
