@@ -83,6 +83,13 @@ def test_agents_and_examples_are_run_by_path():
         assert not tops & {"agent", "examples", "scripts", "tests"}, f"{path} imports {sorted(tops)}"
 
 
+def test_what_is_installed_is_imported():
+    """No path is added to find the package; the demo's is of the recipe's own files, for as long as it imports them."""
+    for path in sources("echostream_plugin", "agent", "scripts", "examples"):
+        edited = "sys.path" in path.read_text(encoding="utf-8")
+        assert not edited or path == ROOT / "scripts" / "demo.py", f"{path} changes sys.path"
+
+
 def test_the_check_sees_imports_inside_functions_and_relative_ones(tmp_path):
     assert part_of("echostream_plugin.inference.session") == "inference" and part_of("torch.nn") is None
     names = imports_of(PACKAGE / "evaluation" / "offline.py")
