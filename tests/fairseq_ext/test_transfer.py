@@ -8,13 +8,13 @@ from argparse import Namespace
 import pytest
 import torch
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from test_streamspeech_parity import PARITY, build
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.fairseq_ext.transfer import EncoderTeacher, distill_loss, load_decoders
 from echostream_plugin.model import WaitKLags
 from tests.fairseq_ext import miniature
 from tests.fairseq_ext.miniature import load_task, run_cli, task_arguments, train
+from tests.fairseq_ext.test_streamspeech_parity import PARITY, build
 
 PARTS = ("source_unigram_decoder", "ctc_target_unigram_decoder", "target_unigram_decoder", "synthesizer_encoder")
 # an echostream that the small StreamSpeech of the parity data fits into
