@@ -6,7 +6,7 @@ from pathlib import Path
 
 from echostream_plugin.cli_errors import DONE, check_free
 from echostream_plugin.config import ConfigError
-from echostream_plugin.data.tables import DataError
+from echostream_plugin.data import DataError
 from echostream_plugin.evaluation import samples
 from echostream_plugin.fairseq_ext.loading import export_bundle
 from echostream_plugin.inference.bundle import load_bundle

@@ -49,6 +49,7 @@ class Plan:
 
     @property
     def encoder(self) -> EncoderConfig:
+        """The model's encoder, without dropout."""
         return replace(self.model.encoder, dropout=0.0, attention_dropout=0.0, activation_dropout=0.0)
 
 

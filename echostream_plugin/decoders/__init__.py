@@ -1,4 +1,4 @@
-"""The decoders; importing this package registers each of the MT decoders."""
+"""CTC heads, the MT decoders, text-to-unit; importing this package registers each of the MT decoders."""
 
 from echostream_plugin.decoders import text  # noqa: F401
 from echostream_plugin.decoders.base import DECODERS, StreamingDecoder

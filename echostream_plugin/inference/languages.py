@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.files import write_text
+from echostream_plugin.files import write_json
 from echostream_plugin.inference.errors import BundleError
 
 SIDES, CARD = ("source", "target"), "card.json"
@@ -18,7 +18,7 @@ def note_languages(folder, source: str, target: str) -> None:
         if not _CODE.fullmatch(language):
             raise ConfigError(f"language '{language}': use a code, such as fr, en or pt-BR")
     card = load_card(folder) | {"source_language": source, "target_language": target}
-    write_text(Path(folder) / CARD, json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+    write_json(Path(folder) / CARD, card)
 
 
 def load_card(folder) -> dict:

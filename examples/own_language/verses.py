@@ -22,8 +22,9 @@ import soundfile
 from echostream_plugin.data import DataError
 from echostream_plugin.data.parallel import Workers
 from echostream_plugin.data.punctuated import BIBLES, verses
-from echostream_plugin.data.tables import normalise, write_table
+from echostream_plugin.data.tables import write_table
 from echostream_plugin.files import whole_file
+from echostream_plugin.inference.words import normalise
 
 EDITIONS = BIBLES | {"en": "3"}  # the English of few words instead of King James
 SAMPLE_RATE, VOLUME = 16000, 0.5  # of Pico, which clips at its own volume

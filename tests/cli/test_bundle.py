@@ -10,12 +10,12 @@ import torch
 from echostream_plugin import cli_bundle
 from echostream_plugin.cli import main
 from echostream_plugin.config import ConfigError
-from echostream_plugin.data.tables import DataError
+from echostream_plugin.data import DataError
 from echostream_plugin.inference.languages import differs
 from echostream_plugin.punctuation import Punctuator, PunctuatorConfig, save_punctuator
 from tests.tiny_bundle import save_tiny_bundle
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def chosen(tmp_path, *flags):
