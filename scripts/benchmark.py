@@ -5,6 +5,7 @@
     python scripts/benchmark.py --quick                         # a tiny model and short streams: does it run?
     python scripts/benchmark.py --profile                       # only: where does the time of a step go?
     python scripts/benchmark.py --threads 1 2 --device cpu --quantize int8
+    python scripts/benchmark.py --compare docs/benchmark.json   # what got slower since that run, beyond the noise?
     python scripts/benchmark.py --rows zipformer                # only the Zipformer, beside what was claimed for it
 
 Writes benchmark.json, benchmark.md and benchmark.png. Weights are random; times are medians with quartiles. Let nothing
@@ -24,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from echostream_plugin.benchmark import zipformer  # noqa: E402
+from echostream_plugin.benchmark import regressions, zipformer  # noqa: E402
 from echostream_plugin.benchmark.encoders import build_streams, time_offline, time_steps  # noqa: E402
 from echostream_plugin.benchmark.hardware import processor  # noqa: E402
 from echostream_plugin.benchmark.measure import measure_machine  # noqa: E402
@@ -33,6 +34,7 @@ from echostream_plugin.benchmark.report import as_json, markdown, table, write  
 from echostream_plugin.benchmark.sessions import random_bundle, time_batches, time_session  # noqa: E402
 from echostream_plugin.benchmark.vocoder import time_vocoder  # noqa: E402
 from echostream_plugin.config import (  # noqa: E402
+    ConfigError,
     CTCHeadConfig,
     EncoderConfig,
     ModelConfig,
@@ -134,6 +136,7 @@ def main(argv=None) -> int:
     parser.add_argument("--quantize", choices=["none", "int8"], default="none", help="add a row: dynamic int8 (CPU)")
     parser.add_argument("--write", type=Path, help="also put the tables between the marks of this page")
     parser.add_argument("--rows", choices=["all", "zipformer"], default="all", help="measure only these")
+    parser.add_argument("--compare", type=Path, help="json of an earlier run: also print what got slower since")
     parser.add_argument("--profile", action="store_true", help="only say where the time of an encoder step goes")
     parser.add_argument("--quick", action="store_true", help="a tiny model, short streams, few runs")
     args = parser.parse_args(argv)
@@ -143,6 +146,10 @@ def main(argv=None) -> int:
         parser.error(f"--write {args.write}: no such page")
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no GPU here")
+    try:
+        earlier = args.compare and regressions.read(args.compare)
+    except ConfigError as error:
+        parser.error(f"--compare {error}")
     sizes = QUICK if args.quick else FULL
     if args.rows == "zipformer":
         return zipformer_rows(args, sizes["offline_runs"])
@@ -161,6 +168,8 @@ def main(argv=None) -> int:
     if args.write:
         replace_block(args.write, markdown(results))
     print((args.output / "benchmark.md").read_text())
+    if earlier:
+        print(regressions.compare(earlier, results))
     return 0
 
 

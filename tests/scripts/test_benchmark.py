@@ -37,6 +37,8 @@ def test_a_quick_run_writes_table_json_and_plot(script, tmp_path, capsys):
     assert "operator: " in results["machine"]
     assert "torchaudio Emformer.infer" in (tmp_path / "benchmark.md").read_text()
     assert (tmp_path / "benchmark.png").stat().st_size > 1000
+    printed = script.regressions.compare(script.regressions.read(tmp_path / "benchmark.json"), results)
+    assert "Nothing got slower or larger" in printed
 
 
 def test_the_rows_of_the_zipformer(script, tmp_path, capsys):
@@ -65,6 +67,9 @@ def test_wrong_flags_are_refused(script, capsys):
     with pytest.raises(SystemExit):
         script.main(["--threads", "0"])
     assert "--threads must be at least 1" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        script.main(["--compare", "nothing.json"])
+    assert "--compare nothing.json: cannot be read" in capsys.readouterr().err
 
 
 def test_the_floor_is_the_larger_of_reading_and_computing():
