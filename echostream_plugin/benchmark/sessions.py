@@ -16,10 +16,10 @@ from echostream_plugin.inference.dictionary import SPECIALS, Dictionary
 from echostream_plugin.inference.events import Speech, TargetText
 from echostream_plugin.inference.features import Frontend, features_of
 from echostream_plugin.inference.session import SessionOptions, TranslationSession
-from echostream_plugin.inference.stages import Call, Writer
+from echostream_plugin.inference.work import Call
 from echostream_plugin.model import S2STModel
 from echostream_plugin.modules.recording import record_calls
-from echostream_plugin.vocoder import CodeHiFiGAN, StreamingVocoder, VocoderConfig
+from echostream_plugin.vocoder import CodeHiFiGAN, CodeVocos, StreamingVocoder, VocoderConfig, VocosConfig
 
 RATE = 16000
 PUSH_MS = 320
@@ -54,13 +54,14 @@ class ScheduledUnits(nn.Module):
         return self.projection(frames) + self.gain.repeat(frames.size(1) // self.gain.size(0), 1)
 
 
-def random_bundle(config: ModelConfig, vocoder: VocoderConfig | None) -> Bundle:
+def random_bundle(config: ModelConfig, vocoder: VocoderConfig | VocosConfig | None) -> Bundle:
     """A model with random weights that hears and says about three tokens a second, as speech does, and speaks about
     as long as it hears; vocoder None: no speech."""
     torch.manual_seed(0)
     model = S2STModel(config).eval()
     symbols = [Dictionary((*SPECIALS, *(f"▁t{i}" for i in range(head.vocab - 4)))) for head in (config.asr, config.mt)]
-    spoken = None if vocoder is None else CodeHiFiGAN(vocoder).remove_weight_norm()
+    kind = CodeVocos if isinstance(vocoder, VocosConfig) else CodeHiFiGAN
+    spoken = None if vocoder is None else kind(vocoder).remove_weight_norm().eval()
     bins = config.encoder.input_dim
     bundle = Bundle(model, config, *symbols, np.full(bins, 10, np.float32), np.full(bins, 4, np.float32), spoken)
     with torch.inference_mode():
@@ -94,11 +95,13 @@ def stopwatch(bundle: Bundle):
         ("encoder", model.encoder, "finish"),
         ("CTC heads", model.source_unigram_decoder, "step"),
         ("CTC heads", model.ctc_target_unigram_decoder, "step"),
-        ("MT", Writer, "hear"),
-        ("MT", Writer, "draft"),
+        ("MT", model.target_unigram_decoder, "add_source"),
+        ("MT", model.target_unigram_decoder, "propose"),
         ("T2U and units", model.synthesizer_encoder, "step"),
         ("T2U and units", model.decoder, "step"),
+        ("T2U and units", model.decoder, "finish"),
         ("vocoder", StreamingVocoder, "push"),
+        ("vocoder", StreamingVocoder, "finish"),
     ]
     for stage, owner, name in watched:
         spent.setdefault(stage, 0.0)

@@ -143,8 +143,8 @@ def test_written_tokens_are_the_masked_forward_of_training(bundle, monkeypatch):
 
 def test_speech_is_the_whole_utterance_vocoded_once(bundle, monkeypatch):
     hidden = []
-    speak = Speaker.speak
-    monkeypatch.setattr(Speaker, "speak", lambda self, states: hidden.append(states) or speak(self, states))
+    speaking = Speaker.speaking
+    monkeypatch.setattr(Speaker, "speaking", lambda self, states: hidden.append(states) or speaking(self, states))
     session = TranslationSession(bundle, max_tokens=12)
     events = run(session, speechlike(2.5, seed=3))
     assert len(hidden) > 2
@@ -175,13 +175,17 @@ def test_writing_stays_behind_the_ctc_translation(bundle, k1, stride_n):
 def test_whole_word_mode_stops_before_the_start_of_a_word(bundle, monkeypatch):
     """What follows a write in the draft it was cut from begins a word: the word before it is complete."""
     cuts, drafted = [], []
-    draft, commit = Writer.draft, Writer.commit
+    draft, commit = Writer.drafting, Writer.commit
 
     def spy(self, drafts):
         cuts.append(drafted[-1][len(drafts)].token)
         commit(self, drafts)
 
-    monkeypatch.setattr(Writer, "draft", lambda self, *given: drafted.append(draft(self, *given)) or drafted[-1][:])
+    def drafting(self, *given):
+        drafted.append((yield from draft(self, *given)))
+        return drafted[-1][:]
+
+    monkeypatch.setattr(Writer, "drafting", drafting)
     monkeypatch.setattr(Writer, "commit", spy)
     session, samples = TranslationSession(bundle, chunk_ms=640, speech=False), speechlike(5.12, seed=5)
     for start in range(0, len(samples), 10240):
