@@ -29,6 +29,7 @@ from echostream_plugin.benchmark import regressions, zipformer  # noqa: E402
 from echostream_plugin.benchmark.encoders import build_streams, time_offline, time_steps  # noqa: E402
 from echostream_plugin.benchmark.hardware import processor  # noqa: E402
 from echostream_plugin.benchmark.measure import measure_machine  # noqa: E402
+from echostream_plugin.benchmark.parts import PARTS, measure_part  # noqa: E402
 from echostream_plugin.benchmark.profile import profile_step, rows  # noqa: E402
 from echostream_plugin.benchmark.report import as_json, markdown, table, write  # noqa: E402
 from echostream_plugin.benchmark.sessions import random_bundle, time_batches, time_session  # noqa: E402
@@ -55,6 +56,7 @@ FULL = {
     "runs": 30,
     "offline_runs": 3,
 }
+EVERYWHERE = {"sessions_vocos": "sessions", "crowd": "crowd", "starts": "starts"}  # of the results: the part
 QUICK = {"ages": [1, 2], "offline": [2], "sessions": [2], "batches": [1, 2], "runs": 3, "offline_runs": 1}
 
 
@@ -96,6 +98,7 @@ def measure(args, sizes: dict, threads: int) -> dict:
             run["vocoder"] += time_vocoder(config, machine, sizes["offline_runs"], args.device)
         bundle.vocoder.stream_dtype = torch.bfloat16
         run["sessions_bf16"] = [time_session(bundle, seconds) for seconds in sizes["sessions"]]
+    run |= {name: PARTS[part][0](model, args.device, args.quick) for name, part in EVERYWHERE.items()}
     run["batches"] = time_batches(bundle, sizes["batches"], sizes["runs"], args.device)
     return run
 
@@ -135,7 +138,7 @@ def main(argv=None) -> int:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="measure with so many threads, in turn")
     parser.add_argument("--quantize", choices=["none", "int8"], default="none", help="add a row: dynamic int8 (CPU)")
     parser.add_argument("--write", type=Path, help="also put the tables between the marks of this page")
-    parser.add_argument("--rows", choices=["all", "zipformer"], default="all", help="measure only these")
+    parser.add_argument("--rows", choices=["all", "zipformer", *PARTS], default="all", help="measure only these")
     parser.add_argument("--compare", type=Path, help="json of an earlier run: also print what got slower since")
     parser.add_argument("--profile", action="store_true", help="only say where the time of an encoder step goes")
     parser.add_argument("--quick", action="store_true", help="a tiny model, short streams, few runs")
@@ -153,6 +156,13 @@ def main(argv=None) -> int:
     sizes = QUICK if args.quick else FULL
     if args.rows == "zipformer":
         return zipformer_rows(args, sizes["offline_runs"])
+    if args.rows in PARTS:
+        model = quick_model() if args.quick else ModelConfig()
+        found, tables = measure_part(args.rows, model, args.threads[0], args.device, args.quick)
+        args.output.mkdir(parents=True, exist_ok=True)
+        (args.output / f"{args.rows}.json").write_text(json.dumps(as_json(found), indent=1))
+        print(f"{processor(args.device)}, {args.threads[0]} thread(s), commit {commit()}\n\n{tables}")
+        return 0
     if args.profile:
         print(profiles(args, sizes["runs"]))
         return 0

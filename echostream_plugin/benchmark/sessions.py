@@ -1,5 +1,6 @@
 """Whole sessions: time per push, the stages it goes to, and how many sessions a core serves."""
 
+import math
 import time
 from contextlib import contextmanager
 
@@ -23,7 +24,6 @@ from echostream_plugin.vocoder import CodeHiFiGAN, CodeVocos, StreamingVocoder, 
 
 RATE = 16000
 PUSH_MS = 320
-WARM_UP_SECONDS = 12
 TOKENS_PER_SECOND = 3.0  # of source and of target
 UNITS_PER_TOKEN = 15  # of 20 ms, some of 40: about as much speech comes out as goes in
 
@@ -129,33 +129,43 @@ def _clocked(function, spent: dict, stage: str):
     return call
 
 
-def time_session(bundle: Bundle, seconds: float) -> dict:
-    """A session over so much sound in pushes of 320 ms: real-time factor, times of pushes, seconds by stage."""
+def speaking(bundle: Bundle) -> SessionOptions:
+    """How a random bundle translates: sentences of 10 s, each of which may say ten tokens more at its end."""
     speaks = bundle.vocoder is not None
-    options = SessionOptions(pause_ms=800, longest_sentence_ms=10000, max_tokens=10, speech=speaks)
-    session, samples, pushes = TranslationSession(bundle, options), noise(seconds), []
+    return SessionOptions(pause_ms=800, longest_sentence_ms=10000, max_tokens=10, speech=speaks)
+
+
+def percentile(times: list, share: float) -> float:
+    """The time below which so large a share of them lies; the worst is not left out of a few."""
+    return sorted(times)[min(len(times) - 1, math.ceil(share * len(times)) - 1)]
+
+
+def time_session(bundle: Bundle, seconds: float) -> dict:
+    """A session over so much sound in pushes of 320 ms, its first one among them: real-time factor, times of pushes,
+    how soon the first speech of a push is there, seconds by stage."""
+    session, samples, pushes, soon = TranslationSession(bundle, speaking(bundle)), noise(seconds), [], []
     tokens, spoken, size = 0, 0.0, RATE * PUSH_MS // 1000
-    warm_up = noise(WARM_UP_SECONDS)
-    for start in range(0, len(warm_up), size):
-        session.push(warm_up[start : start + size], RATE)
-    session.reset()
     with stopwatch(bundle) as spent:
         for start in range(0, len(samples), size):
-            began = time.perf_counter()
-            events = session.push(samples[start : start + size], RATE)
+            began, events = time.perf_counter(), []
+            for event in session.push_events(samples[start : start + size], RATE):
+                if isinstance(event, Speech) and not any(isinstance(each, Speech) for each in events):
+                    soon.append(1000 * (time.perf_counter() - began))
+                events.append(event)
             pushes.append(1000 * (time.perf_counter() - began))
             tokens += sum(len(event.added.split()) for event in events if isinstance(event, TargetText))
             spoken += sum(len(event.samples) / event.sample_rate for event in events if isinstance(event, Speech))
         began = time.perf_counter()
         spoken += sum(len(event.samples) / event.sample_rate for event in session.finish() if isinstance(event, Speech))
         last = 1000 * (time.perf_counter() - began)
-    late = sorted(pushes)[int(0.95 * (len(pushes) - 1))]
     return {
         "seconds": seconds,
         "rtf": (sum(pushes) + last) / 1000 / seconds,
         "push_ms": Spread.of(pushes),
-        "push_p95_ms": late,
+        "push_p95_ms": percentile(pushes, 0.95),
+        "push_p99_ms": percentile(pushes, 0.99),
         "push_worst_ms": max(pushes),
+        "speech_soonest_ms": Spread.of(soon) if soon else None,
         "finish_ms": last,
         "tokens": tokens,
         "spoken_seconds": spoken,
