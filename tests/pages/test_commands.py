@@ -68,7 +68,10 @@ TABLE = {  # page -> beginning of a command -> how it is made small; the longest
         "python examples/live/client.py": Small(tested="tests/serve/test_client.py"),  # it needs a server
         "python scripts/load_live.py": LONG,
     },
-    "docs/performance.md": {"python scripts/benchmark.py": LONG, "python scripts/load_live.py": LONG},
+    "docs/performance.md": {
+        **dict.fromkeys(("python scripts/load_live.py", "python scripts/measure_training.py"), LONG),
+        "python scripts/benchmark.py": LONG,
+    },
     "docs/results.md": {"python scripts/": LONG},
     "docs/streamspeech.md": {
         "fairseq-train": Small(dots=RECIPE, add=MODEL),
