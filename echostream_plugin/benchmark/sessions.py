@@ -100,9 +100,11 @@ def stopwatch(bundle: Bundle):
         ("T2U and units", model.synthesizer_encoder, "step"),
         ("T2U and units", model.decoder, "step"),
         ("T2U and units", model.decoder, "finish"),
-        ("vocoder", StreamingVocoder, "push"),
-        ("vocoder", StreamingVocoder, "finish"),
+        ("vocoder", StreamingVocoder, "frames"),
     ]
+    if bundle.vocoder is not None:
+        generator = type(StreamingVocoder(bundle.vocoder).generator)
+        watched += [("vocoder", generator, "step"), ("vocoder", generator, "finish")]
     for stage, owner, name in watched:
         spent.setdefault(stage, 0.0)
         own = vars(owner).get(name)

@@ -21,7 +21,7 @@ from echostream_plugin.inference.work import Call, alone
 from echostream_plugin.model import S2STModel
 from echostream_plugin.vocoder import StreamingVocoder
 
-ENCODER, HEADS, MT, T2U, UNITS = range(5)  # parts of a `work.Call`
+ENCODER, HEADS, MT, T2U, UNITS, SOUND = range(6)  # parts of a `work.Call`
 FEATURES_PER_FRAME = 4  # feature frames of 10 ms in an encoder frame of 40 ms
 
 
@@ -330,19 +330,26 @@ class Speaker:
         t2u, units = self.t2u, self.unit_decoder
         states, self._t2u_state = yield Call(t2u.step, hidden, self._t2u_state, t2u.step_together, T2U)
         logits, self._unit_state = yield Call(units.step, states, self._unit_state, units.step_together, UNITS)
-        return self._sound(self._collapse(logits))
+        return (yield from self._sound(self._collapse(logits)))
 
     def finishing(self):
         """The units and samples that waited for more, as `speaking`."""
         decoder = self.unit_decoder
         logits = yield Call(decoder.finish, None, self._unit_state, decoder.finish_together, UNITS)
-        units, samples = self._sound(self._collapse(logits))
+        units, samples = yield from self._sound(self._collapse(logits))
         return units, np.concatenate([samples, self.vocoder.finish(self._vocoder_state).cpu().numpy()])
 
-    def _sound(self, units: list) -> tuple[list, np.ndarray]:
-        """The units with the samples [n] that they make final."""
-        samples, self._vocoder_state = self.vocoder.push(units, self._vocoder_state)
-        return units, samples.cpu().numpy()
+    def _sound(self, units: list):
+        """The units with the samples [n] that they make final; a generator of calls."""
+        generator = self.vocoder.generator
+        if not hasattr(generator, "step_together"):  # streams of one length are too rare to be stacked
+            samples, self._vocoder_state = self.vocoder.push(units, self._vocoder_state)
+            return units, samples.cpu().numpy()
+        frames, state = self.vocoder.frames(units, self._vocoder_state)
+        call = Call(generator.step, frames, state.generator, generator.step_together, SOUND)
+        samples, made = yield call
+        self._vocoder_state = replace(state, generator=made)
+        return units, samples[0].cpu().numpy().copy()
 
     def _collapse(self, logits: Tensor) -> list:
         """logits: [1, f, K + 5] of the next unit frames; the collapse goes on over token boundaries."""
