@@ -34,6 +34,7 @@ class Call:
     part: int = 0
 
     def run(self):
+        """Compute it alone; returns what the function returns."""
         return self.function(self.state) if self.inputs is None else self.function(self.inputs, self.state)
 
 

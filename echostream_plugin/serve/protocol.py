@@ -102,6 +102,7 @@ class TextWriter:
         self._early = []  # events of a push that is not worked off
 
     def opening(self, key: str) -> list:
+        """What is said when a session begins."""
         return []
 
     def messages(self, events: list, heard_s: float | None) -> list:
@@ -124,6 +125,7 @@ class TextWriter:
         return found
 
     def closing(self) -> list:
+        """What is said last."""
         return [json.dumps({"end_of_processing": True})]
 
 
@@ -135,6 +137,7 @@ class EventWriter:
         self.number = 0
 
     def opening(self, key: str) -> list:
+        """What is said when a session begins; key: to take it up again."""
         return [json.dumps({"kind": "session", "key": key})]
 
     def messages(self, events: list, heard_s: float | None):
@@ -150,6 +153,7 @@ class EventWriter:
             yield self._numbered({"kind": "heard", "seconds": round(heard_s, 3)})
 
     def closing(self) -> list:
+        """What is said last."""
         return [self._numbered({"kind": "end"})]
 
     @staticmethod
