@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from echostream_plugin.config import TextDecoderConfig
 from echostream_plugin.constants import PAD
+from echostream_plugin.decoders.base import StreamingDecoder, register_decoder
 from echostream_plugin.decoders.masks import build_streaming_mask
 from echostream_plugin.decoders.transformer import (
     KeyValues,
@@ -42,8 +43,11 @@ class TextDecoderState(StreamState):
         return self.source[0].length
 
 
-class TextDecoder(nn.Module):
+@register_decoder
+class TextDecoder(StreamingDecoder):
     """Transformer decoder whose every target position may see its own part of the source."""
+
+    Config = TextDecoderConfig
 
     def __init__(self, config: TextDecoderConfig):
         super().__init__()
@@ -147,16 +151,17 @@ class TextDecoder(nn.Module):
         hidden, own = self.layer_norm(x).split(counts, 1), zip(*targets, strict=True)
         return [(one, _after(past, *pair)) for one, past, pair in zip(hidden, own, pairs, strict=True)]
 
-    def propose(self, tokens: Tensor, state: TextDecoderState) -> tuple[tuple[Tensor, Tensor], TextDecoderState]:
-        """`step` of tokens [B, u], and what comes next: the state [B, 1, D] that predicts it, its scores [B, V]."""
-        return self.propose_together([(tokens, state)])[0]
-
     def propose_together(self, pairs: list) -> list:
         """`propose` of several streams at once, as `step_together`."""
         steps = self.step_together(pairs)
         hidden = torch.cat([states[:, -1:] for states, _ in steps], dim=1)
         scores = zip(hidden.split(1, 1), self.logits(hidden).split(1, 1), strict=True)
         return [((one, each[:, 0]), state) for (one, each), (_, state) in zip(scores, steps, strict=True)]
+
+    def without_source(self) -> TextDecoderState:
+        """A frame whose keys and values are zeros, which nothing is projected to."""
+        heard = tuple(layer.encoder_attn.empty(1, 1) for layer in self.layers)
+        return TextDecoderState(self.initial_state().targets, heard)
 
     def _embed(self, tokens: Tensor, first: int) -> Tensor:
         positions = sinusoidal_positions(first, tokens.size(1), self.config.dim, tokens.device)

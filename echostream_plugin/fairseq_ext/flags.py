@@ -6,7 +6,8 @@ import logging
 
 import torch
 
-from echostream_plugin.config import ConfigError, CTCHeadConfig, ModelConfig, TextDecoderConfig, UnitDecoderConfig
+from echostream_plugin.config import ConfigError, CTCHeadConfig, ModelConfig, UnitDecoderConfig
+from echostream_plugin.decoders import DECODERS
 from echostream_plugin.encoders import ENCODERS
 from echostream_plugin.fairseq_ext.launch import join_torchrun
 
@@ -15,13 +16,12 @@ logger = logging.getLogger(__name__)
 _PARTS = {
     "asr": CTCHeadConfig,
     "st": CTCHeadConfig,
-    "mt": TextDecoderConfig,
     "unit": UnitDecoderConfig,
 }
 
-# flag -> the options it sets; those that an encoder does not have are left out for it, and a flag without any is not
-# declared. Dimensions that must agree are set by one flag. Options of an encoder that stand here under no name of
-# StreamSpeech are flags under their own.
+# flag -> the options it sets; those that an encoder or an MT decoder does not have are left out for it, and a flag
+# without any is not declared. Dimensions that must agree are set by one flag. Options of an encoder that stand here
+# under no name of StreamSpeech are flags under their own, those of an MT decoder with `mt_` before it.
 FLAGS = {
     "encoder_layers": ("encoder.layers",),
     "encoder_embed_dim": ("encoder.dim", "asr.dim", "st.dim", "mt.encoder_dim"),
@@ -32,6 +32,7 @@ FLAGS = {
     "depthwise_conv_kernel_size": ("encoder.depthwise_kernel",),
     "asr_ctc_layers": ("asr.layers",),
     "st_ctc_layers": ("st.layers",),
+    "mt_decoder": ("mt.kind",),
     "translation_decoder_layers": ("mt.layers",),
     "translation_window_tokens": ("mt.window_tokens",),
     "decoder_embed_dim": ("mt.dim", "unit.dim"),
@@ -50,7 +51,9 @@ FLAGS = {
     "activation_dropout": ("encoder.activation_dropout", "mt.activation_dropout", "unit.activation_dropout"),
 }
 
-_NO_FLAGS = ("kind", "input_dim")  # said by --arch and the data yaml
+# said by --arch, the data yaml and the multitask yaml
+_NO_FLAGS = {"encoder": ("kind", "input_dim"), "mt": ("kind", "vocab", "ffn_dim")}
+TRANSFORMER = "transformer"  # the MT decoder where none is named
 
 # StreamSpeech's flags that choose among variants of which only one exists here; accepted so that its scripts run.
 _ACCEPTED = {
@@ -66,8 +69,9 @@ _ACCEPTED = {
 def add_model_flags(parser, kind: str = "emformer") -> None:
     """Declare every model flag of an encoder kind; one that is not given is absent from the namespace, and the
     architecture fills it in."""
-    for flag, options in _flags(kind).items():
-        field = _field(kind, options[0])
+    flags = {flag: (options[0], mt) for mt in reversed(DECODERS) for flag, options in _flags(kind, mt).items()}
+    for flag, (first, mt) in flags.items():
+        field = _field(kind, mt, first)
         names = ["--" + flag.replace("_", "-")]
         if flag == "activation_dropout":
             names.append("--relu-dropout")
@@ -80,9 +84,11 @@ def add_model_flags(parser, kind: str = "emformer") -> None:
 
 def fill_defaults(args, kind: str = "emformer", **defaults) -> None:
     """Give every model flag that the user left out its value of the architecture, else of `config.py`."""
-    for flag, options in _flags(kind).items():
+    mt = getattr(args, "mt_decoder", None) or defaults.get("mt_decoder", TRANSFORMER)
+    for flag, options in _flags(kind, mt).items():
         if getattr(args, flag, None) is None:
-            setattr(args, flag, defaults.get(flag, _field(kind, options[0]).default))
+            default = mt if flag == "mt_decoder" else _field(kind, mt, options[0]).default
+            setattr(args, flag, defaults.get(flag, default))
 
 
 def apply_architecture(args, kind: str = "emformer", **defaults) -> None:
@@ -105,8 +111,8 @@ def config_from_args(
     """The model's configuration; raises ConfigError on values that do not fit together."""
     encoder = ENCODERS[kind]
     encoder.check_flags(args)
-    values = {part: {} for part in ("encoder", *_PARTS)}
-    for flag, options in _flags(kind).items():
+    values = {part: {} for part in ("encoder", "mt", *_PARTS)}
+    for flag, options in _flags(kind, args.mt_decoder).items():
         for option in options:
             part, name = option.split(".")
             values[part][name] = getattr(args, flag)
@@ -116,7 +122,8 @@ def config_from_args(
     values["asr"]["vocab"] = source_vocab
     values["st"]["vocab"] = values["mt"]["vocab"] = target_vocab
     values["unit"]["vocab"] = unit_vocab
-    values["mt"]["ffn_dim"] = mt_ffn_dim
+    if _exists(kind, args.mt_decoder, "mt.ffn_dim"):
+        values["mt"]["ffn_dim"] = mt_ffn_dim
     return ModelConfig.from_dict(values)
 
 
@@ -124,7 +131,7 @@ def flags_of_config(config: ModelConfig) -> dict:
     """The model flags that give a configuration: what `config_from_args` reads. Raises ConfigError where one flag sets
     options that differ in it."""
     values = {}
-    for flag, options in _flags(config.encoder.kind).items():
+    for flag, options in _flags(config.encoder.kind, config.mt.kind).items():
         found = {option: getattr(getattr(config, option.split(".")[0]), option.split(".")[1]) for option in options}
         if len(set(found.values())) > 1:
             differing = ", ".join(f"{option} {value}" for option, value in found.items())
@@ -142,25 +149,33 @@ def _reading(default) -> dict:
     return {"type": type(default), "metavar": "N" if isinstance(default, int) else "VALUE"}
 
 
-def _flags(kind: str) -> dict[str, tuple]:
-    """FLAGS with the options that exist for an encoder kind, and those that only it has."""
-    known = {flag: tuple(option for option in options if _exists(kind, option)) for flag, options in FLAGS.items()}
+def _flags(kind: str, mt: str) -> dict[str, tuple]:
+    """FLAGS with the options that exist for a kind of encoder and of MT decoder, and those that only these have."""
+    known = {flag: tuple(name for name in options if _exists(kind, mt, name)) for flag, options in FLAGS.items()}
     known = {flag: options for flag, options in known.items() if options}
     named = {option for options in known.values() for option in options}
-    names = (field.name for field in dataclasses.fields(ENCODERS[kind].Config) if field.name not in _NO_FLAGS)
-    own = {name: (f"encoder.{name}",) for name in names if f"encoder.{name}" not in named}
-    return {**known, **own}
+    for part, prefix in (("encoder", ""), ("mt", "mt_")):
+        names = (field.name for field in dataclasses.fields(_part(kind, mt, part)) if field.name not in _NO_FLAGS[part])
+        known |= {f"{prefix}{name}": (f"{part}.{name}",) for name in names if f"{part}.{name}" not in named}
+    return known
 
 
-def _exists(kind: str, option: str) -> bool:
+def _exists(kind: str, mt: str, option: str) -> bool:
     part, name = option.split(".")
-    return name in {field.name for field in dataclasses.fields(_part(kind, part))}
+    return name in {field.name for field in dataclasses.fields(_part(kind, mt, part))}
 
 
-def _field(kind: str, option: str) -> dataclasses.Field:
+def _field(kind: str, mt: str, option: str) -> dataclasses.Field:
     part, name = option.split(".")
-    return {field.name: field for field in dataclasses.fields(_part(kind, part))}[name]
+    return {field.name: field for field in dataclasses.fields(_part(kind, mt, part))}[name]
 
 
-def _part(kind: str, part: str):
-    return ENCODERS[kind].Config if part == "encoder" else _PARTS[part]
+def _part(kind: str, mt: str, part: str):
+    """The configuration class of a part of the model with these kinds of encoder and MT decoder."""
+    if part == "encoder":
+        return ENCODERS[kind].Config
+    if part != "mt":
+        return _PARTS[part]
+    if mt not in DECODERS:
+        raise ConfigError(f"--mt-decoder {mt}: use one of {', '.join(DECODERS)}")
+    return DECODERS[mt].Config
