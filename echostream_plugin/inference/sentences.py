@@ -14,14 +14,14 @@ from echostream_plugin.inference.options import SessionOptions
 from echostream_plugin.inference.output import SentenceOutput
 from echostream_plugin.inference.revision import revise
 from echostream_plugin.inference.stages import Listener
-from echostream_plugin.inference.translators import TRANSLATORS
+from echostream_plugin.inference.translators import TRANSLATORS, Written
 
 
 class SentenceStream:
     """The sentences of one stream; what a session does between its features and its events.
 
     Listener and end-pointer go on for the whole stream, translator and output are new for each sentence. Methods are
-    generators of model calls (`stages.Call`) that append to `events`; `source_ms` is what the session has been given.
+    generators of model calls (`work.Call`) that append to `events`; `source_ms` is what the session has been given.
     """
 
     SAVED = (
@@ -131,7 +131,7 @@ class SentenceStream:
         if self._reads_on:
             return
         self._decided_frames = self.listener.frames + (0 if provisional is None else provisional.size(1))
-        self._tell((yield from self.translator.decide(provisional, self.output.source_text)), events)
+        yield from self._write(self.translator.decide(provisional, self.output.source_text), events)
 
     @property
     def _reads_on(self) -> bool:
@@ -146,7 +146,7 @@ class SentenceStream:
         self._transcribe(end, events, closed=True)
         heard, translator, output = self.listener.token_frames(end), self.translator, self.output
         if translator is not None and (heard or translator.tokens):
-            self._tell((yield from translator.finish(output.source_text)), events, closed=True)
+            yield from self._write(translator.finish(output.source_text), events, closed=True)
             self._doubt(heard, events)
             if self.options.context_tokens:
                 self._context = [*self._context, *translator.tokens][-self.options.context_tokens :]
@@ -180,7 +180,23 @@ class SentenceStream:
         times = start * FRAME_MS, max(start, newest + 1) * FRAME_MS
         events.append(Unsure(*map(float, times), gate.confidence, self.source_ms))
 
-    def _tell(self, written, events: list, closed: bool = False):
+    def _write(self, writing, events: list, closed: bool = False):
+        """Let a translator write (`Translator.decide` or `finish`), and say each piece as soon as it is there. closed:
+        it is all."""
+        answer = None
+        while True:
+            try:
+                step = writing.send(answer)
+            except StopIteration as done:
+                self._tell(done.value, events, closed)
+                return
+            if isinstance(step, Written):
+                self._tell(step, events)
+                answer = None
+            else:
+                answer = yield step
+
+    def _tell(self, written: Written | None, events: list, closed: bool = False):
         """The events of what was written; None: nothing was. closed: it is all."""
         if written is not None:
             events += self.output.write(written, self.source_ms, self.opened_ms, closed)

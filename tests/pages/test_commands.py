@@ -77,7 +77,10 @@ TABLE = {  # page -> beginning of a command -> how it is made small; the longest
         "echostream serve": LONG,
         "echostream evaluate": EVALUATION,
     },
-    "docs/performance.md": {"echostream benchmark": LONG, "python scripts/load_live.py": LONG},
+    "docs/performance.md": {
+        **dict.fromkeys(("python scripts/load_live.py", "python scripts/measure_training.py"), LONG),
+        "echostream benchmark": LONG,
+    },
     "docs/results.md": {"python scripts/": LONG, "echostream benchmark": LONG},
     "docs/training.md": {
         "examples/quickstart/train.sh": Small(),

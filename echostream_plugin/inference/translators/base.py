@@ -47,7 +47,8 @@ class Translator(ABC):
     """Translates one sentence; a new object for each. What was written and spoken stays.
 
     `hear` takes the encoder frames that are complete, `decide` writes what the policy allows, `finish` writes the rest.
-    The last two are generators that may yield a `stages.Call` for what many streams compute together.
+    The last two are generators that may yield a `work.Call` for what many streams compute together, and a `Written`
+    that can be said already, before they return the last one.
 
     A class says of itself:
         name: the value of the session option `decoding`.
