@@ -72,7 +72,7 @@ if step bundle; then
   for lists in "$CORPUS"/simuleval/test-{espeak,pico,kokoro}; do
     [ -d "$lists" ] && SAMPLES+=(--samples "$lists:0,1,2")
   done
-  "$PYTHON" -m echostream_plugin.cli bundle --overwrite --checkpoint "$SAVE/checkpoint_best.pt" \
+  "$PYTHON" -m echostream_plugin.cli bundle --overwrite --checkpoint "$SAVE/checkpoint_best.pt" --int8 encoder \
     --data "$CORPUS/fbank2unit" --languages es en --vocoder "$WORK/vocoder" --punctuator "$WORK/punctuator" "${SAMPLES[@]}" --recordings examples/quickstart/recordings \
     --session '{"chunk_ms": 960, "lagging_k1": 3, "whole_word": false, "fresh_encoder": true, "vad": true, "max_repeats": 4, "speech_factor": 3.0}' --out "$WORK/bundle"
 fi
