@@ -5,11 +5,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from echostream_plugin.constants import PAD
+from echostream_plugin.constants import EOS, PAD
 from echostream_plugin.decoders.base import StreamingDecoder
 from echostream_plugin.modules.streaming import StreamState
-
-EOS = 2
 
 
 @torch.inference_mode()

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 
 from echostream_plugin.config import check_options, option
+from echostream_plugin.constants import EOS, SPECIALS, UNK
 from echostream_plugin.decoders import StreamingDecoder
 from echostream_plugin.decoders.ctc import collapse_step, greedy_collapse
 from echostream_plugin.inference.bundle import Bundle
-from echostream_plugin.inference.dictionary import EOS, SPECIALS, UNK
 from echostream_plugin.inference.errors import InputError, SessionError
 from echostream_plugin.inference.events import Finished, Speech, TargetText
 from echostream_plugin.inference.features import features_of

@@ -67,5 +67,3 @@ def test_languages_that_it_does_not_know_are_refused_and_nothing_is_written(fold
     with pytest.raises(BundleError, match="nowhere/punctuator.json: no such file"):
         add_punctuator(folder, folder / "nowhere")
     assert not (folder / "punctuator").exists()
-
-

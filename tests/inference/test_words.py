@@ -7,8 +7,9 @@ import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
+from echostream_plugin.constants import SPECIALS, UNK
 from echostream_plugin.data import manifests
-from echostream_plugin.inference.dictionary import SPECIALS, UNK, Dictionary
+from echostream_plugin.inference.dictionary import Dictionary
 from echostream_plugin.inference.errors import BundleError
 from echostream_plugin.inference.words import (
     LONGEST_WORD,
