@@ -71,6 +71,7 @@ def _shown(value) -> str:
 
 
 ENCODERS = {}  # kind -> configuration; an encoder's file adds its own
+MODELS = {}  # kind -> configuration of a whole model
 
 
 def encoder_config(kind):
@@ -240,9 +241,30 @@ class UnitDecoderConfig:
         )
 
 
+def whole_model(kind):
+    """Class decorator: the configuration of a whole model, found by its `kind` in a bundle's json."""
+    MODELS[kind.kind] = kind
+    return kind
+
+
+def read_model(values: dict):
+    """The configuration of a whole model from nested dicts, as `to_dict` gives them; `kind` says which one it is, a
+    `ModelConfig` where it is left out."""
+    kind = values.get("kind", ModelConfig.kind) if isinstance(values, dict) else ModelConfig.kind
+    fits = isinstance(kind, str) and kind in MODELS
+    _require(fits, f"kind: unknown model {_shown(kind)}; known: {', '.join(MODELS)}")
+    if isinstance(values, dict):
+        values = {name: value for name, value in values.items() if name != "kind"}
+    return MODELS[kind].from_dict(values)
+
+
+@whole_model
 @dataclass(frozen=True)
 class ModelConfig:
     """A whole speech-to-speech model; `asr` and `st` are the CTC heads, `mt` the text decoder."""
+
+    kind: ClassVar[str] = "speech_to_speech"
+    in_chunks: ClassVar[bool] = False  # text comes of a decoder of its own for chunks of audio
 
     encoder: object = field(default_factory=EncoderConfig)  # of one of the kinds in ENCODERS
     asr: CTCHeadConfig = field(default_factory=CTCHeadConfig)
@@ -257,25 +279,40 @@ class ModelConfig:
         _require(self.mt.encoder_dim == self.encoder.dim, f"mt.encoder_dim must equal encoder.dim {self.encoder.dim}")
         _require(self.unit.dim == self.mt.dim, f"unit.dim must equal mt.dim {self.mt.dim}")
 
+    @property
+    def vocabularies(self) -> tuple:
+        """(side, option, size) of every part that reads or writes subwords."""
+        sizes = ("source", "asr.vocab", self.asr.vocab), ("target", "mt.vocab", self.mt.vocab)
+        return *sizes, ("target", "st.vocab", self.st.vocab)
+
+    def to_dict(self) -> dict:
+        """What `read_model` reads."""
+        return dataclasses.asdict(self)
+
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=2)
+        return json.dumps(self.to_dict(), indent=2)
 
     @classmethod
     def from_dict(cls, values: dict) -> "ModelConfig":
         """Build from nested dicts; an unknown or ill-typed key raises ConfigError that names it. `encoder.kind` says
         which encoder it is, an Emformer where it is left out."""
-        _require(isinstance(values, dict), f"model: expected a mapping of options, got {type(values).__name__}")
-        parts = {f.name: f.default_factory for f in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - set(parts))
-        _require(not unknown, f"unknown model option(s) {', '.join(unknown)}; known: {', '.join(parts)}")
-        encoder = values.get("encoder")
-        kind = encoder.get("kind", "emformer") if isinstance(encoder, dict) else "emformer"
-        _require(
-            isinstance(kind, str) and kind in ENCODERS,
-            f"encoder.kind: unknown encoder {kind!r}; known: {', '.join(ENCODERS)}",
-        )
-        parts["encoder"] = ENCODERS[kind]
-        return cls(**{name: _from_dict(parts[name], values.get(name, {}), name) for name in parts})
+        return model_from_dict(cls, values)
+
+
+def model_from_dict(cls, values: dict):
+    """The `from_dict` of a whole model's configuration, whose parts are the fields of `cls`."""
+    _require(isinstance(values, dict), f"model: expected a mapping of options, got {type(values).__name__}")
+    parts = {f.name: f.default_factory for f in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - set(parts))
+    _require(not unknown, f"unknown model option(s) {', '.join(unknown)}; known: {', '.join(parts)}")
+    encoder = values.get("encoder")
+    kind = encoder.get("kind", "emformer") if isinstance(encoder, dict) else "emformer"
+    _require(
+        isinstance(kind, str) and kind in ENCODERS,
+        f"encoder.kind: unknown encoder {kind!r}; known: {', '.join(ENCODERS)}",
+    )
+    parts["encoder"] = ENCODERS[kind]
+    return cls(**{name: _from_dict(parts[name], values.get(name, {}), name) for name in parts})
 
 
 def _from_dict(kind, values: dict, where: str):
