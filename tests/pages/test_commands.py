@@ -33,6 +33,8 @@ ZIPFORMER = (
 SIX = "--encoder-layers 1,1,1,1,1,1 --encoder-embed-dim 16 --stack-dims 16,16,16,16,16,16 --unmasked-dims 8,8,8,8,8,8 "
 SIX += "--encoder-ffn-embed-dim 16,16,16,16,16,16 --encoder-attention-heads 2,2,2,2,2,2 --query-dim 4 --value-dim 4 "
 SIX += MODEL[MODEL.index("--translation-decoder-layers") :]
+CHUNKS = f"{MODEL[:MODEL.index('--translation-decoder-layers')]}--max-update 1 --num-workers 0 --cpu "
+CHUNKS += "--llm-layers 1 --llm-dim 16 --llm-heads 2 --llm-ffn-dim 16"
 LISTS = "--source wav_list.txt --target target.txt --source-segment-size 960 --output again"
 LONG = Small(parse=True)
 EVALUATION = Small(add="--no-judge --no-units --segments-ms --jobs 1")  # offline alone, in this process
@@ -70,6 +72,14 @@ TABLE = {  # page -> beginning of a command -> how it is made small; the longest
     },
     "docs/performance.md": {"python scripts/benchmark.py": LONG, "python scripts/load_live.py": LONG},
     "docs/results.md": {"python scripts/": LONG},
+    "docs/speechllm.md": {
+        "fairseq-train": Small(add=CHUNKS),
+        "fairseq-generate": Small(add="--cpu"),
+        "python scripts/make_bundle.py": BUNDLE,
+        "echostream transcribe": Small(),
+        "simuleval": Small(),
+        "python scripts/compare_chunked_decoder.py": LONG,
+    },
     "docs/streamspeech.md": {
         "fairseq-train": Small(dots=RECIPE, add=MODEL),
         "simuleval --agent agent/echostream_agent.py --model-path streamspeech.simultaneous.fr-en.pt --data-bin DATA":
