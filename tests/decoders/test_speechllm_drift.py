@@ -88,21 +88,49 @@ def test_the_decoder_has_learnt_its_words(utterances):
     assert len(utterances) > 80
 
 
-def test_measure(decoder, utterances):
-    import collections
-    c = collections.Counter()
+def share(decoder, utterances, forced, right):
+    """Of how many utterances in a hundred the text is as `right(text, hole, word, found)` says, when what
+    `forced(text, hole, word)` gives is forced; word: the last one of the chunk `hole`."""
+    count = 0
     for frames, text, hole in utterances:
         word = text[hole][-1]
-        after = write(decoder, frames, {hole: [*text[hole][:-1], EOS]})
-        wanted = [*text[:hole], text[hole][:-1], *text[hole + 1 :]]
-        late = [*text[:hole], text[hole][:-1], [word, *text[hole + 1]], *text[hole + 2 :]]
-        c["lost, rest right"] += after == wanted
-        c["caught up"] += after == late
-        c["other"] += after not in (wanted, late)
-        c["later chunks right"] += after[hole + 2 :] == text[hole + 2 :]
-        forced = write(decoder, frames, {hole: [*text[hole][:-1], EOS], hole + 1: [word]})
-        c["forced late: all right"] += forced == late
-        c["forced late: next ones right"] += forced[hole + 2 :] == text[hole + 2 :]
-        c["forced late: own lost"] += len(forced[hole+1]) <= len(text[hole+1])
-    print(len(utterances), c)
-    assert 0
+        count += right(text, hole, word, write(decoder, frames, forced(text, hole, word)))
+    return 100 * count / len(utterances)
+
+
+def left_out(text, hole, word):
+    return {hole: [*text[hole][:-1], EOS]}
+
+
+def one_chunk_late(text, hole, word):
+    return {**left_out(text, hole, word), hole + 1: [word]}
+
+
+def caught_up(text, hole, word, found):
+    """The word is written first in the next chunk, and all else is right."""
+    return found == [*text[:hole], text[hole][:-1], [word, *text[hole + 1]], *text[hole + 2 :]]
+
+
+def right_again(text, hole, word, found):
+    """From the second chunk after it on."""
+    return found[hole + 2 :] == text[hole + 2 :]
+
+
+def test_a_word_that_was_left_out_is_lost(decoder, utterances):
+    """The decoder hears it still, in its context, and does not write it in another chunk than the one of training."""
+    assert share(decoder, utterances, left_out, caught_up) < 15
+    lost = share(decoder, utterances, left_out, lambda text, hole, _, found: found[hole + 1] == text[hole + 1])
+    assert lost > 65
+
+
+def test_a_word_that_is_one_chunk_late_often_costs_one_of_the_next_chunk(decoder, utterances):
+    assert share(decoder, utterances, one_chunk_late, caught_up) < 60
+    missing = share(
+        decoder, utterances, one_chunk_late, lambda text, hole, _, found: len(found[hole + 1]) <= len(text[hole + 1])
+    )
+    assert missing > 35
+
+
+@pytest.mark.parametrize("forced", [left_out, one_chunk_late])
+def test_the_error_does_not_spread(decoder, utterances, forced):
+    assert share(decoder, utterances, forced, right_again) > 85

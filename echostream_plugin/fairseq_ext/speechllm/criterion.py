@@ -88,7 +88,9 @@ class SpeechLLMCTCCriterion(FairseqCriterion):
         losses = {name: ctc_loss(logits[name], output.lengths, targets[name], 0) for name in logits}
         loss, size = sum(losses.values()), int(text.ne(PAD).sum())
         logging = {"ntokens": size, "nsentences": len(text)}
-        if not ctc_alone:
+        if ctc_alone:  # processes that train together wait for a gradient of every parameter
+            loss = loss + 0.0 * sum(each.sum() for each in model.chunk_decoder.parameters())
+        else:
             loss, size = self.ctc_weight * loss, len(output.tokens)
             entropy = F.cross_entropy(output.logits.float(), output.tokens, reduction="sum")
             loss = loss + entropy
