@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from echostream_plugin.constants import EOS
+from echostream_plugin.decoders.speechllm.search import allowed
 from echostream_plugin.inference import snapshot
 from echostream_plugin.inference.batch import BatchedSession
 from echostream_plugin.inference.bundle import load_bundle
@@ -60,6 +62,21 @@ def test_the_text_is_that_of_the_whole_for_any_cutting(bundle, push):
     wanted = dictionary.text(written(bundle, samples).tokens)
     assert wanted and getattr(session, side) == wanted == events[-1].text
     assert "".join(event.added for event in events) == wanted
+
+
+def test_what_is_written_is_what_training_would_predict(bundle):
+    """Each token is the best of the packed sequence of all of them; the ends too, where no chunk was cut."""
+    samples = speechlike(3.3)
+    writer = written(bundle, samples)
+    features = torch.from_numpy(features_of(samples, 16000, bundle.cmvn_mean, bundle.cmvn_std))[None]
+    with torch.inference_mode():
+        frames, lengths = bundle.model.encoder(features, torch.tensor([features.size(1)]), 8)
+        chunks = torch.tensor([writer.starts]) // 16
+        logits, tokens = bundle.model.chunk_decoder(frames, lengths, torch.tensor([writer.tokens]), chunks)
+    best = allowed(logits).argmax(-1)
+    counts = np.bincount(chunks[0].numpy(), minlength=6)
+    assert (best != tokens).sum() <= (counts == 5).sum() == writer.capped < 6
+    assert torch.equal(best[tokens != EOS], tokens[tokens != EOS])
 
 
 def test_text_comes_when_its_chunk_was_heard(bundle):
