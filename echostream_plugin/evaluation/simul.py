@@ -32,7 +32,8 @@ class Utterance:
 
     transcript, translation: (source ms, text added) as written; pushes: (arrival ms, computing ms) of every push;
     refused: why it is no audio that could be translated, None where it is; unsure: (start ms, end ms, confidence) of
-    what was heard and not translated, since it was not understood.
+    what was heard and not translated, since it was not understood; units: of the translated speech, where they were
+    noted.
     """
 
     index: int
@@ -42,6 +43,7 @@ class Utterance:
     pushes: list[tuple[float, float]]
     refused: str | None = None
     unsure: tuple = ()
+    units: tuple = ()
 
     @property
     def source_ms(self) -> float:

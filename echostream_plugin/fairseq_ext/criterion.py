@@ -15,7 +15,6 @@ from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_l
 from fairseq.logging import metrics
 from rapidfuzz.distance.Levenshtein import distance as edit_distance
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.constants import EOS, PAD
@@ -27,6 +26,7 @@ from echostream_plugin.fairseq_ext.ctc_losses import ctc_loss, early_penalty, he
 from echostream_plugin.fairseq_ext.generator import text_of
 from echostream_plugin.fairseq_ext.transfer import EncoderTeacher, distill_loss
 from echostream_plugin.model import ModelOutput, Waits
+from echostream_plugin.modules.training_attention import quick_attention
 
 _UNK = 3
 # percent of the utterances with more targets than frames: metric -> loss
@@ -113,8 +113,7 @@ class TwoPassCTCCriterion(FairseqCriterion):
         waits, segment_frames = self.draw(prev_tokens.size(1))
         net_input = sample["net_input"]
         device = prev_tokens.device.type
-        # torch's fused attention is slow backwards on CPUs: a training step takes 1.3 times as long with it
-        attention = sdpa_kernel(SDPBackend.MATH) if self.training and device == "cpu" else nullcontext()
+        attention = quick_attention(device) if self.training else nullcontext()
         # entered only where asked: one that is not enabled would end the autocast of --amp around it
         precision = torch.autocast(device, torch.bfloat16) if self.autocast else nullcontext()
         with precision, attention:

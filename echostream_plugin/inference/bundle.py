@@ -1,6 +1,6 @@
 """A bundle: everything that translating needs in one folder, as safetensors, json and text. Nothing in it runs code.
 
-model.safetensors    parameters in half precision
+model.safetensors    parameters in half precision, or weights in 8 bits with a scale for each row
 config.json          format, feature parameters, model configuration, session options that suit the model
 gcmvn.json           mean and std of the features
 source.dict.txt, target.dict.txt    fairseq dictionaries (source.spm.model, target.spm.model where there are any)
@@ -12,6 +12,7 @@ card.json            what it is, where from, how good
 import dataclasses
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +32,7 @@ from echostream_plugin.inference.options import named_options
 from echostream_plugin.inference.punctuator import FOLDER as PUNCTUATOR
 from echostream_plugin.inference.punctuator import BundlePunctuator, read_punctuator
 from echostream_plugin.model import S2STModel, SpeechLLMModel, model_of
-from echostream_plugin.modules.weights import build, some
+from echostream_plugin.modules.weights import ROW_SCALES, build, some, to_int8_rows
 from echostream_plugin.vocoder import CodeHiFiGAN, CodeVocos, load_vocoder, save_vocoder
 
 FORMAT, VERSION = "echostream-bundle", 1
@@ -132,6 +133,7 @@ def save_bundle(
     session: dict | None = None,
     config: ModelConfig | SpeechLLMModelConfig | None = None,
     gate: GateModel | None = None,
+    int8: Sequence[str] = (),
 ) -> Path:
     """Write a bundle and read it back once, so that what is written can be used.
 
@@ -139,11 +141,12 @@ def save_bundle(
     dictionary files; gcmvn: an npz or json file with `mean` and `std`, None where the encoder's features need none;
     vocoder: a folder, or a vocoder of either kind; source_spm, target_spm: SentencePiece models; card: facts for
     people, kept as json; session: `SessionOptions` that suit the model, by name, taken where a user gives none; config:
-    default `model.config`; gate: of scripts/calibrate_gate.py."""
+    default `model.config`; gate: of scripts/calibrate_gate.py; int8: parts ("encoder") whose weights are stored in 8
+    bits, a scale for each row, in place of half precision. Raises BundleError, ConfigError."""
     folder, config = Path(folder), config or model.config
     folder.mkdir(parents=True, exist_ok=True)
     mean, std = statistics(config, gcmvn)
-    save_file(_half_precision(model, config), folder / "model.safetensors")
+    save_file(_in_eight_bits(_half_precision(model, config), model, int8), folder / "model.safetensors")
     description = {
         "format": FORMAT,
         "version": VERSION,
@@ -300,6 +303,23 @@ def _half_precision(model: S2STModel | SpeechLLMModel, config: ModelConfig | Spe
             tensor = half if torch.isfinite(half).all() else tensor.float()
         stored[name] = tensor.contiguous().clone()
     return stored
+
+
+def _in_eight_bits(stored: dict, model: S2STModel, parts: Sequence[str]) -> dict:
+    """The parameters with the weights of the parts in 8 bits; vectors, and what is small, stay as they are."""
+    unknown = [part for part in parts if not any(name.startswith(part + ".") for name in stored)]
+    if unknown:
+        raise BundleError(f"the model has no part {unknown[0]} to store in 8 bits; its parts: {_parts(stored)}")
+    given = model.state_dict()
+    for name in list(stored):
+        large = stored[name].dim() > 1 and stored[name].is_floating_point() and stored[name][0].numel() >= 16
+        if large and name.startswith(tuple(part + "." for part in parts)):
+            stored[name], stored[name + ROW_SCALES] = to_int8_rows(given[name].cpu())
+    return stored
+
+
+def _parts(stored: dict) -> str:
+    return ", ".join(dict.fromkeys(name.partition(".")[0] for name in stored))
 
 
 def _storage(tensor: torch.Tensor):
