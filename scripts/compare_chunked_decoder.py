@@ -71,14 +71,15 @@ def parse_args(argv=None):
     parser.add_argument("--multitask-config-yaml", default="config_mtl_asr_st_ctcst.yaml")
     parser.add_argument("--train-subset", default="train")
     parser.add_argument("--test-subset", default="test")
-    parser.add_argument("--updates", type=int, default=1500, help="of each training (default %(default)s)")
+    parser.add_argument("--updates", type=int, default=1000, help="of each training (default %(default)s)")
     parser.add_argument("--ctc-only-updates", type=int, default=0, help="of them, with CTC alone, where the bundle's "
                         "dictionary is not the corpus's")  # fmt: skip
-    parser.add_argument("--max-tokens", type=int, default=8000, help="feature frames of 10 ms a batch")
+    parser.add_argument("--max-tokens", type=int, default=6000, help="feature frames of 10 ms a batch")
     parser.add_argument("--encoder-lr-scale", type=float, default=0.1, help="of the encoder, by that of the rest")
     parser.add_argument("--beam", type=int, default=1, help="hypotheses inside a chunk; 1: greedy")
     parser.add_argument("--limit", type=int, help="test utterances (default: all)")
-    parser.add_argument("--decoder", default="--arch speechllm_xl_tiny", help="flags of the decoder, and its --arch")
+    parser.add_argument("--decoder", default="--arch speechllm_xl_tiny", help="further flags of fairseq-train: "
+                        "the --arch, and others such as --autocast bf16 (default %(default)s)")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="two systems, two updates, four utterances")
     return parser.parse_args(argv)
 

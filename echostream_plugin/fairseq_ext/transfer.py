@@ -106,6 +106,8 @@ def load_decoders(model: S2STModel, path, dictionaries: dict | None = None) -> l
         raise ConfigError(f"--load-streamspeech-decoders {path}: no such checkpoint; only a new training reads it")
     args, state = read_checkpoint(path)
     source = checkpoint_config(args, state, path)
+    if source.in_chunks:
+        raise ConfigError(f"--load-streamspeech-decoders {path}: it writes text in chunks, and has no such decoders")
     own = {name: tensor for name, tensor in model.state_dict().items() if _part(name)}
     theirs = {name: tensor for name, tensor in state.items() if _part(name)}
     problems = [

@@ -135,14 +135,13 @@ def save_bundle(
     gate: GateModel | None = None,
     int8: Sequence[str] = (),
 ) -> Path:
-    """Write a bundle and read it back once, so that what is written can be used.
+    """Write a bundle and read it back once, so that what is written can be used. Raises BundleError, ConfigError.
 
-    model: any S2STModel or SpeechLLMModel (a training model too); source_dictionary, target_dictionary: fairseq
-    dictionary files; gcmvn: an npz or json file with `mean` and `std`, None where the encoder's features need none;
-    vocoder: a folder, or a vocoder of either kind; source_spm, target_spm: SentencePiece models; card: facts for
-    people, kept as json; session: `SessionOptions` that suit the model, by name, taken where a user gives none; config:
-    default `model.config`; gate: of scripts/calibrate_gate.py; int8: parts ("encoder") whose weights are stored in 8
-    bits, a scale for each row, in place of half precision. Raises BundleError, ConfigError."""
+    model: of any kind, a training's too; source_dictionary, target_dictionary: fairseq's files; gcmvn: npz or json with
+    `mean` and `std`, None where the features need none; vocoder: a folder or a vocoder; source_spm, target_spm:
+    SentencePiece models; card: facts for people; session: `SessionOptions` that suit the model, by name, taken where a
+    user gives none; config: default `model.config`; gate: of scripts/calibrate_gate.py; int8: parts ("encoder") whose
+    weights are stored in 8 bits, a scale for each row, in place of half precision."""
     folder, config = Path(folder), config or model.config
     folder.mkdir(parents=True, exist_ok=True)
     mean, std = statistics(config, gcmvn)

@@ -18,6 +18,7 @@ from echostream_plugin.decoders.speechllm import SpeechLLMDecoder
 from echostream_plugin.decoders.speechllm.alignment import chunks_of_tokens, token_ends
 from echostream_plugin.encoders import ENCODERS
 from echostream_plugin.fairseq_ext.card import as_markdown, model_card
+from echostream_plugin.fairseq_ext.checkpoints import from_bundle
 from echostream_plugin.fairseq_ext.loading import export_bundle
 from echostream_plugin.fairseq_ext.speechllm.model import architecture_name, encoder_of_architecture
 from echostream_plugin.inference.bundle import load_bundle
@@ -221,6 +222,10 @@ def test_first_values_come_from_a_bundle(corpus, learnt, tmp_path):
         load_task(corpus, "--load-bundle-encoder", str(folder), "--encoder-layers", "3", target=target)
     with pytest.raises(ConfigError, match="--load-bundle-encoder .*nowhere: no such bundle folder"):
         load_task(corpus, "--load-bundle-encoder", "nowhere", target=target)
+    with pytest.raises(ConfigError, match="bundle: writes text in chunks; .*--load-bundle-encoder"):
+        from_bundle(folder, tmp_path / "checkpoint.pt")
+    with pytest.raises(ConfigError, match="--load-streamspeech-decoders .*: it writes text in chunks"):
+        miniature.train(corpus, tmp_path / "other", "--load-streamspeech-decoders", str(checkpoint), updates=1)
 
 
 def test_a_checkpoint_has_a_card(learnt):

@@ -12,7 +12,6 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.logging import metrics
 from rapidfuzz.distance.Levenshtein import distance as edit_distance
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.constants import EOS, PAD
@@ -22,6 +21,7 @@ from echostream_plugin.fairseq_ext.ctc_losses import ctc_loss
 from echostream_plugin.fairseq_ext.generator import text_of
 from echostream_plugin.fairseq_ext.speechllm.model import HEADS
 from echostream_plugin.model import SpeechLLMOutput
+from echostream_plugin.modules.training_attention import quick_attention
 
 
 @dataclass
@@ -78,8 +78,7 @@ class SpeechLLMCTCCriterion(FairseqCriterion):
         ctc_alone = self.training and model.num_updates < self.ctc_only_updates
         text, net_input = targets[self.written], sample["net_input"]
         device = text.device.type
-        # torch's fused attention is slow backwards on CPUs
-        attention = sdpa_kernel(SDPBackend.MATH) if self.training and device == "cpu" else nullcontext()
+        attention = quick_attention(device) if self.training else nullcontext()
         precision = torch.autocast(device, torch.bfloat16) if self.autocast else nullcontext()
         with precision, attention:
             asked = None if ctc_alone else text
