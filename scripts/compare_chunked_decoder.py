@@ -21,11 +21,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from echostream_plugin.benchmark.chunks import cost_rows, cost_table  # noqa: E402
+from echostream_plugin.benchmark.chunks import cost_rows  # noqa: E402
 from echostream_plugin.config import ConfigError  # noqa: E402
 from echostream_plugin.data.tables import DataError, read_table  # noqa: E402
 from echostream_plugin.decoders.speechllm import SpeechLLMConfig  # noqa: E402
 from echostream_plugin.evaluation.chunked import Utterance, length_table, measure  # noqa: E402
+from echostream_plugin.evaluation.table import TableError, commit, markdown_table, replace_block  # noqa: E402
 from echostream_plugin.files import write_text  # noqa: E402
 from echostream_plugin.inference.bundle import load_bundle  # noqa: E402
 from echostream_plugin.inference.errors import BundleError  # noqa: E402
@@ -60,6 +61,7 @@ SYSTEMS = list(dict.fromkeys([MAIN, WHOLE, *BY_CHUNK, *BY_CONTEXT]))
 # both in seconds
 QUICK = {"systems": [System(8, 4), WHOLE], "updates": 2, "lengths": (1, 2), "limit": 4, "seconds": (1, 10)}
 SECONDS, COST_CONTEXTS = (1, 60, 1800), (-1, 4, 1, 0)
+COSTS = {"context": "context, chunks", "seconds": "after, s", "ms": "ms a chunk", "state_mb": "state, MB"}
 
 
 def parse_args(argv=None):
@@ -80,6 +82,7 @@ def parse_args(argv=None):
     parser.add_argument("--limit", type=int, help="test utterances (default: all)")
     parser.add_argument("--decoder", default="--arch speechllm_xl_tiny", help="further flags of fairseq-train: "
                         "the --arch, and others such as --autocast bf16 (default %(default)s)")  # fmt: skip
+    parser.add_argument("--write", type=Path, help="also put the tables between the marks of this page")
     parser.add_argument("--quick", action="store_true", help="two systems, two updates, four utterances")
     return parser.parse_args(argv)
 
@@ -126,7 +129,7 @@ def evaluated(args, system: System) -> dict:
 
     folder = args.out / system.name
     results = folder / "results.json"
-    asked = {name: str(value) for name, value in vars(args).items() if name != "out"}
+    asked = {name: str(value) for name, value in vars(args).items() if name not in ("out", "write")}
     if results.is_file():
         found = json.loads(results.read_text(encoding="utf-8"))
         if found["asked"] != asked:
@@ -155,7 +158,8 @@ def tables(results: dict, costs: list, lengths: tuple) -> str:
         chosen = {each.name: results[each.name] for each in dict.fromkeys(systems) if each.name in results}
         if chosen:
             parts += [f"### {title}", "", length_table(chosen, lengths, by_name.get), ""]
-    return "\n".join([*parts, "### Cost of a chunk", "", cost_table(costs), ""])
+    costs = [row | {"context": "all" if row["context"] < 0 else row["context"]} for row in costs]
+    return "\n".join([*parts, "### Cost of a chunk of 1.28 s", "", markdown_table(costs, COSTS), ""])
 
 
 def compare(args) -> str:
@@ -169,7 +173,11 @@ def compare(args) -> str:
         repeats=1 if args.quick else 9,
     )
     page = tables(results, costs, QUICK["lengths"] if args.quick else LENGTHS)
+    shown = ("updates", "max_tokens", "encoder_lr_scale", "beam", "decoder")
+    page += f"\n{', '.join(f'{name} {getattr(args, name)}' for name in shown)}; commit {commit()}\n"
     write_text(args.out / "tables.md", page)
+    if args.write:
+        replace_block(args.write, page)
     return page
 
 
@@ -179,7 +187,7 @@ def main(argv=None) -> int:
     try:
         args.out.mkdir(parents=True, exist_ok=True)
         print(compare(args))
-    except (ConfigError, BundleError, DataError, OSError) as error:
+    except (ConfigError, BundleError, DataError, TableError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

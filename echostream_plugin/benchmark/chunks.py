@@ -57,11 +57,3 @@ def cost_rows(config: SpeechLLMConfig, contexts, seconds, repeats: int = 9) -> l
             rows.append({"context": context, "seconds": length, "ms": milliseconds, "state_mb": state.nbytes / 1e6})
     return rows
 
-
-def cost_table(rows: list[dict]) -> str:
-    """Markdown of `cost_rows`."""
-    lines = ["| context, chunks | after | ms a chunk | state, MB |", "|---|---:|---:|---:|"]
-    for row in rows:
-        context = "all" if row["context"] < 0 else row["context"]
-        lines.append(f"| {context} | {row['seconds']:g} s | {row['ms']:.1f} | {row['state_mb']:.2f} |")
-    return "\n".join(lines)

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from echostream_plugin.decoders.ctc import greedy_collapse
 from echostream_plugin.evaluation.intervals import CorpusWer, bootstrap
+from echostream_plugin.evaluation.table import markdown_table
 from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.chunk_writer import ChunkWriter
 from echostream_plugin.inference.stages import alone
@@ -71,13 +72,14 @@ def error_rate(found: dict, name: str = "text") -> str:
 
 
 def length_table(results: dict[str, dict], lengths: Iterable[int], describe: Callable[[str], str]) -> str:
-    """A markdown table: a row for each system of `results` (what `measure` gave), a column for each length."""
-    lengths = [str(times) for times in lengths]
-    lines = [f"| system | {' | '.join(f'x{times}' for times in lengths)} |", "|---|" + "---:|" * len(lengths)]
+    """A markdown table: a row for each system of `results` (what `measure` gave) and one for the first's CTC head, a
+    column for each length."""
+    columns = {"system": "system"} | {str(times): f"x{times}" for times in lengths}
+    rows = []
     for name, found in results.items():
-        cells = [error_rate(found[times]) for times in lengths]
-        lines.append(f"| {describe(name)} | {' | '.join(cells)} |")
-        if name == next(iter(results)):
-            cells = [error_rate(found[times], "ctc") for times in lengths]
-            lines.append(f"| its CTC head, greedy | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rates = {times: error_rate(found[times]) for times in columns if times in found}
+        rows.append({"system": describe(name), **rates})
+    first = next(iter(results.values()))
+    rates = {times: error_rate(first[times], "ctc") for times in columns if times in first}
+    rows.insert(1, {"system": "its CTC head, greedy", **rates})
+    return markdown_table(rows, columns)

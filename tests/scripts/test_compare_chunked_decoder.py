@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from echostream_plugin.benchmark.chunks import cost_rows, cost_table
+from echostream_plugin.benchmark.chunks import cost_rows
 from echostream_plugin.decoders.speechllm import SpeechLLMConfig
 from echostream_plugin.evaluation.chunked import Utterance, error_rate, joined, length_table
 from echostream_plugin.fairseq_ext.speechllm.model import SpeechLLMFairseqModel
@@ -33,9 +33,8 @@ def test_rates_and_their_table():
     assert error_rate(found).startswith("25.0 [") and error_rate(found, "ctc") == "0.00 [0.00, 0.00]"
     assert error_rate({"references": []}) == "–"
     table = length_table({"one": {"1": found}, "two": {"1": found}}, (1,), str.upper).splitlines()
-    assert table[0] == "| system | x1 |" and [line.split(" | ")[0] for line in table[2:]] == [
-        "| ONE", "| its CTC head, greedy", "| TWO",
-    ]  # fmt: skip
+    named = [line.split(" | ")[0] for line in table]
+    assert table[0] == "| system | x1 |" and named[2:] == ["| ONE", "| its CTC head, greedy", "| TWO"]
 
 
 def test_the_cost_of_a_chunk_grows_where_all_is_kept():
@@ -44,7 +43,7 @@ def test_the_cost_of_a_chunk_grows_where_all_is_kept():
     rows = cost_rows(config, (-1, 2), (2, 60), repeats=1)
     sizes = {(row["context"], row["seconds"]): row["state_mb"] for row in rows}
     assert sizes[2, 2] == sizes[2, 60] and sizes[-1, 60] > 20 * sizes[-1, 2]
-    assert cost_table(rows).count("| all |") == 2 and all(row["ms"] > 0 for row in rows)
+    assert all(row["ms"] > 0 for row in rows)
 
 
 @pytest.fixture
@@ -58,12 +57,15 @@ def test_the_whole_comparison(corpus, tmp_path, capsys, monkeypatch):
     words = [
         "--bundle", str(bundle), "--data", str(corpus), "--out", str(tmp_path / "out"), "--quick",
         "--multitask-config-yaml", "config_mtl.yaml", "--test-subset", "dev", "--max-tokens", "600",
+        "--write", str(tmp_path / "page.md"),
         "--decoder", "--arch speechllm_xl_tiny --llm-layers 1 --llm-dim 16 --llm-heads 2 --llm-ffn-dim 16",
     ]  # fmt: skip
+    (tmp_path / "page.md").write_text("before\n<!-- results:begin -->\n<!-- results:end -->\n")
     assert script["main"](words) == 0
     page = (tmp_path / "out" / "tables.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out.strip() == page.strip()
-    assert "| chunks of 0.32 s, context 4 |" in page and "| without chunks |" in page and "### Cost of a chunk" in page
+    assert "| chunks of 0.32 s, context 4 |" in page and "| without chunks |" in page and "| all | 1 |" in page
+    assert (tmp_path / "page.md").read_text(encoding="utf-8").count(page.strip()) == 1
     found = json.loads((tmp_path / "out" / "chunk8_context4" / "results.json").read_text(encoding="utf-8"))
     assert {times: len(each["text"]) for times, each in found["lengths"].items()} == {"1": 4, "2": 2}
 
