@@ -17,12 +17,13 @@ import sys
 from pathlib import Path
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.data.tables import DataError
+from echostream_plugin.data import DataError
 from echostream_plugin.evaluation import architectures
 from echostream_plugin.evaluation.architectures import Training, TrainingError, learning_curve
 from echostream_plugin.evaluation.simul import SimulError, read_list
-from echostream_plugin.evaluation.table import commit, markdown_table, write_atomically, write_json
+from echostream_plugin.evaluation.table import commit, markdown_table
 from echostream_plugin.evaluation.voices import Folder
+from echostream_plugin.files import write_json, write_text
 from echostream_plugin.inference.errors import BundleError
 
 DECODERS = [
@@ -127,6 +128,7 @@ def draw(curves: dict, path: Path) -> None:
 
 
 def report(rows: list, command: list) -> str:
+    """The tables as markdown, with the command and the commit that made them."""
     shown = [{key: value if isinstance(value, float) else str(value) for key, value in row.items()} for row in rows]
     used = {key: title for key, title in architectures.COLUMNS.items() if any(key in row for row in rows)}
     words = shlex.join(["scripts/compare_architectures.py", *command])
@@ -147,7 +149,7 @@ def main(argv=None) -> int:
     except (SimulError, TrainingError, ConfigError, BundleError, DataError) as error:
         sys.exit(f"error: {error}")
     text = report(rows, command)
-    write_atomically(args.output / "architectures.md", text + "\n")
+    write_text(args.output / "architectures.md", text + "\n")
     plain = [{key: getattr(value, "__dict__", value) for key, value in row.items()} for row in rows]
     write_json(args.output / "architectures.json", {"command": command, "rows": json.loads(json.dumps(plain))} | {
         "curves": curves})  # fmt: skip

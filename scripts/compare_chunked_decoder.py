@@ -16,20 +16,19 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import torch
+from tqdm import tqdm
 
-import torch  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from echostream_plugin.benchmark.chunks import cost_rows  # noqa: E402
-from echostream_plugin.config import ConfigError  # noqa: E402
-from echostream_plugin.data.tables import DataError, read_table  # noqa: E402
-from echostream_plugin.decoders.speechllm import SpeechLLMConfig  # noqa: E402
-from echostream_plugin.evaluation.chunked import Utterance, length_table, measure  # noqa: E402
-from echostream_plugin.evaluation.table import TableError, commit, markdown_table, replace_block  # noqa: E402
-from echostream_plugin.files import write_text  # noqa: E402
-from echostream_plugin.inference.bundle import load_bundle  # noqa: E402
-from echostream_plugin.inference.errors import BundleError  # noqa: E402
+from echostream_plugin.benchmark.chunks import cost_rows
+from echostream_plugin.config import ConfigError
+from echostream_plugin.data import DataError
+from echostream_plugin.data.tables import read_table
+from echostream_plugin.decoders.speechllm import SpeechLLMConfig
+from echostream_plugin.evaluation.chunked import Utterance, length_table, measure
+from echostream_plugin.evaluation.table import TableError, commit, markdown_table, replace_block
+from echostream_plugin.files import write_json, write_text
+from echostream_plugin.inference.bundle import load_bundle
+from echostream_plugin.inference.errors import BundleError
 
 LENGTHS = (1, 2, 5, 10)
 CONTEXT_FRAMES = 128  # 5.12 s, of the systems whose chunks differ
@@ -141,7 +140,7 @@ def evaluated(args, system: System) -> dict:
     lengths = QUICK["lengths"] if args.quick else LENGTHS
     found = {"system": asdict(system), "asked": asked}
     found["lengths"] = measure(bundle, utterances_of(args, bundle), lengths, args.beam, system.name)
-    write_text(results, json.dumps(found, ensure_ascii=False))
+    write_json(results, found)
     return found["lengths"]
 
 

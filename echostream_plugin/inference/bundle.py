@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 
 from echostream_plugin.config import ConfigError, ModelConfig, read_model
 from echostream_plugin.decoders.speechllm import SpeechLLMModelConfig
+from echostream_plugin.files import write_json
 from echostream_plugin.inference.confidence import GateModel
 from echostream_plugin.inference.dictionary import SPECIALS, Dictionary
 from echostream_plugin.inference.errors import BundleError
@@ -70,6 +71,7 @@ class Bundle:
 
     @property
     def device(self) -> torch.device:
+        """Where the model's parameters are."""
         return next(self.model.parameters()).device
 
     @cached_property
@@ -155,18 +157,11 @@ def save_bundle(
         "session": session or {},
         **({"gate": gate.to_dict()} if gate is not None else {}),
     }
-    _write_json(folder / "config.json", description)
-    _write_json(folder / "gcmvn.json", {"mean": mean.tolist(), "std": std.tolist()})
-    _write_json(folder / "card.json", card or {})
-    copies = {
-        "source.dict.txt": source_dictionary,
-        "target.dict.txt": target_dictionary,
-        "source.spm.model": source_spm,
-        "target.spm.model": target_spm,
-    }
-    for name, path in copies.items():
-        if path is not None:
-            _copy(Path(path), folder / name)
+    write_json(folder / "config.json", description)
+    write_json(folder / "gcmvn.json", {"mean": mean.tolist(), "std": std.tolist()})
+    write_json(folder / "card.json", card or {})
+    _copy_side(folder, "source", source_dictionary, source_spm)
+    _copy_side(folder, "target", target_dictionary, target_spm)
     if vocoder is not None:
         save_vocoder(vocoder if isinstance(vocoder, torch.nn.Module) else load_vocoder(vocoder), folder / "vocoder")
     load_bundle(folder)
@@ -326,15 +321,18 @@ def _storage(tensor: torch.Tensor):
     return (tensor.data_ptr(), tuple(tensor.shape)) if tensor.numel() else id(tensor)
 
 
+def _copy_side(folder: Path, side: str, dictionary, spm):
+    """A language's dictionary, and its SentencePiece model where there is one."""
+    _copy(Path(dictionary), folder / f"{side}.dict.txt")
+    if spm is not None:
+        _copy(Path(spm), folder / f"{side}.spm.model")
+
+
 def _copy(source: Path, target: Path):
     if not source.is_file():
         raise BundleError(f"{source}: no such file (for {target.name} of the bundle)")
     if source.resolve() != target.resolve():
         shutil.copyfile(source, target)
-
-
-def _write_json(path: Path, value: dict):
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _read_json(path: Path) -> dict:

@@ -77,6 +77,7 @@ class SpokenTrack:
         self._file.flush()
 
     def close(self):
+        """The file is complete."""
         with self._file:
             self.sync()
 
@@ -94,6 +95,7 @@ class WordList:
         self._at = file.tell() or file.write(b"[")
 
     def add(self, record: dict):
+        """The next object."""
         line = ("," if self._at > 1 else "") + "\n" + json.dumps(record, ensure_ascii=False)
         self._file.seek(self._at)
         self._at += self._file.write(line.encode("utf-8"))
@@ -103,11 +105,13 @@ class WordList:
         return self._at
 
     def flush(self):
+        """What was added so far is a whole json list in the file."""
         self._file.seek(self._at)
         self._file.write(b"\n]\n")
         self._file.flush()
 
     def close(self):
+        """The list is complete."""
         with self._file:
             self.flush()
 

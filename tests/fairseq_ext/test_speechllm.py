@@ -3,14 +3,12 @@
 import math
 import shutil
 
-import miniature
 import numpy as np
 import pytest
 import torch
 from fairseq import options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.models import ARCH_MODEL_REGISTRY
-from miniature import ROOT, run_cli
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.constants import EOS, PAD
@@ -26,6 +24,8 @@ from echostream_plugin.inference.chunk_writer import ChunkWriter
 from echostream_plugin.inference.events import SourceText, TargetText
 from echostream_plugin.inference.session import TranslationSession
 from echostream_plugin.inference.stages import alone
+from tests.fairseq_ext import miniature
+from tests.fairseq_ext.miniature import ROOT, run_cli
 
 ENCODER = (
     "--encoder-layers 2 --encoder-embed-dim 32 --encoder-ffn-embed-dim 64 --encoder-attention-heads 2 "

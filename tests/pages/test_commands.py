@@ -37,7 +37,7 @@ CHUNKS = f"{MODEL[:MODEL.index('--translation-decoder-layers')]}--max-update 1 -
 CHUNKS += "--llm-layers 1 --llm-dim 16 --llm-heads 2 --llm-ffn-dim 16"
 LISTS = "--source wav_list.txt --target target.txt --source-segment-size 960 --output again"
 LONG = Small(parse=True)
-EVALUATION = Small(add="--no-judge --no-units --segments-ms --jobs 1")  # offline alone, in this process
+EVALUATION = Small(add="--no-asr-bleu --no-units --segments-ms --jobs 1")  # offline alone, in this process
 BUNDLE = Small()
 TABLE = {  # page -> beginning of a command -> how it is made small; the longest beginning counts
     "README.md": {
