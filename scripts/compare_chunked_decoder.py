@@ -83,14 +83,16 @@ def parse_args(argv=None):
                         "the --arch, and others such as --autocast bf16 (default %(default)s)")  # fmt: skip
     parser.add_argument("--write", type=Path, help="also put the tables between the marks of this page")
     parser.add_argument("--quick", action="store_true", help="two systems, two updates, four utterances")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.quick:
+        args.updates, args.limit = QUICK["updates"], QUICK["limit"]
+    return args
 
 
 def training_words(args, system: System, folder: Path) -> list[str]:
     """fairseq-train's command line."""
     from echostream_plugin.fairseq_ext.flags import encoder_words
 
-    updates = QUICK["updates"] if args.quick else args.updates
     return [
         str(args.data), "--task", "speech_to_text_chunks", "--target", "source_text",
         "--config-yaml", args.config_yaml, "--multitask-config-yaml", args.multitask_config_yaml,
@@ -99,7 +101,7 @@ def training_words(args, system: System, folder: Path) -> list[str]:
         "--llm-chunk-frames", str(system.chunk_frames), "--llm-context-chunks", str(system.context_chunks),
         "--criterion", "speechllm_ctc", "--ctc-only-updates", str(args.ctc_only_updates),
         "--optimizer", "adam", "--lr", "0.001", "--lr-scheduler", "inverse_sqrt",
-        "--warmup-updates", str(max(1, updates // 10)), "--clip-norm", "1.0", "--max-update", str(updates),
+        "--warmup-updates", str(max(1, args.updates // 10)), "--clip-norm", "1.0", "--max-update", str(args.updates),
         "--max-tokens", str(args.max_tokens), "--train-subset", args.train_subset, "--disable-validation",
         "--save-dir", str(folder), "--no-epoch-checkpoints", "--save-interval-updates", "250",
         "--keep-interval-updates", "1", "--seed", "1", "--log-interval", "50", "--log-format", "tqdm",
@@ -112,12 +114,11 @@ def utterances_of(args, bundle) -> list[Utterance]:
     from echostream_plugin.fairseq_ext.dataset import load_features
 
     rows = read_table(args.data / f"{args.test_subset}.tsv", ("id", "src_audio", "src_text"))
-    limit = QUICK["limit"] if args.quick else args.limit
     kind = bundle.config.encoder.features
     return [
         Utterance((load_features(str(args.data / row["src_audio"]), kind) - bundle.cmvn_mean) / bundle.cmvn_std,
                   row["src_text"])
-        for row in tqdm(rows[:limit], desc="features", unit="utterance")
+        for row in tqdm(rows[: args.limit], desc="features", unit="utterance")
     ]  # fmt: skip
 
 
