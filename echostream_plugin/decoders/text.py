@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from echostream_plugin.config import TextDecoderConfig
 from echostream_plugin.constants import PAD
+from echostream_plugin.decoders.base import StreamingDecoder, register_decoder
 from echostream_plugin.decoders.masks import build_streaming_mask
 from echostream_plugin.decoders.transformer import KeyValues, TransformerLayer, sinusoidal_positions, tied_projection
 from echostream_plugin.modules.streaming import StreamState
@@ -36,8 +37,11 @@ class TextDecoderState(StreamState):
         return self.source[0].length
 
 
-class TextDecoder(nn.Module):
+@register_decoder
+class TextDecoder(StreamingDecoder):
     """Transformer decoder whose every target position may see its own part of the source."""
+
+    Config = TextDecoderConfig
 
     def __init__(self, config: TextDecoderConfig):
         super().__init__()
@@ -129,6 +133,11 @@ class TextDecoder(nn.Module):
             attention.append(torch.stack(weights, dim=1))
         dropped = state.position + tokens.size(1) - targets[0].length
         return self.layer_norm(x), TextDecoderState(tuple(targets), state.source, dropped)
+
+    def without_source(self) -> TextDecoderState:
+        """A frame whose keys and values are zeros, which nothing is projected to."""
+        heard = tuple(layer.encoder_attn.empty(1, 1) for layer in self.layers)
+        return TextDecoderState(self.initial_state().targets, heard)
 
     def _embed(self, tokens: Tensor, first: int) -> Tensor:
         positions = sinusoidal_positions(first, tokens.size(1), self.config.dim, tokens.device)

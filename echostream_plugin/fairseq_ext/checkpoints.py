@@ -24,7 +24,13 @@ from echostream_plugin.config import ConfigError, ModelConfig
 from echostream_plugin.data.subwords import write_configs
 from echostream_plugin.decoders.speechllm import SpeechLLMModelConfig
 from echostream_plugin.encoders import ENCODERS, encoder_of
-from echostream_plugin.fairseq_ext.flags import config_from_args, fill_defaults, flags_of_config, speechllm_config
+from echostream_plugin.fairseq_ext.flags import (
+    TRANSFORMER,
+    config_from_args,
+    fill_defaults,
+    flags_of_config,
+    speechllm_config,
+)
 from echostream_plugin.fairseq_ext.loading import load_parameters, mean_of, read_checkpoint
 from echostream_plugin.fairseq_ext.task import SpeechToSpeechCTCTask
 from echostream_plugin.fairseq_ext.unpickling import load_trusted
@@ -83,7 +89,8 @@ def write_data(bundle: Bundle, source: Path, folder: Path) -> Path:
     np.savez(folder / "gcmvn.npz", mean=bundle.cmvn_mean, std=bundle.cmvn_std)
     write_configs(data, *dictionaries)
     tasks = yaml.safe_load((data / MULTITASK_YAML).read_text(encoding="utf-8"))
-    tasks["target_unigram"]["decoder_args"]["decoder_ffn_embed_dim"] = bundle.config.mt.ffn_dim
+    if hasattr(bundle.config.mt, "ffn_dim"):
+        tasks["target_unigram"]["decoder_args"]["decoder_ffn_embed_dim"] = bundle.config.mt.ffn_dim
     (data / MULTITASK_YAML).write_text(yaml.safe_dump(tasks, sort_keys=False), encoding="utf-8")
     return data
 
@@ -157,8 +164,8 @@ def checkpoint_config(args: Namespace, state: dict, where) -> ModelConfig | Spee
     encoder = encoder_of(state)
     kind, args = encoder.Config.kind, Namespace(**vars(args))
     in_chunks = any(name.startswith("chunk_decoder.") for name in state)
-    model = (SpeechLLMModelConfig if in_chunks else ModelConfig).kind
-    fill_defaults(args, kind, model, **next(iter(encoder.architectures.values())))
+    fill_defaults(args, kind, in_chunks, **next(iter(encoder.architectures.values())))
+    transformer = not in_chunks and args.mt_decoder == TRANSFORMER  # of others nothing is set by the multitask yaml
     try:
         if in_chunks:
             heads = ("source_unigram_decoder", "ctc_target_unigram_decoder")
@@ -169,7 +176,7 @@ def checkpoint_config(args: Namespace, state: dict, where) -> ModelConfig | Spee
             source_vocab=state["source_unigram_decoder.proj.weight"].size(0),
             target_vocab=state["target_unigram_decoder.embed_tokens.weight"].size(0),
             unit_vocab=state["decoder.embed_tokens.weight"].size(0),
-            mt_ffn_dim=state["target_unigram_decoder.layers.0.fc1.weight"].size(0),
+            mt_ffn_dim=state["target_unigram_decoder.layers.0.fc1.weight"].size(0) if transformer else 0,
             kind=kind,
         )
     except KeyError as error:

@@ -17,7 +17,7 @@ from echostream_plugin.data.whisper_weights import load_whisper_encoder
 from echostream_plugin.encoders import ENCODERS
 from echostream_plugin.fairseq_ext.bundle_values import load_bundle_encoder
 from echostream_plugin.fairseq_ext.checkpoints import checkpoint_config
-from echostream_plugin.fairseq_ext.flags import FLAGS
+from echostream_plugin.fairseq_ext.flags import FLAGS, TRANSFORMER
 from echostream_plugin.fairseq_ext.loading import read_checkpoint
 from echostream_plugin.fairseq_ext.task import read_multitask_config
 from echostream_plugin.model import S2STModel, padding_mask
@@ -207,7 +207,7 @@ def different_flags(theirs: ModelConfig, ours: ModelConfig) -> dict[str, tuple]:
         for part, name in (option.split(".") for option in options):
             if part == "encoder" or "dropout" in name:
                 continue
-            values = tuple(getattr(getattr(config, part), name) for config in (theirs, ours))
+            values = tuple(getattr(getattr(config, part), name, None) for config in (theirs, ours))
             if values[0] != values[1]:
                 flags[flag] = values
     return flags
@@ -276,7 +276,7 @@ def _fix(source: ModelConfig, config: ModelConfig, flags: dict) -> str:
         for name, theirs, ours, fix in sizes
         if theirs != ours
     ]
-    if source.mt.ffn_dim != config.mt.ffn_dim:
+    if source.mt.kind == config.mt.kind == TRANSFORMER and source.mt.ffn_dim != config.mt.ffn_dim:
         fixes.append(f"set decoder_ffn_embed_dim of target_unigram to {source.mt.ffn_dim} in the multitask yaml")
     shaping = {
         flag: theirs

@@ -79,7 +79,7 @@ class Bundle:
         """Marks and case for both languages. Raises BundleError where there is none, or a broken one."""
         if self.punctuator_folder is None:
             raise BundleError(
-                "the bundle has no punctuator (folder punctuator/): add one with scripts/make_bundle.py --punctuator"
+                "the bundle has no punctuator (folder punctuator/): add one with echostream bundle --punctuator"
             )
         return read_punctuator(self.punctuator_folder)
 
@@ -174,7 +174,7 @@ def load_bundle(folder, device="cpu") -> Bundle:
     Sessions only read what this returns, so threads may share it once it is ready (`to`, `inference.optimize`)."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise BundleError(f"{folder}: no such bundle folder; make one with scripts/make_bundle.py")
+        raise BundleError(f"{folder}: no such bundle folder; make one with echostream bundle")
     description = _read_json(folder / "config.json")
     if description.get("format") != FORMAT:
         raise BundleError(f"{folder / 'config.json'}: not an EchoStream bundle ('format' must be '{FORMAT}')")

@@ -3,14 +3,12 @@
 from fairseq.models import register_model, register_model_architecture
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.decoders.speechllm import SpeechLLMModelConfig
 from echostream_plugin.encoders import ENCODERS
 from echostream_plugin.fairseq_ext.flags import add_model_flags, apply_architecture, fill_defaults, speechllm_config
 from echostream_plugin.fairseq_ext.model import FairseqSide
 from echostream_plugin.fairseq_ext.transfer import add_first_values_flags, start_warm
 from echostream_plugin.model import SpeechLLMModel
 
-KIND = SpeechLLMModelConfig.kind
 HEADS = {"source_text": "source_unigram", "target_text": "ctc_target_unigram"}  # text -> CTC task of the multitask yaml
 # of the quickstart's size: 3.2 M parameters and the embeddings
 _TINY = {"llm_layers": 4, "llm_dim": 256, "llm_heads": 4, "llm_ffn_dim": 688}
@@ -26,7 +24,7 @@ class SpeechLLMFairseqModel(SpeechLLMModel, FairseqSide):
 
     @classmethod
     def add_args(cls, parser):
-        add_model_flags(parser, cls.encoder_kind, KIND)
+        add_model_flags(parser, cls.encoder_kind, in_chunks=True)
         add_first_values_flags(parser, ENCODERS[cls.encoder_kind], decoders=False)
 
     @classmethod
@@ -39,7 +37,7 @@ class SpeechLLMFairseqModel(SpeechLLMModel, FairseqSide):
             )
         if not hasattr(args, "target"):
             raise ConfigError(f"--arch {args.arch} writes text: train it with --task speech_to_text_chunks")
-        fill_defaults(args, cls.encoder_kind, KIND, **cls.defaults)
+        fill_defaults(args, cls.encoder_kind, in_chunks=True, **cls.defaults)
         dictionaries = {name: task.multitask_tasks[name].target_dictionary for name in HEADS.values()}
         sizes = (len(dictionaries[name]) for name in HEADS.values())
         model = cls(speechllm_config(args, *sizes, cls.encoder_kind), task.max_positions())
@@ -73,7 +71,7 @@ def _register(encoder) -> None:
     for name, defaults in flags.items():
 
         def apply(args, defaults=defaults):
-            apply_architecture(args, encoder.Config.kind, KIND, **defaults)
+            apply_architecture(args, encoder.Config.kind, in_chunks=True, **defaults)
 
         register_model_architecture(first, name)(apply)
 
