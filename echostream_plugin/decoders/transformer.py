@@ -47,23 +47,32 @@ class MultiHeadAttention(nn.Module):
 
     source_dim: dimension of what is attended (default: dim). rotary: rotate queries and keys by their place in the
     window; the queries are then the window's last positions, and stored keys are not rotated, so that a window
-    that moves needs no absolute position.
+    that moves needs no absolute position. bias: of the four projections.
     """
 
-    def __init__(self, dim: int, heads: int, dropout: float, source_dim: int | None = None, rotary: bool = False):
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        dropout: float,
+        source_dim: int | None = None,
+        rotary: bool = False,
+        bias: bool = True,
+    ):
         super().__init__()
         if dim % heads:
             raise ValueError(f"attention dimension {dim} must be divisible by the number of heads {heads}")
         source_dim = source_dim or dim
         self.heads, self.dropout, self.rotary = heads, dropout, rotary
-        self.q_proj, self.out_proj = nn.Linear(dim, dim), nn.Linear(dim, dim)
-        self.k_proj, self.v_proj = nn.Linear(source_dim, dim), nn.Linear(source_dim, dim)
+        self.q_proj, self.out_proj = nn.Linear(dim, dim, bias), nn.Linear(dim, dim, bias)
+        self.k_proj, self.v_proj = nn.Linear(source_dim, dim, bias), nn.Linear(source_dim, dim, bias)
         # three square maps that act as one wider map, hence the smaller gain (fairseq)
         gain = 1 / math.sqrt(2) if source_dim == dim else 1.0
         for projection in (self.q_proj, self.k_proj, self.v_proj):
             nn.init.xavier_uniform_(projection.weight, gain=gain)
         nn.init.xavier_uniform_(self.out_proj.weight)
-        nn.init.zeros_(self.out_proj.bias)
+        if bias:
+            nn.init.zeros_(self.out_proj.bias)
 
     def project(self, source: Tensor) -> KeyValues:
         """source: [B, S, source_dim] -> keys and values [B, heads, S, head_dim]."""

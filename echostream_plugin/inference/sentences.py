@@ -8,6 +8,7 @@ from torch import Tensor
 
 from echostream_plugin.encoders.base import FRAME_MS
 from echostream_plugin.inference.bundle import Bundle
+from echostream_plugin.inference.chunk_writer import ChunkWriter
 from echostream_plugin.inference.endpointing import ENDPOINTERS
 from echostream_plugin.inference.events import Revision, Sentence, Unsure
 from echostream_plugin.inference.options import SessionOptions
@@ -20,12 +21,13 @@ from echostream_plugin.inference.translators import TRANSLATORS, Written
 class SentenceStream:
     """The sentences of one stream; what a session does between its features and its events.
 
-    Listener and end-pointer go on for the whole stream, translator and output are new for each sentence. Methods are
-    generators of model calls (`work.Call`) that append to `events`; `source_ms` is what the session has been given.
+    Listener and end-pointer go on for the whole stream, translator and output are new for each sentence, as is the
+    transcriber of a model that writes the source text in chunks. Methods are generators of model calls (`work.Call`)
+    that append to `events`; `source_ms` is what the session has been given.
     """
 
     SAVED = (
-        *("listener", "endpointer", "translator", "output", "source_ms"),
+        *("listener", "endpointer", "translator", "transcriber", "output", "source_ms"),
         *("_context", "_newest", "_decided_frames", "_count"),
     )
 
@@ -47,6 +49,9 @@ class SentenceStream:
     def _begin_sentence(self, frame: int):
         self.endpointer.open(frame)
         self.output = SentenceOutput(self.bundle, self.options)
+        config = self.bundle.config
+        transcribes = config.in_chunks and config.transcribes
+        self.transcriber = ChunkWriter(self.bundle.model, self.options.chunk_beam) if transcribes else None
         self.translator = None
         if self.options.translate:
             translator = TRANSLATORS[self.options.decoding]
@@ -97,7 +102,7 @@ class SentenceStream:
     def decide_provisionally(self, events: list, last: bool = False):
         """Ask the policy about the unfinished segment, if it has frames that it was not asked about yet. last: `finish`
         is next."""
-        if self.translator is None or (last and not self.translator.decides_last):
+        if self.translator is None or self.translator.in_chunks or (last and not self.translator.decides_last):
             return
         available = self.listener.available_frames
         asked = not self.options.chunk_ms or self.endpointer.asleep or available <= self._decided_frames
@@ -115,16 +120,21 @@ class SentenceStream:
 
     def _take_in(self, frames: Tensor, events: list):
         """Complete encoder frames [1, s, C]: transcript, and source of the translation."""
+        first = self.listener.frames
         yield from self.listener.take_in(frames)
         self.endpointer.advance(frames.size(1))
         self._newest.add(frames)
+        if self.transcriber is not None:
+            self.transcriber.hear(frames, first)
+            yield from self.transcriber.write()
         if self.translator is not None:
             self.translator.hear(frames)
         if self.endpointer.spoken:
             self._transcribe(self.listener.frames - self.endpointer.late_frames, events)
 
     def _transcribe(self, before: int, events: list, closed: bool = False):
-        events += self.output.transcribe(self.listener.asr, before, self.source_ms, closed)
+        heard = self.listener.asr if self.transcriber is None else self.transcriber
+        events += self.output.transcribe(heard, before, self.source_ms, closed)
 
     def _decide(self, events: list, provisional: Tensor | None = None):
         """Write as much as the policy allows; provisional: [1, p, C] frames of the unfinished segment."""
@@ -143,6 +153,8 @@ class SentenceStream:
         the frame before which the sentence ended."""
         if not self.endpointer.spoken:
             return
+        if self.transcriber is not None:
+            yield from self.transcriber.finish()
         self._transcribe(end, events, closed=True)
         heard, translator, output = self.listener.token_frames(end), self.translator, self.output
         if translator is not None and (heard or translator.tokens):
@@ -150,7 +162,7 @@ class SentenceStream:
             self._doubt(heard, events)
             if self.options.context_tokens:
                 self._context = [*self._context, *translator.tokens][-self.options.context_tokens :]
-        if heard or output.target_text:
+        if heard or output.target_text or output.source_text:
             start, newest = heard or (self.endpointer.opened_frame,) * 2
             times = tuple(map(float, (start * FRAME_MS, (newest + 1) * FRAME_MS, self.source_ms)))
             if self.options.pause_ms:

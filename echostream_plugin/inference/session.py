@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import torch
 
 from echostream_plugin.inference.bundle import Bundle
+from echostream_plugin.inference.chunk_writer import check_chunks
 from echostream_plugin.inference.errors import InputError, SessionError
 from echostream_plugin.inference.events import Finished
 from echostream_plugin.inference.features import Frontend, checked_audio
@@ -55,8 +56,10 @@ class TranslationSession:
         self.options = dataclasses.replace(options or bundle_options(bundle), **changes)
         if self.options.speaks and bundle.vocoder is None:
             raise SessionError("the bundle has no vocoder: use speech=False, or give one to save_bundle(vocoder=...)")
+        translator = TRANSLATORS[self.options.decoding]
+        check_chunks(bundle, self.options, translator.in_chunks)
         if self.options.translate:
-            TRANSLATORS[self.options.decoding].check(bundle, self.options)
+            translator.check(bundle, self.options)
         if self.options.punctuate or self.options.reads_text:
             bundle.punctuator.stream("source", self.options.punctuation_delay)  # raises what is wrong with it
         self.reset()
