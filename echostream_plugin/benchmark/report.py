@@ -88,7 +88,7 @@ def ratios(run: dict) -> list:
         if name.startswith("EchoStream") and rows:
             for work in (work for work in OFFLINE if work in next(iter(rows.values()))):
                 if {60, 120} <= rows.keys():
-                    add(f"{work}: 120 s / 60 s: {name}", rows[120][work].median, rows[60][work].median, "2.2 or less")
+                    add(f"{work}: 120 s / 60 s: {name}", rows[120][work].median, rows[60][work].median, "2.1 or less")
                 for seconds in rows:
                     key = f"{work} peak_bytes"
                     add(
