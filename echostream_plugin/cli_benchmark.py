@@ -9,8 +9,9 @@ import matplotlib  # noqa: F401  the picture comes last: it is missed before the
 import torch
 import torchaudio  # noqa: F401  one of those that are measured
 
-from echostream_plugin.benchmark import zipformer
+from echostream_plugin.benchmark import regressions, zipformer
 from echostream_plugin.benchmark.hardware import processor
+from echostream_plugin.benchmark.parts import PARTS, measure_part
 from echostream_plugin.benchmark.report import as_json, markdown, write
 from echostream_plugin.benchmark.run import Plan, measure, profiles
 from echostream_plugin.cli_errors import DONE, check_free
@@ -33,7 +34,8 @@ def configure(parser: argparse.ArgumentParser):
     add("--threads", type=int, nargs="+", default=[1, 2], help="measure with so many threads, in turn (default: 1 2)")
     add("--quantize", choices=["none", "int8"], default="none", help="add a row: dynamic int8 (CPU)")
     add("--write", type=Path, metavar="PAGE", help="also put the tables between the marks of this page")
-    add("--rows", choices=["all", "zipformer"], default="all", help="measure only these (default: %(default)s)")
+    add("--rows", choices=["all", "zipformer", *PARTS], default="all", help="measure only these (default: %(default)s)")
+    add("--compare", type=Path, metavar="JSON", help="of an earlier run: also print what got slower since")
     add("--profile", action="store_true", help="only say where the time of an encoder step goes")
     add("--quick", action="store_true", help="a tiny model, short streams, few runs: does it run?")
     add("--overwrite", action="store_true", help="replace the results that are there")
@@ -47,14 +49,19 @@ def run_benchmark(args: argparse.Namespace) -> int:
     if args.profile:
         print(profiles(plan))
         return DONE
-    check_free(args.output / ("zipformer.json" if args.rows == "zipformer" else "benchmark.json"), args.overwrite)
+    name = "benchmark" if args.rows == "all" else args.rows
+    check_free(args.output / f"{name}.json", args.overwrite)
+    earlier, compared = regressions.read(args.compare) if args.compare else None, ""
     try:
-        text = zipformer_tables(plan, args.output) if args.rows == "zipformer" else everything(plan, args)
+        if args.rows == "all":
+            text, compared = everything(plan, args, earlier)
+        else:
+            text = zipformer_tables(plan, args.output) if args.rows == "zipformer" else part(plan, args)
         if args.write:
             replace_block(args.write, text)
     except TableError as error:
         raise InputError(str(error)) from error
-    print(text)
+    print(f"{text}\n{compared}" if compared else text)
     return DONE
 
 
@@ -68,8 +75,8 @@ def check(args: argparse.Namespace) -> None:
         raise ConfigError("--device cuda: torch finds no GPU here")
 
 
-def everything(plan: Plan, args: argparse.Namespace) -> str:
-    """The tables of all that is measured; they and the picture are written too."""
+def everything(plan: Plan, args: argparse.Namespace, earlier: dict | None) -> tuple[str, str]:
+    """The tables of all that is measured, and what is worse than in an earlier run; tables and picture are written."""
     words = args.argv[args.argv.index("benchmark") + 1 :]
     results = {
         "command": shlex.join(["echostream", "benchmark", *words]),
@@ -80,7 +87,15 @@ def everything(plan: Plan, args: argparse.Namespace) -> str:
         "runs": [measure(plan, threads) for threads in plan.threads],
     }
     write(results, args.output)
-    return markdown(results)
+    return markdown(results), regressions.compare(earlier, results) if earlier else ""
+
+
+def part(plan: Plan, args: argparse.Namespace) -> str:
+    """The table of one part, which is written as json too."""
+    rows, table = measure_part(args.rows, plan.model, plan.threads[0], plan.device, plan.quick)
+    args.output.mkdir(parents=True, exist_ok=True)
+    (args.output / f"{args.rows}.json").write_text(json.dumps(as_json(rows), indent=1))
+    return f"{processor(plan.device)}, {plan.threads[0]} thread(s), commit {commit()}\n\n{table}"
 
 
 def zipformer_tables(plan: Plan, output: Path) -> str:

@@ -32,6 +32,7 @@ PARTS = {
     "target_unigram_decoder": "MT decoder",
     "synthesizer_encoder": "T2U encoder",
     "decoder": "unit decoder",
+    "chunk_decoder": "chunk decoder",
 }
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 

@@ -76,6 +76,7 @@ def _shown(value) -> str:
 
 
 ENCODERS = {}  # kind -> configuration; an encoder's file adds its own
+MODELS = {}  # kind -> configuration of a whole model
 
 
 def encoder_config(kind):
@@ -260,9 +261,30 @@ class UnitDecoderConfig:
         )
 
 
+def whole_model(kind):
+    """Class decorator: the configuration of a whole model, found by its `kind` in a bundle's json."""
+    MODELS[kind.kind] = kind
+    return kind
+
+
+def read_model(values: dict):
+    """The configuration of a whole model from nested dicts, as `to_dict` gives them; `kind` says which one it is, a
+    `ModelConfig` where it is left out."""
+    kind = values.get("kind", ModelConfig.kind) if isinstance(values, dict) else ModelConfig.kind
+    fits = isinstance(kind, str) and kind in MODELS
+    _require(fits, f"kind: unknown model {_shown(kind)}; known: {', '.join(MODELS)}")
+    if isinstance(values, dict):
+        values = {name: value for name, value in values.items() if name != "kind"}
+    return MODELS[kind].from_dict(values)
+
+
+@whole_model
 @dataclass(frozen=True)
 class ModelConfig:
     """A whole speech-to-speech model; `asr` and `st` are the CTC heads, `mt` the text decoder."""
+
+    kind: ClassVar[str] = "speech_to_speech"
+    in_chunks: ClassVar[bool] = False  # text comes of a decoder of its own for chunks of audio
 
     encoder: object = field(default_factory=EncoderConfig)  # of one of the kinds in ENCODERS
     asr: CTCHeadConfig = field(default_factory=CTCHeadConfig)
@@ -277,17 +299,33 @@ class ModelConfig:
         _require(self.mt.encoder_dim == self.encoder.dim, f"mt.encoder_dim must equal encoder.dim {self.encoder.dim}")
         _require(self.unit.dim == self.mt.dim, f"unit.dim must equal mt.dim {self.mt.dim}")
 
+    @property
+    def vocabularies(self) -> tuple:
+        """(side, option, size) of every part that reads or writes subwords."""
+        sizes = ("source", "asr.vocab", self.asr.vocab), ("target", "mt.vocab", self.mt.vocab)
+        return *sizes, ("target", "st.vocab", self.st.vocab)
+
+    def to_dict(self) -> dict:
+        """What `read_model` reads."""
+        return dataclasses.asdict(self)
+
     @classmethod
     def from_dict(cls, values: dict) -> "ModelConfig":
         """Build from nested dicts; an unknown or ill-typed key raises ConfigError that names it. `encoder.kind` and
         `mt.kind` say which encoder and MT decoder it is, an Emformer and a Transformer where they are left out."""
-        _require(isinstance(values, dict), f"model: expected a mapping of options, got {type(values).__name__}")
-        parts = {f.name: f.default_factory for f in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - set(parts))
-        _require(not unknown, f"unknown model option(s) {', '.join(unknown)}; known: {', '.join(parts)}")
-        parts["encoder"] = _of_kind(ENCODERS, values.get("encoder"), "encoder.kind: unknown encoder")
+        return model_from_dict(cls, values)
+
+
+def model_from_dict(cls, values: dict):
+    """The `from_dict` of a whole model's configuration, whose parts are the fields of `cls`."""
+    _require(isinstance(values, dict), f"model: expected a mapping of options, got {type(values).__name__}")
+    parts = {f.name: f.default_factory for f in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - set(parts))
+    _require(not unknown, f"unknown model option(s) {', '.join(unknown)}; known: {', '.join(parts)}")
+    parts["encoder"] = _of_kind(ENCODERS, values.get("encoder"), "encoder.kind: unknown encoder")
+    if "mt" in parts:
         parts["mt"] = _of_kind(DECODERS, values.get("mt"), "mt.kind: unknown MT decoder")
-        return cls(**{name: _from_dict(parts[name], values.get(name, {}), name) for name in parts})
+    return cls(**{name: _from_dict(parts[name], values.get(name, {}), name) for name in parts})
 
 
 def _of_kind(known: dict, values, unknown: str):

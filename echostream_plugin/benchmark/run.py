@@ -7,6 +7,7 @@ from tqdm import tqdm
 
 from echostream_plugin.benchmark.encoders import build_streams, time_offline, time_steps
 from echostream_plugin.benchmark.measure import measure_machine
+from echostream_plugin.benchmark.parts import PARTS
 from echostream_plugin.benchmark.profile import profile_step, rows
 from echostream_plugin.benchmark.report import table
 from echostream_plugin.benchmark.sessions import random_bundle, time_batches, time_session
@@ -24,6 +25,7 @@ FULL = {
     "runs": 30,
     "offline_runs": 3,
 }
+EVERYWHERE = {"sessions_vocos": "sessions", "crowd": "crowd", "starts": "starts"}  # name in a run -> part
 QUICK = {"ages": [1, 2], "offline": [2], "sessions": [2], "batches": [1, 2], "runs": 3, "offline_runs": 1}
 
 
@@ -87,7 +89,7 @@ def measure(plan: Plan, threads: int) -> dict:
         bundle.vocoder.stream_dtype = torch.bfloat16
         run["sessions_bf16"] = [time_session(bundle, seconds) for seconds in sizes["sessions"]]
     run["batches"] = time_batches(bundle, sizes["batches"], sizes["runs"], plan.device)
-    return run
+    return run | {name: PARTS[part][0](plan.model, plan.device, plan.quick) for name, part in EVERYWHERE.items()}
 
 
 def encoder_rows(plan: Plan, sizes: dict, machine) -> list[dict]:

@@ -56,7 +56,8 @@ class StreamingDecoder(nn.Module, ABC):
 
     @abstractmethod
     def add_source(self, frames: Tensor, state: StreamState) -> StreamState:
-        """frames: [B, s, encoder_dim] new encoder frames that will not change any more."""
+        """frames: [B, s, encoder_dim] new encoder frames that will not change any more, or that a state which is thrown
+        away looks at."""
 
     @abstractmethod
     def step(
@@ -71,6 +72,16 @@ class StreamingDecoder(nn.Module, ABC):
         tokens: [B, u] (usually one); provisional: [B, p, encoder_dim] frames that this step sees after the committed
         ones and that are not kept; attention: takes the weights of the step over the source, [B, layers, heads, u, S],
         for policies that ask where a token looks. Returns [B, u, dim], and the state."""
+
+    def propose(self, tokens: Tensor, state: StreamState) -> tuple[tuple[Tensor, Tensor], StreamState]:
+        """`step` of tokens [B, u], and what comes next: the state [B, 1, dim] that predicts it, its scores [B, V]."""
+        hidden, state = self.step(tokens, state)
+        return (hidden[:, -1:], self.logits(hidden[:, -1:])[:, 0]), state
+
+    def propose_together(self, pairs: list) -> list:
+        """`propose` of several streams, whose pasts and sources differ in length. pairs: (tokens, state) of each. One
+        after the other, unless a decoder can do better."""
+        return [self.propose(*pair) for pair in pairs]
 
     def without_source(self) -> StreamState:
         """The state of a text that has no source, which text to speech begins with: of one frame of zeros."""

@@ -7,6 +7,7 @@ import torch
 
 from echostream_plugin.benchmark.encoders import forms
 from echostream_plugin.benchmark.measure import Machine, Spread, peak_bytes
+from echostream_plugin.benchmark.regressions import compare, read
 from echostream_plugin.benchmark.report import ratios
 from echostream_plugin.cli import main
 
@@ -29,6 +30,15 @@ def test_a_quick_run_writes_table_json_and_plot(tmp_path, capsys):
     assert (tmp_path / "benchmark.png").stat().st_size > 1000
     assert results["command"].startswith("echostream benchmark --quick --threads 1 --output ")
     assert main(command) == 2 and "benchmark.json: is there already" in capsys.readouterr().err
+    assert run["crowd"] and run["starts"] and run["sessions_vocos"][0]["push_worst_ms"] > 0
+    assert "Nothing got slower or larger" in compare(read(tmp_path / "benchmark.json"), results)
+
+
+@pytest.mark.parametrize("part", ["sessions", "crowd"])
+def test_a_part_is_measured_alone(part, tmp_path, capsys):
+    assert main(["benchmark", "--quick", "--rows", part, "--threads", "1", "--output", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / f"{part}.json").read_text())[0]["rtf"] > 0
+    assert "real-time factor" in capsys.readouterr().out
 
 
 def test_the_rows_of_the_zipformer(tmp_path, capsys):
@@ -54,7 +64,8 @@ def test_the_profile_names_the_parts_of_a_step(capsys):
 
 
 @pytest.mark.parametrize(
-    "flags, why", [("--threads 0", "--threads must be at least 1"), ("--write nowhere.md", "nowhere.md: no such page")]
+    "flags, why", [("--threads 0", "--threads must be at least 1"), ("--write nowhere.md", "nowhere.md: no such page"),
+     ("--compare nothing.json", "nothing.json: cannot be read")],
 )
 def test_wrong_flags_are_refused_before_the_measuring(flags, why, capsys):
     assert main(["benchmark", *flags.split()]) == 2

@@ -34,6 +34,8 @@ ZIPFORMER = (
 SIX = "--encoder-layers 1,1,1,1,1,1 --encoder-embed-dim 16 --stack-dims 16,16,16,16,16,16 --unmasked-dims 8,8,8,8,8,8 "
 SIX += "--encoder-ffn-embed-dim 16,16,16,16,16,16 --encoder-attention-heads 2,2,2,2,2,2 --query-dim 4 --value-dim 4 "
 SIX += MODEL[MODEL.index("--translation-decoder-layers") :]
+CHUNKS = f"{MODEL[:MODEL.index('--translation-decoder-layers')]}--max-update 1 --num-workers 0 --cpu "
+CHUNKS += "--llm-layers 1 --llm-dim 16 --llm-heads 2 --llm-ffn-dim 16"
 LISTS = "--source wav_list.txt --target target.txt --source-segment-size 960 --output again"
 LONG = Small(parse=True)
 EVALUATION = Small(add="--no-asr-bleu --no-units --segments-ms --jobs 1")  # offline alone, in this process
@@ -77,8 +79,19 @@ TABLE = {  # page -> beginning of a command -> how it is made small; the longest
         "echostream serve": LONG,
         "echostream evaluate": EVALUATION,
     },
-    "docs/performance.md": {"echostream benchmark": LONG, "python scripts/load_live.py": LONG},
+    "docs/performance.md": {
+        **dict.fromkeys(("python scripts/load_live.py", "python scripts/measure_training.py"), LONG),
+        "echostream benchmark": LONG,
+    },
     "docs/results.md": {"python scripts/": LONG, "echostream benchmark": LONG},
+    "docs/speechllm.md": {
+        "fairseq-train": Small(add=CHUNKS),
+        "fairseq-generate": Small(add="--cpu"),
+        "echostream bundle": BUNDLE,
+        "echostream transcribe": Small(),
+        "simuleval": Small(),
+        "python scripts/compare_chunked_decoder.py": LONG,
+    },
     "docs/training.md": {
         "examples/quickstart/train.sh": Small(),
         "fairseq-train DATA": Small(add=MODEL),
