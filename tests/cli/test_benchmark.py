@@ -65,8 +65,12 @@ def test_the_profile_names_the_parts_of_a_step(capsys):
 
 
 @pytest.mark.parametrize(
-    "flags, why", [("--threads 0", "--threads must be at least 1"), ("--write nowhere.md", "nowhere.md: no such page"),
-     ("--compare nothing.json", "nothing.json: cannot be read")],
+    "flags, why",
+    [
+        ("--threads 0", "--threads must be at least 1"),
+        ("--write nowhere.md", "nowhere.md: no such page"),
+        ("--compare nothing.json", "nothing.json: cannot be read"),
+    ],
 )
 def test_wrong_flags_are_refused_before_the_measuring(flags, why, capsys):
     assert main(["benchmark", *flags.split()]) == 2
