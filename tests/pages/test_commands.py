@@ -45,6 +45,8 @@ TABLE = {  # page -> beginning of a command -> how it is made small; the longest
         "echostream evaluate": EVALUATION,
         "echostream card": Small(),
         "python scripts/evaluate_voices.py": LONG,
+        "python scripts/build_longform.py": LONG,
+        "python scripts/evaluate_longform.py": LONG,
         "python scripts/calibrate_gate.py": LONG,
         "fairseq-train DATA": Small(add=MODEL),
         "fairseq-train DATA --user-dir echostream_plugin --arch echostream_zipformer": Small(dots=ZIPFORMER, add=SIX),
