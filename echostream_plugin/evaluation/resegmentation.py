@@ -112,7 +112,7 @@ def _owned(pairs: list[tuple], likeness: Likeness, heard: int) -> list[int | Non
                     wanted = ahead
                 else:
                     wanted, until = last, place
-        if wanted is not None and place >= until:
+        if wanted is not None:
             last = wanted
         if word is not None:
             owned[word] = wanted

@@ -1,6 +1,7 @@
 """Scores of long translations are those of OmniSTEval and simulstream; runs go on after a kill with the same output."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,8 +15,10 @@ from echostream_plugin.evaluation.long_run import Push, TimedSession, is_complet
 from echostream_plugin.evaluation.long_table import LongEvaluation, evaluate
 from echostream_plugin.evaluation.longform import Words, boundaries, score_words, sentence_places, write_scored
 from echostream_plugin.evaluation.oracle import oracle_ends
+from echostream_plugin.inference import snapshot
 from echostream_plugin.inference.endpointing import ENDPOINTERS
 from echostream_plugin.inference.events import Sentence
+from echostream_plugin.inference.runs import Checkpoint
 from echostream_plugin.inference.session import TranslationSession
 from tests.scripts.conftest import load_script
 from tests.tiny_bundle import save_tiny_bundle, speechlike, tiny_bundle
@@ -39,7 +42,10 @@ def place(tmp_path_factory):
     for kind in ("silences", "none"):
         recordings[f"{kind}.wav"] = build(samples, KINDS[kind], 0.33, 1, folder / "talks" / f"{kind}.wav")
     write_segmentation(folder / "talks", recordings)
-    return SimpleNamespace(bundle=bundle, talks=folder / "talks", recordings=recordings)
+    (folder / "one").mkdir()
+    shutil.copy(folder / "talks" / "none.wav", folder / "one")
+    write_segmentation(folder / "one", {"none.wav": recordings["none.wav"]})
+    return SimpleNamespace(bundle=bundle, talks=folder / "talks", one=folder / "one", recordings=recordings)
 
 
 def asked(place, output, *policies, **more):
@@ -178,33 +184,38 @@ class Killed(BaseException):
 
 def test_a_run_that_was_killed_goes_on_with_the_same_output(place, tmp_path, monkeypatch):
     policy = f"{POLICY},revise=true"
-    whole, (folder, other) = evaluate(asked(place, tmp_path / "whole", policy))
+    place = SimpleNamespace(bundle=place.bundle, talks=place.one)
+    whole, (one,) = evaluate(asked(place, tmp_path / "whole", policy))
     pushes, honest = [], TimedSession.push
 
     def fragile(self, *args, **more):
         pushes.append(1)
         if len(pushes) == 45:
+            shutil.copytree(tmp_path / "out", tmp_path / "disk")  # what a kill -9 leaves: nothing is closed
             raise Killed
         return honest(self, *args, **more)
 
     monkeypatch.setattr(TimedSession, "push", fragile)
     with pytest.raises(Killed):
         evaluate(asked(place, tmp_path / "out", policy))
+    shutil.rmtree(tmp_path / "out")
+    shutil.move(tmp_path / "disk", tmp_path / "out")
     (begun,) = (tmp_path / "out").iterdir()
     assert not is_complete(begun)
-    with open(begun / "pushes.jsonl", "a") as file:
-        file.write('{"call": "pu')
-    rows, folders = evaluate(asked(place, tmp_path / "out", policy))
-    total = sum(len(read_pushes(one)) for one in folders)
-    assert 45 < len(pushes) < total + 45 - 20  # it did not begin anew
-    for one, again in zip((folder, other), folders, strict=True):
-        assert again.name == one.name and (again / "events.jsonl").read_bytes() == (one / "events.jsonl").read_bytes()
-        assert (again / "heard.wav").read_bytes() == (one / "heard.wav").read_bytes()
-        assert [push[:1] for push in map(_plain, read_pushes(again))] == [p[:1] for p in map(_plain, read_pushes(one))]
-    for row, before in zip(rows, whole, strict=True):
-        assert row["revised_bleu"] is not None
-        for name in ("bleu", "revised_bleu", "chrf", "found", "extra", "long_yaal", "end_offset", "lag_last"):
-            assert row[name] == before[name], name
+    heard_ms = snapshot.load(Checkpoint(begun, {}).path)["taken_samples"] / 16
+    notes = (begun / "pushes.jsonl").read_text().splitlines()
+    kept = [note for note in notes if note and json.loads(note)["source_ms"] <= heard_ms]
+    assert heard_ms > 5000 and len(kept) == heard_ms / 320 and len(kept) < 44
+    (begun / "pushes.jsonl").write_text("\n".join([*kept, '{"call": "pu']))  # half a line after the checkpoint
+    (row,), (again,) = evaluate(asked(place, tmp_path / "out", policy))
+    assert 45 < len(pushes) < len(read_pushes(one)) + 45 - 20  # it did not begin anew
+    assert again.name == one.name
+    for name in ("events.jsonl", "heard.wav", "translation.srt"):
+        assert (again / name).read_bytes() == (one / name).read_bytes()
+    assert list(map(_plain, read_pushes(again))) == list(map(_plain, read_pushes(one)))
+    assert row["revised_bleu"] is not None
+    for name in ("bleu", "revised_bleu", "chrf", "found", "extra", "long_yaal", "end_offset", "lag_last"):
+        assert row[name] == whole[0][name], name
 
 
 def _plain(push):
