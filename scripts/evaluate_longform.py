@@ -5,9 +5,11 @@
         endpointer=energy endpointer=text endpointer=text+energy endpointer=oracle
 
 Each argument is one policy: `SessionOptions` by name. What stays unnamed is the bundle's, pause_ms 200. The endpointer
-'oracle' is told where the sentences end. The recordings of a folder with segmentation.yaml (scripts/build_longform.py,
-or any that OmniSTEval takes, with reference.txt) go through a session, a push at a time. With --speech it speaks, and
-the speech is scored too, by the word times of the scoring ASR.
+'oracle' is told where the sentences end, and waits for pause_ms of the silence after each, where there is one.
+
+The recordings of a folder with segmentation.yaml (scripts/build_longform.py, or any that OmniSTEval takes, with
+reference.txt) go through a session, a push at a time. With --speech it speaks, and the speech is scored too, by the
+word times of the scoring ASR.
 
 A run that was killed goes on, and one that is complete is not repeated: give the same command. Runs of one output
 folder may be made by several commands at once. Each leaves in <run>/scored what OmniSTEval (pip install .[longform])

@@ -62,12 +62,19 @@ def evaluate(asked: LongEvaluation) -> tuple[list[dict], list[Path]]:
         policy = {**DEFAULTS, "speech": asked.judge is not None, **read_policy(text)}
         bundle = ready(asked, policy)
         for wav, segments in tqdm(recordings.items(), desc=text, unit="recording", leave=False, disable=None):
-            ends_ms = [segment.end_ms for segment in segments]
+            ends_ms = told_ends(segments, policy["pause_ms"])
             results = run(bundle, asked.bundle, wav, ends_ms, policy, asked.push_ms, asked.output)
             named = {"recording": wav.stem, "policy": text}
             rows += [named | row for row in scores(results, wav.name, segments, asked.judge)]
             folders.append(results)
     return rows, folders
+
+
+def told_ends(segments: list[Segment], pause_ms: float) -> list[float]:
+    """Where the oracle ends sentences: after as much silence as other end-pointers hear, or where the next begins, if
+    that is sooner. With none, the rest of the silence would be the beginning of the next sentence."""
+    starts = [segment.start_ms for segment in segments[1:]] + [float("inf")]
+    return [min(segment.end_ms + pause_ms, start) for segment, start in zip(segments, starts, strict=True)]
 
 
 def ready(asked: LongEvaluation, policy: dict) -> Bundle:

@@ -33,9 +33,9 @@ QUALITY = {
     "extra": "false ends",
     "found_after": "found after ms",
     "stream_laal": "StreamLAAL ms",
-    "stream_laal_ca": "CA",
+    "stream_laal_ca": "StreamLAAL CA",
     "long_yaal": "LongYAAL ms",
-    "long_yaal_ca": "CA",
+    "long_yaal_ca": "LongYAAL CA",
     "end_offset": "EndOffset ms",
 }
 COURSE = {
@@ -44,13 +44,13 @@ COURSE = {
     "output": "output",
     "minutes": "minutes",
     "lag_first": "lag ms, first tenth",
-    "lag_last": "last tenth",
-    "lag_ca_first": "CA, first tenth",
-    "lag_ca_last": "last tenth",
+    "lag_last": "lag ms, last tenth",
+    "lag_ca_first": "lag CA, first tenth",
+    "lag_ca_last": "lag CA, last tenth",
     "step_first": "ms a push, first tenth",
-    "step_last": "last tenth",
+    "step_last": "ms a push, last tenth",
     "memory_first": "MB, first tenth",
-    "memory_last": "last tenth",
+    "memory_last": "MB, last tenth",
 }
 LEGEND = (
     "Words are given to the reference's sentences by OmniSTEval's aligner, for StreamLAAL by mweralign. BLEU and chrF: "

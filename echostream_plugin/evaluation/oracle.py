@@ -1,4 +1,4 @@
-"""An end-pointer that is told where sentences end: what the best one could do for a translation."""
+"""An end-pointer that is told where to end sentences: what the best one could do for a translation."""
 
 from contextlib import contextmanager
 

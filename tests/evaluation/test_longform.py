@@ -12,7 +12,7 @@ from echostream_plugin.evaluation import heard_words as heard
 from echostream_plugin.evaluation import long_run, longform
 from echostream_plugin.evaluation.long_recordings import KINDS, Segment, build, read_samples, write_segmentation
 from echostream_plugin.evaluation.long_run import Push, TimedSession, is_complete, read_pushes
-from echostream_plugin.evaluation.long_table import LongEvaluation, evaluate
+from echostream_plugin.evaluation.long_table import LongEvaluation, evaluate, told_ends
 from echostream_plugin.evaluation.longform import Words, boundaries, score_words, sentence_places, write_scored
 from echostream_plugin.evaluation.oracle import oracle_ends
 from echostream_plugin.inference import snapshot
@@ -158,6 +158,11 @@ def test_the_oracle_ends_every_sentence_where_it_ends_and_nowhere_else(place, ki
     assert begun == [-(-round(s.end_ms) // 40) for s in segments[: len(begun)]]
     assert sentences == len(begun) >= len(segments) - 1
     assert "oracle" not in ENDPOINTERS
+
+
+def test_the_oracle_hears_as_much_silence_as_the_others():
+    segments = [Segment(0.0, 1000.0, "", "a"), Segment(2000.0, 500.0, "", "b"), Segment(2600.0, 900.0, "", "c")]
+    assert told_ends(segments, 200) == [1200.0, 2600.0, 3700.0]
 
 
 def test_a_row_for_each_recording_and_policy_and_no_work_twice(place, tmp_path, monkeypatch):
