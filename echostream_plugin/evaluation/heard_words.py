@@ -12,14 +12,17 @@ from echostream_plugin.constants import SAMPLE_RATE
 from echostream_plugin.evaluation.latency import finish_times, playback
 from echostream_plugin.evaluation.long_run import HEARD, Push
 from echostream_plugin.evaluation.longform import Words
+from echostream_plugin.evaluation.normalize import normalize
 from echostream_plugin.files import write_text
 from echostream_plugin.inference.audio import at_rate
 from echostream_plugin.inference.digest import digest
 from echostream_plugin.inference.events import KINDS, Speech
+from echostream_plugin.inference.guards import places_without_repeats
 
 WORDS = "heard_words.json"
 LONGEST_MS, SHORTEST_MS = 28_000, 10_000  # of a piece that the scoring ASR hears at once, where a silence allows it
 AROUND_MS = 200  # of the silence before and after a piece
+MOST_REPEATS = 3  # of up to eight words in a row: more is the scoring ASR's, not the speech's
 
 
 def heard_words(results: Path, pushes: list[Push], judge) -> Words:
@@ -42,23 +45,24 @@ def _done(pushes: list[Push]) -> list[float]:
     return finish_times([push.source_ms for push in pushes], [push.spent_ms for push in pushes])
 
 
-def pieces(intervals: list[tuple]) -> list[tuple]:
-    """(start, end) in ms of what is heard at once: speech with the silences inside it, cut at the longest silence where
-    it gets too long. intervals: as of `latency.playback`."""
-    found, open_chunks = [], []
-    for start, end in intervals:
-        if open_chunks and end - open_chunks[0][0] > LONGEST_MS:
-            cut = _longest_silence(open_chunks, start)
-            found.append((open_chunks[0][0], open_chunks[cut - 1][1]))
-            open_chunks = open_chunks[cut:]
-        open_chunks.append((start, end))
-    return [*found, (open_chunks[0][0], open_chunks[-1][1])] if open_chunks else found
+def pieces(chunks: list[tuple]) -> list[list]:
+    """The chunks that are heard at once: speech with the silences inside it, cut at the longest silence where it gets
+    too long. chunks: (start, end) in ms, as of `latency.playback`."""
+    found, piece = [], []
+    for start, end in chunks:
+        if piece and end - piece[0][0] > LONGEST_MS:
+            cut = _longest_silence(piece, start)
+            found.append(piece[:cut])
+            piece = piece[cut:]
+        piece.append((start, end))
+    return [*found, piece] if piece else found
 
 
-def _longest_silence(chunks: list[tuple], following_ms: float) -> int:
-    """After how many of the chunks the longest silence is, of those that leave a piece long enough."""
+def _longest_silence(chunks: list[tuple], following_ms: float, shortest_ms: float = SHORTEST_MS) -> int:
+    """After how many of the chunks the longest silence is, of those that leave a piece long enough. following_ms: where
+    the chunk after them starts."""
     starts = [start for start, _ in chunks[1:]] + [following_ms]
-    long_enough = [n for n in range(1, len(chunks) + 1) if chunks[n - 1][1] - chunks[0][0] >= SHORTEST_MS]
+    long_enough = [n for n in range(1, len(chunks) + 1) if chunks[n - 1][1] - chunks[0][0] >= shortest_ms]
     return max(long_enough or [len(chunks)], key=lambda n: starts[n - 1] - chunks[n - 1][1])
 
 
@@ -68,34 +72,48 @@ def moved(time_ms: float, plain: list[tuple], aware: list[tuple]) -> float:
     return aware[chunk][0] + time_ms - plain[chunk][0]
 
 
-def _transcribed(results: Path, places: list[tuple], judge) -> list[tuple]:
-    """(word, end in ms) of the track, in order."""
+def _transcribed(results: Path, found: list[list], judge) -> list[tuple]:
+    """(word, end in ms) of the track's pieces, in order."""
     track, kept = results / HEARD, results / WORDS
-    key = f"{judge.settings} {digest(track)}"
+    key = f"{judge.settings} pieces of {LONGEST_MS} ms {digest(track)}"
     if kept.is_file():
         entry = json.loads(kept.read_text(encoding="utf-8"))
         if entry["key"] == key:
             return [tuple(word) for word in entry["words"]]
     words = []
-    for start_ms, end_ms in _progress(widened(places)):
-        samples = _part(track, start_ms, end_ms)
-        words += [(word, round(start_ms + 1000 * end_s, 3)) for word, _, end_s in judge.words(samples)]
+    for piece, (low, high) in zip(_progress(found), widened(found), strict=True):
+        words += _read(track, piece, low, high, judge)
     words.sort(key=lambda word: word[1])
     write_text(kept, json.dumps({"key": key, "words": words}, ensure_ascii=False) + "\n")
     return words
 
 
-def widened(places: list[tuple]) -> list[tuple]:
-    """Pieces with some of the silence around them, none of it in two."""
-    limits = [0.0, *((end + start) / 2 for (_, end), (start, _) in zip(places, places[1:], strict=False)), np.inf]
-    pairs = zip(places, limits, limits[1:], strict=False)
+def _read(track: Path, piece: list, low_ms: float, high_ms: float, judge) -> list[tuple]:
+    """(word, end in ms) of the track from `low_ms` to `high_ms`, where the chunks of a piece are. An ASR that begins to
+    repeat itself hears nothing of what follows: then it hears the piece in two, a last one without the repeats."""
+    heard = judge.words(_part(track, low_ms, high_ms))
+    normal = [normalize(word) for word, *_ in heard]
+    kept = places_without_repeats(normal, MOST_REPEATS)
+    if len(kept) < len(heard) and len(piece) > 1:
+        cut = _longest_silence(piece[:-1], piece[-1][0], 0)
+        first, second = piece[:cut], piece[cut:]
+        (_, end_ms), (start_ms, _) = widened([first, second])
+        return _read(track, first, low_ms, end_ms, judge) + _read(track, second, start_ms, high_ms, judge)
+    return [(heard[place][0], round(low_ms + 1000 * heard[place][2], 3)) for place in kept]
+
+
+def widened(found: list[list]) -> list[tuple]:
+    """(start, end) in ms of pieces with some of the silence around them, none of it in two."""
+    ends = [(piece[0][0], piece[-1][1]) for piece in found]
+    limits = [0.0, *((end + start) / 2 for (_, end), (start, _) in zip(ends, ends[1:], strict=False)), np.inf]
+    pairs = zip(ends, limits, limits[1:], strict=False)
     return [(max(low, start - AROUND_MS), min(high, end + AROUND_MS)) for (start, end), low, high in pairs]
 
 
-def _progress(places: list):
+def _progress(found: list):
     from tqdm import tqdm
 
-    return tqdm(places, desc="scoring ASR", unit="piece", leave=False, disable=None)
+    return tqdm(found, desc="scoring ASR", unit="piece", leave=False, disable=None)
 
 
 def _part(track: Path, start_ms: float, end_ms: float) -> np.ndarray:

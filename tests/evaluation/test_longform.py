@@ -261,14 +261,29 @@ def test_words_of_speech_are_there_when_they_have_been_heard(tmp_path):
 
 def test_pieces_are_cut_at_their_longest_silence_and_share_no_sound():
     chunks = [(1000.0 * n, 1000.0 * n + 900) for n in range(35) if n != 25]
-    assert heard.pieces(chunks) == [(0.0, 24900.0), (26000.0, 34900.0)]
+    assert heard.pieces(chunks) == [chunks[:25], chunks[25:]]
     steady = [(1000.0 * n, 1000.0 * (n + 1)) for n in range(70)]
     found = heard.pieces(steady)
-    assert found[0][0] == 0 and found[-1][1] == 70000 and all(end - start <= 29000 for start, end in found)
-    assert all(before[1] == after[0] for before, after in zip(found, found[1:], strict=False))
-    wide = heard.widened([(100.0, 900.0), (1000.0, 1500.0), (9000.0, 9500.0)])
+    assert sum(found, []) == steady and all(piece[-1][1] - piece[0][0] <= 29000 for piece in found)
+    wide = heard.widened([[(100.0, 300.0), (400.0, 900.0)], [(1000.0, 1500.0)], [(9000.0, 9500.0)]])
     assert wide == [(0.0, 950.0), (950.0, 1700.0), (8800.0, 9700.0)]
     assert heard.pieces([]) == [] == heard.widened([])
+
+
+class Looping(FakeJudge):
+    """Repeats its first word for ever where it hears more than one beep."""
+
+    def words(self, samples):
+        found = super().words(samples)
+        return found if len(found) < 2 else [("Beep,", *found[0][1:])] * 40
+
+
+def test_an_asr_that_repeats_itself_hears_shorter_pieces(tmp_path):
+    beep = np.r_[np.zeros(4800), np.full(3200, 0.5), np.zeros(4800)].astype(np.float32)
+    soundfile.write(tmp_path / "heard.wav", np.tile(beep, 3), 16000)
+    records = [{"kind": "speech", "source_ms": 800.0 * n, "duration_ms": 800.0} for n in range(3)]
+    found = heard.heard_words(tmp_path, [Push(r["source_ms"], 0.0, 0.0, 0.0, [r]) for r in records], Looping())
+    assert found.words == ("beep",) * 3 and found.delays == pytest.approx((500, 1300, 2100), abs=1)
 
 
 def test_the_script_prints_both_tables_and_names_what_is_wrong(place, tmp_path, capsys):
