@@ -4,14 +4,10 @@ simuleval --agent agent/echostream_s2tt_agent.py --bundle FOLDER --source wav_li
     --source-segment-size 320 --output OUT --quality-metrics BLEU --latency-metrics AL LAAL
 """
 
-import sys
-from pathlib import Path
-
 from simuleval.agents import SpeechToTextAgent
 from simuleval.utils import entrypoint
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from echostream_common import TextAgent  # noqa: E402
+from echostream_plugin.agents.session_agent import TextAgent
 
 
 @entrypoint

@@ -89,6 +89,7 @@ def configure(name: str, command: argparse.ArgumentParser):
 
 
 def refuse(reason: str):
+    """Raise ConfigError for what argparse finds wrong, in place of its own exit."""
     raise ConfigError(reason)
 
 

@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 
 from echostream_plugin.cli_errors import DONE
-from echostream_plugin.evaluation.judge import JudgeError
+from echostream_plugin.evaluation.asr import ScoringASRError
 from echostream_plugin.evaluation.rows import Evaluation, evaluate, write_results
 from echostream_plugin.evaluation.simul import SimulError
 from echostream_plugin.evaluation.table import TableError, replace_block
@@ -49,7 +49,7 @@ def run_evaluation(args: argparse.Namespace) -> int:
         text = write_results(rows, asked)
         if args.write_readme:
             replace_block(args.write_readme, text)
-    except (SimulError, JudgeError, TableError) as error:
+    except (SimulError, ScoringASRError, TableError) as error:
         raise InputError(str(error)) from error
     print(text)
     return COLLAPSED if any(row.get("collapsed") for row in rows) else DONE

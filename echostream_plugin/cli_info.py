@@ -98,6 +98,7 @@ def processor() -> str:
 
 
 def device_name(device: str) -> str:
+    """What a torch device is, in words."""
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else processor()
 
 

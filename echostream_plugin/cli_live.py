@@ -195,5 +195,6 @@ def close(stream):
 
 
 def cannot_be_used(device, error) -> ConfigError:
+    """The error for a sound device that sounddevice refused."""
     name = "default" if device is None else device
     return ConfigError(f"sound device {name}: {' '.join(str(error).split())}; see --list-devices")

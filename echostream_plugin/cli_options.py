@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from echostream_plugin.config import ConfigError
+from echostream_plugin.constants import MAX_RATE, MIN_RATE
 from echostream_plugin.inference.bundle import Bundle, load_bundle
 from echostream_plugin.inference.endpointing import ENDPOINTERS
 from echostream_plugin.inference.optimize import PUSH_MS, QUANTIZE, VOCODER_BF16, optimize
@@ -20,7 +21,6 @@ DEFAULT_BUNDLE = next((folder for folder in BUNDLES if folder.is_dir()), BUNDLES
 LONG_SECONDS = 30  # longer recordings get sentence ends by themselves: models were trained on shorter ones
 LONG_PAUSE_MS, FRESH_PAUSE_MS = 400, 200  # the latter where each sentence is heard as a recording of its own
 RAW_HELP = "the samples have no header: RATE of them a second, 16 bits, little-endian, one channel"
-RAW_RATES = (4000, 384000)
 
 
 def add_model_flags(parser: argparse.ArgumentParser, vocoder: bool = True):
@@ -62,9 +62,8 @@ def add_raw_flag(parser: argparse.ArgumentParser):
 
 def check_raw(rate: int | None):
     """Raise ConfigError for a rate that no session takes."""
-    least, most = RAW_RATES
-    if rate is not None and not least <= rate <= most:
-        raise ConfigError(f"--raw {rate}: expected a sample rate from {least} to {most} Hz")
+    if rate is not None and not MIN_RATE <= rate <= MAX_RATE:
+        raise ConfigError(f"--raw {rate}: expected a sample rate from {MIN_RATE} to {MAX_RATE} Hz")
 
 
 def options_of(args: argparse.Namespace, kind) -> dict:

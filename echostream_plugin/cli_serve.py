@@ -111,6 +111,7 @@ def speakers(text: str) -> int | None:
 
 
 def address_of(listen, tls) -> str:
+    """The URL of a listening socket."""
     host, port = listen.getsockname()[:2]
     return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}/"
 

@@ -126,6 +126,7 @@ class SpeechWriter:
         return self.samples / self.sample_rate
 
     def add_speech(self, event: Speech):
+        """The next speech. Raises OutputError where it cannot be written."""
         path = self._written[0]
         try:
             if self._audio is None:
@@ -139,6 +140,7 @@ class SpeechWriter:
         self.samples += len(event.samples)
 
     def add_sentence(self, event: SpokenSentence):
+        """The words of a sentence that was spoken, with their times."""
         self.words += len(event.words)
         if len(self._written) == 1:
             return
@@ -177,6 +179,7 @@ def text_blocks(words: list[str], text_file: Path | None) -> tuple[Iterator[str]
 
 
 def file_blocks(path: Path) -> Iterator[str]:
+    """The text of a file, block by block."""
     with open(path, "rb") as file:
         yield from decoded(iter(lambda: file.read(BLOCK_BYTES), b""), str(path))
 

@@ -22,11 +22,11 @@ from echostream_plugin.cli_options import (
     session_options,
 )
 from echostream_plugin.config import ConfigError
+from echostream_plugin.constants import SAMPLE_RATE
 from echostream_plugin.inference.audio import open_recording
 from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.errors import InputError, NoRecordingError, OutputError, ResumeError
 from echostream_plugin.inference.events import SourceText, TargetText, as_record
-from echostream_plugin.inference.features import SAMPLE_RATE
 from echostream_plugin.inference.results import RESULT_FILES
 from echostream_plugin.inference.runs import (
     BESIDE,

@@ -5,7 +5,6 @@ Every length of the encoder counts **encoder frames of 40 ms**; unit frames are 
 """
 
 import dataclasses
-import json
 import math
 import typing
 from dataclasses import dataclass, field
@@ -31,6 +30,12 @@ def option(default, help, minimum=None, maximum=None, choices=None):
     allowed."""
     bounds = {"minimum": minimum, "maximum": maximum, "choices": choices}
     return field(default=default, metadata={"help": help, **bounds})
+
+
+def option_of(config, name: str, **changes):
+    """The option of another configuration again, with its help and bounds; changes: arguments of `option`."""
+    own = next(f for f in dataclasses.fields(config) if f.name == name)
+    return option(**{"default": own.default, **own.metadata, **changes})
 
 
 def check_options(options):
@@ -257,9 +262,6 @@ class ModelConfig:
         _require(self.mt.encoder_dim == self.encoder.dim, f"mt.encoder_dim must equal encoder.dim {self.encoder.dim}")
         _require(self.unit.dim == self.mt.dim, f"unit.dim must equal mt.dim {self.mt.dim}")
 
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=2)
-
     @classmethod
     def from_dict(cls, values: dict) -> "ModelConfig":
         """Build from nested dicts; an unknown or ill-typed key raises ConfigError that names it. `encoder.kind` says
@@ -293,6 +295,7 @@ def _from_dict(kind, values: dict, where: str):
 
 
 def _require(condition, message):
+    """Raise ConfigError with the message unless the condition holds."""
     if not condition:
         raise ConfigError(message)
 

@@ -1,6 +1,7 @@
 """Numbers and names that everything here agrees on; this file imports nothing."""
 
 SAMPLE_RATE = 16000  # of what models hear, in samples a second
+MIN_RATE, MAX_RATE = 4000, 384000  # of audio that is taken and resampled
 FEATURE_MS, FRAME_MS, UNIT_MS = 10, 40, 20  # a frame of features, of an encoder, a unit of speech
 FEATURES_PER_FRAME = FRAME_MS // FEATURE_MS
 UNIT_SAMPLES = SAMPLE_RATE * UNIT_MS // 1000

@@ -1,24 +1,32 @@
 """Files that are written whole or not at all: a kill leaves the old file, the new one, or none."""
 
+import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
 @contextmanager
-def whole_file(path) -> Iterator[Path]:
+def whole_file(path, alone: bool = False, synced: bool = False) -> Iterator[Path]:
     """A name beside `path` to write to; it becomes `path` at the end of the block, and goes away after an error.
 
-    Folders that are missing are made. Processes that write the same file do not meet: the last one's stays."""
+    Folders that are missing are made. Processes that write the same file do not meet: the last one's stays. alone: no
+    other process writes it, so the name is always `<path>.part` and what a kill left there goes away. synced: it is on
+    the disk before it has its name, whatever becomes of the machine."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    partial = path.with_name(f"{path.name}.part" if alone else f"{path.name}.{os.getpid()}.part")
     try:
+        partial.unlink(missing_ok=True)
         yield partial
+        if synced:
+            with open(partial, "rb") as file:
+                os.fsync(file.fileno())
         os.replace(partial, path)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise
 
 
@@ -27,3 +35,8 @@ def write_text(path, text: str) -> Path:
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return Path(path)
+
+
+def write_json(path, value) -> Path:
+    """Write a whole json file or nothing; returns its path."""
+    return write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")

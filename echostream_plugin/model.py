@@ -17,10 +17,10 @@ from echostream_plugin.encoders import ENCODERS
 
 
 @dataclass(frozen=True)
-class Waits:
-    """The streaming masks of training: MT token i waits for `k1` + i ST tokens in steps of `n1`; the units of token i
-    wait for `k2` + i T2U states in steps of `n2`. `text=False` shows every token the whole source; `n2=None` every
-    unit frame all states."""
+class WaitKLags:
+    """The wait-k lags of training's streaming masks: MT token i waits for `k1` + i ST tokens in steps of `n1`; the
+    units of token i wait for `k2` + i T2U states in steps of `n2`. `text=False` shows every token the whole source;
+    `n2=None` every unit frame all states."""
 
     k1: int = 0
     n1: int = 1
@@ -62,7 +62,7 @@ class S2STModel(nn.Module):
 
     @property
     def counts_padding(self) -> bool:
-        """StreamSpeech lets the padded frames of a batch count in its waits, and decodes them in its offline CTC texts;
+        """StreamSpeech lets the padded frames of a batch count in its lags, and decodes them in its offline CTC texts;
         its losses and outputs are only reproduced that way."""
         return self.encoder.counts_padding
 
@@ -71,7 +71,7 @@ class S2STModel(nn.Module):
         features: Tensor,
         feature_lengths: Tensor,
         prev_tokens: Tensor,
-        waits: Waits | None = None,
+        lags: WaitKLags | None = None,
         segment_frames: int | None = None,
     ) -> ModelOutput:
         """Teacher-forced outputs of all heads.
@@ -79,31 +79,31 @@ class S2STModel(nn.Module):
         features: [B, T, 80] normalised mel frames of 10 ms; feature_lengths: [B]; prev_tokens: [B, U] target text
         shifted right (`</s> t1 .. tn`, right-padded with 1); segment_frames: the encoder's segment, default the
         config's, 0 the whole utterance."""
-        waits = waits or Waits()
+        lags = lags or WaitKLags()
         encoder, lengths = self.encoder(features, feature_lengths, segment_frames)
         source_padding = padding_mask(lengths, encoder.size(1))
         asr_logits = self.source_unigram_decoder(encoder, lengths)
         st_logits = self.ctc_target_unigram_decoder(encoder, lengths)
         source_mask = None
-        if waits.text:
+        if lags.text:
             chunk = self.encoder.segment_frames if segment_frames is None else segment_frames
             counted = None if self.counts_padding else lengths
             source_mask = build_streaming_mask(
-                asr_logits.detach(), st_logits.detach(), counted, prev_tokens.size(1), waits.k1, waits.n1, chunk
+                asr_logits.detach(), st_logits.detach(), counted, prev_tokens.size(1), lags.k1, lags.n1, chunk
             )
         hidden = self.target_unigram_decoder(prev_tokens, encoder, source_padding, source_mask)
         rows = self.config.unit.batch_positions
-        unit_logits, unit_lengths = self.units(hidden, prev_tokens.eq(PAD), waits, batch_positions=rows)
+        unit_logits, unit_lengths = self.units(hidden, prev_tokens.eq(PAD), lags, batch_positions=rows)
         mt_logits = self.target_unigram_decoder.logits(hidden)
         return ModelOutput(encoder, lengths, asr_logits, st_logits, mt_logits, unit_logits, unit_lengths)
 
     def units(
-        self, hidden: Tensor, token_padding: Tensor, waits: Waits, batch_positions: bool = False
+        self, hidden: Tensor, token_padding: Tensor, lags: WaitKLags, batch_positions: bool = False
     ) -> tuple[Tensor, Tensor]:
         """Unit logits [B, U * upsample, K + 5] and their lengths [B] from MT states [B, U, D] and their padding;
         batch_positions: as in `UnitDecoder.forward`."""
         states = self.synthesizer_encoder(hidden, token_padding)
-        logits = self.decoder(states, token_padding, waits.k2, waits.n2, batch_positions)
+        logits = self.decoder(states, token_padding, lags.k2, lags.n2, batch_positions)
         return logits, (~token_padding).sum(1) * self.config.unit.upsample
 
 

@@ -24,6 +24,7 @@ ENCODER = ("dim", "layers", "halve_after", "left_context_frames", "memory_size",
 
 
 def parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", required=True, help="folder of checkpoint, encoder and logs")
     parser.add_argument("--labelled", nargs="+", required=True, metavar="TSV", help="transcribed recordings")
@@ -57,6 +58,7 @@ def _add(parser, field):
 
 
 def run(args):
+    """Read the lists and adapt. Raises ConfigError."""
     torch.set_num_threads(args.threads)
     labelled = [one for path in args.labelled for one in read_list(path, args.longest_s)]
     if any(one.text is None for one in labelled):

@@ -16,18 +16,16 @@ import logging
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from echostream_plugin.config import ConfigError  # noqa: E402
-from echostream_plugin.data.tables import DataError, read_table  # noqa: E402
-from echostream_plugin.evaluation import gate  # noqa: E402
-from echostream_plugin.evaluation.gate import CalibrationError  # noqa: E402
-from echostream_plugin.evaluation.simul import SimulError  # noqa: E402
-from echostream_plugin.evaluation.table import markdown_table  # noqa: E402
-from echostream_plugin.evaluation.voices import Folder, not_speech  # noqa: E402
-from echostream_plugin.inference.confidence import FEATURES  # noqa: E402
-from echostream_plugin.inference.errors import BundleError, InputError  # noqa: E402
+from echostream_plugin.config import ConfigError
+from echostream_plugin.data import DataError
+from echostream_plugin.data.tables import read_table
+from echostream_plugin.evaluation import gate
+from echostream_plugin.evaluation.gate import CalibrationError
+from echostream_plugin.evaluation.simul import SimulError
+from echostream_plugin.evaluation.table import markdown_table
+from echostream_plugin.evaluation.voices import Folder, not_speech
+from echostream_plugin.inference.confidence import FEATURES
+from echostream_plugin.inference.errors import BundleError, InputError
 
 
 def parse_args(argv=None):

@@ -28,8 +28,8 @@ import torch
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.data.tables import DataError
+from echostream_plugin.evaluation.asr import ScoringASR, ScoringASRError
 from echostream_plugin.evaluation.claim import SimulError
-from echostream_plugin.evaluation.judge import Judge, JudgeError
 from echostream_plugin.evaluation.long_table import LongEvaluation, evaluate, write_results
 from echostream_plugin.evaluation.resegmentation import SegmentationError, mwer_segments
 from echostream_plugin.inference.errors import BundleError, InputError, OutputError, SessionError
@@ -56,13 +56,13 @@ def main(argv=None) -> int:
     except SegmentationError as error:
         print(f"{error}; it is left out", file=sys.stderr)
     try:
-        judge = Judge() if args.speech else None
+        asr = ScoringASR() if args.speech else None
         places = args.bundle, args.recordings, args.output
-        asked = LongEvaluation(*places, args.policies, args.push_ms, judge, command)
+        asked = LongEvaluation(*places, args.policies, args.push_ms, asr, command)
         print(write_results(*evaluate(asked), asked))
     except (
-        *(BundleError, ConfigError, DataError, InputError, JudgeError, OutputError),
-        *(SegmentationError, SessionError, SimulError),
+        *(BundleError, ConfigError, DataError, InputError, OutputError),
+        *(ScoringASRError, SegmentationError, SessionError, SimulError),
     ) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

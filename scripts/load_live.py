@@ -125,6 +125,7 @@ async def speak(url: str, samples: np.ndarray, lags: list, audio_out=True) -> di
 
 
 def percentile(values, percent) -> float:
+    """Of the values; NaN of none."""
     return float(np.percentile(values, percent)) if values else float("nan")
 
 

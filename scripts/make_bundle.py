@@ -35,6 +35,10 @@ def parse_args(argv=None):
         "--session", default="{}", help='json of session options that suit the model: {"lagging_k1": 1}'
     )
     parser.add_argument(
+        "--int8", nargs="*", default=[], metavar="PART",
+        help="store the weights of these parts (encoder, unit ...) in 8 bits with a scale for each row: half the size",
+    )  # fmt: skip
+    parser.add_argument(
         "--samples", action="append", default=[], metavar="FOLDER[:LINES]",
         help="folder with wav_list.txt, target.txt and src.txt to take recordings from",
     )  # fmt: skip
@@ -70,7 +74,7 @@ def export(args) -> Path:
     from echostream_plugin.fairseq_ext.loading import export_bundle
 
     card = json.loads(Path(args.card).read_text(encoding="utf-8")) if args.card else {}
-    return export_bundle(args.out, args.checkpoint, args.data, args.vocoder, card, json.loads(args.session))
+    return export_bundle(args.out, args.checkpoint, args.data, args.vocoder, card, json.loads(args.session), args.int8)
 
 
 def main(argv=None):

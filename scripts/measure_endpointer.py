@@ -22,13 +22,12 @@ from tqdm import tqdm
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.evaluation.boundaries import listen, score, spoken_stream
-from echostream_plugin.evaluation.judge import bleu
+from echostream_plugin.evaluation.scores import bleu
 from echostream_plugin.evaluation.simul import SimulError, read_list, resolve_wavs
 from echostream_plugin.evaluation.table import markdown_table
-from echostream_plugin.inference.audio import read_audio
+from echostream_plugin.inference.audio import read_mono
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.errors import BundleError, InputError
-from echostream_plugin.inference.features import SAMPLE_RATE, to_mono
 from echostream_plugin.inference.options import read_policy
 from echostream_plugin.inference.session import TranslationSession
 
@@ -66,14 +65,10 @@ def parse_args(argv=None):
 
 
 def read_recordings(wavs: list) -> list:
-    """Mono recordings [n]; InputError where one is not at 16 kHz, or silent."""
-    recordings = []
-    for wav in wavs:
-        samples, rate = read_audio(wav)
-        if rate != SAMPLE_RATE:
-            raise InputError(f"{wav}: {rate} Hz; resample it to {SAMPLE_RATE} Hz first")
-        recordings.append(to_mono(samples))
-        if not recordings[-1].any():
+    """Mono recordings [n] at 16 kHz; InputError where one is silent."""
+    recordings = [read_mono(wav) for wav in wavs]
+    for wav, samples in zip(wavs, recordings, strict=True):
+        if not samples.any():
             raise InputError(f"{wav}: nothing but silence")
     return recordings
 

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.inference.audio import read_audio
+from echostream_plugin.constants import SAMPLE_RATE
+from echostream_plugin.inference.audio import read_mono
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.errors import BundleError, InputError
 from echostream_plugin.inference.events import Speech
-from echostream_plugin.inference.features import SAMPLE_RATE, to_mono
 from echostream_plugin.inference.optimize import optimize
 from echostream_plugin.inference.options import read_policy
 from echostream_plugin.inference.session import TranslationSession, bundle_options
@@ -81,10 +81,9 @@ def main(argv=None) -> int:
     try:
         bundle = optimize(load_bundle(args.bundle))
         session = TranslationSession(bundle, bundle_options(bundle, **read_policy(args.policy)))
-        wavs = sorted((args.bundle / "samples").glob("*.wav"))
-        recordings = [to_mono(samples) for samples, rate in map(read_audio, wavs) if rate == SAMPLE_RATE]
+        recordings = [read_mono(wav) for wav in sorted((args.bundle / "samples").glob("*.wav"))]
         if not recordings:
-            raise InputError(f"{args.bundle / 'samples'}: no recordings at {SAMPLE_RATE} Hz")
+            raise InputError(f"{args.bundle / 'samples'}: no recordings")
         began = time.perf_counter()
         rows, said = measure(session, recordings, args)
     except (BundleError, ConfigError, InputError) as error:

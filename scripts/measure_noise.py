@@ -18,15 +18,16 @@ import torch
 from tqdm import tqdm
 
 from echostream_plugin.config import ConfigError
+from echostream_plugin.constants import SAMPLE_RATE
 from echostream_plugin.evaluation.normalize import normalize
 from echostream_plugin.evaluation.sounds import NOISES, noise, sounds
 from echostream_plugin.evaluation.table import markdown_table
-from echostream_plugin.inference.audio import read_audio
+from echostream_plugin.inference.audio import read_mono
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.errors import BundleError, InputError
 from echostream_plugin.inference.events import Speech, TargetText
-from echostream_plugin.inference.features import SAMPLE_RATE, to_mono
 from echostream_plugin.inference.options import read_policy
+from echostream_plugin.inference.pushes import push_all
 from echostream_plugin.inference.session import TranslationSession, bundle_options
 
 SNR_DB = (20, 10, 0)
@@ -44,10 +45,7 @@ def parse_args(argv=None):
 def translate(session: TranslationSession, samples: np.ndarray, push_ms: int) -> tuple[list, float]:
     """The words written, and the seconds of speech said."""
     session.reset()
-    step, events = SAMPLE_RATE * push_ms // 1000, []
-    for start in range(0, len(samples), step):
-        events += session.push(samples[start : start + step], SAMPLE_RATE)
-    events += session.finish()
+    events = push_all(session, samples, SAMPLE_RATE, SAMPLE_RATE * push_ms // 1000)
     text = "".join(event.added for event in events if isinstance(event, TargetText))
     said = sum(len(event.samples) / event.sample_rate for event in events if isinstance(event, Speech))
     return normalize(text).split(), said
@@ -89,17 +87,6 @@ def under_noise(samples: np.ndarray, name: str) -> np.ndarray:
     return (samples + added).clip(-1, 1).astype(np.float32)
 
 
-def read_samples(folder: Path) -> list:
-    """The bundle's recordings [n] at 16 kHz."""
-    recordings = []
-    for wav in sorted(folder.glob("*.wav")):
-        samples, rate = read_audio(wav)
-        if rate != SAMPLE_RATE:
-            raise InputError(f"{wav}: {rate} Hz; resample it to {SAMPLE_RATE} Hz first")
-        recordings.append(to_mono(samples))
-    return recordings
-
-
 def main(argv=None) -> int:
     args = parse_args(argv)
     torch.set_num_threads(1)
@@ -107,7 +94,7 @@ def main(argv=None) -> int:
         bundle = load_bundle(args.bundle)
         policies = {text: bundle_options(bundle, **read_policy(text)) for text in args.policies}
         sessions = {text: TranslationSession(bundle, options) for text, options in policies.items()}
-        recordings = read_samples(args.bundle / "samples")
+        recordings = [read_mono(wav) for wav in sorted((args.bundle / "samples").glob("*.wav"))]
         tables = [noise_rows(sessions, args), speech_rows(sessions, recordings, args.push_ms)]
     except (BundleError, ConfigError, InputError) as error:
         print(f"error: {error}", file=sys.stderr)

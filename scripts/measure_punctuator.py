@@ -39,6 +39,7 @@ COST_WORDS, COST_BLOCKS = 100, 20
 
 
 def text_argument(value: str) -> tuple[str, Path, Path | None]:
+    """An argument LANGUAGE:FILE[:TRAINING_FILE]."""
     language, _, rest = value.partition(":")
     path, _, training = rest.partition(":")
     if not language or not path:
@@ -62,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def read_text(path: Path) -> Text:
+    """The words of a file with their marks; a line is a sentence. Raises DataError."""
     if not path.is_file():
         raise DataError(f"{path}: no such text")
     return labelled(path.read_text(encoding="utf-8").splitlines())

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Word error rate of text to speech: a bundle speaks texts, whisper-base reads them back.
+"""Word error rate of text to speech: a bundle speaks texts, whisper-base transcribes the speech.
 
     python scripts/measure_speech.py --bundle BUNDLE --data corpus/simuleval/dev --limit 48 --work scored \\
         source=none,lead=0 source=none,lead=9 source=recording,lead=9 source=mean,lead=9
@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.constants import SAMPLE_RATE
-from echostream_plugin.evaluation.judge import Judge, JudgeError, wer
+from echostream_plugin.evaluation.asr import ScoringASR, ScoringASRError
+from echostream_plugin.evaluation.scores import wer
 from echostream_plugin.evaluation.simul import SimulError, read_list, resolve_wavs
 from echostream_plugin.evaluation.table import markdown_table
 from echostream_plugin.inference.audio import at_rate, read_audio
@@ -86,7 +87,7 @@ def main(argv=None) -> int:
     torch.set_num_threads(1)
     try:
         ways = [read_way(way) for way in args.ways]
-        bundle, judge = optimize(load_bundle(args.bundle)), Judge()
+        bundle, asr = optimize(load_bundle(args.bundle)), ScoringASR()
         wavs, texts = resolve_wavs(args.data / "wav_list.txt"), read_list(args.data / "target.txt")
         chosen = list(zip(wavs, texts, strict=True))[:: max(1, len(texts) // args.limit)][: args.limit]
         rows = []
@@ -98,10 +99,10 @@ def main(argv=None) -> int:
             seconds = sum(map(len, speech)) / SAMPLE_RATE
             factor = (time.perf_counter() - began) / max(seconds, 1e-9)
             cache = args.work and args.work / "transcripts.jsonl"
-            heard = judge.transcribe_all(speech, cache=cache)
-            errors = wer(heard, [text for _, text in chosen])
+            transcripts = asr.transcribe_all(speech, cache=cache)
+            errors = wer(transcripts, [text for _, text in chosen])
             rows.append({"way": name, "wer": errors, "seconds": seconds, "factor": factor})
-    except (BundleError, ConfigError, InputError, JudgeError, SessionError, SimulError, TypeError) as error:
+    except (BundleError, ConfigError, InputError, ScoringASRError, SessionError, SimulError, TypeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     columns = {"way": "text to speech", "wer": "WER %", "seconds": "speech s", "factor": "computing / speech"}

@@ -1,7 +1,7 @@
 """Measure the options of the streaming Whisper encoder: distance from Whisper before any training, and time.
 
-    python scripts/measure_whisper_encoder.py --speech corpus/unlabelled/test.tsv --share-of corpus/unlabelled/train.tsv
-    python scripts/measure_whisper_encoder.py --times --batch-s 48
+python scripts/measure_whisper_encoder.py --speech corpus/unlabelled/test.tsv --share-of corpus/unlabelled/train.tsv
+python scripts/measure_whisper_encoder.py --times --batch-s 48
 """
 
 import argparse

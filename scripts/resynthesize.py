@@ -71,22 +71,23 @@ def main(argv=None):
     if distances:
         result["mel_distance"] = round(float(np.mean(distances)), 4)
     if args.wer:
-        result.update(judge(args, wavs, names, references))
+        result.update(error_rates(args, wavs, names, references))
     print(json.dumps(result))
     return result
 
 
-def judge(args, wavs: list, names: list, references: list) -> dict:
+def error_rates(args, wavs: list, names: list, references: list) -> dict:
     """WER of the wavs; the transcripts go to transcripts.tsv beside them."""
-    from echostream_plugin.evaluation.judge import Judge, wer
+    from echostream_plugin.evaluation.asr import ScoringASR
+    from echostream_plugin.evaluation.scores import wer
 
-    reader = Judge(threads=args.threads)
-    transcripts = reader.transcribe_all(wavs)
+    asr = ScoringASR(threads=args.threads)
+    transcripts = asr.transcribe_all(wavs)
     rows = zip(names, references, transcripts, strict=True)
     Path(args.out, "transcripts.tsv").write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
     result = {"wer": round(wer(transcripts, references), 2)}
     if args.wer_originals:
-        originals = reader.transcribe_all([find_wav(args.original_wavs, name) for name in names])
+        originals = asr.transcribe_all([find_wav(args.original_wavs, name) for name in names])
         result["wer_originals"] = round(wer(originals, references), 2)
     return result
 

@@ -10,29 +10,19 @@ and wavs and transcripts that a second run keeps. Exit status 3: the model colla
 """
 
 import argparse
-import csv
 import sys
 from pathlib import Path
 
 from echostream_plugin.config import ConfigError
+from echostream_plugin.data import DataError
+from echostream_plugin.data.tables import read_table
+from echostream_plugin.evaluation.asr import ScoringASR, ScoringASRError
 from echostream_plugin.evaluation.generate_log import GenerateLogError, read_generate_logs
-from echostream_plugin.evaluation.judge import Judge, JudgeError, bleu, wer
-from echostream_plugin.evaluation.scores import collapsed, distinct
-from echostream_plugin.evaluation.table import write_json
+from echostream_plugin.evaluation.scores import bleu, collapsed, distinct, wer
+from echostream_plugin.files import write_json
 
 COLLAPSED = 3
-
-
-def read_manifest(path: Path) -> list[dict]:
-    """Rows of the manifest that was translated."""
-    if not path.is_file():
-        raise GenerateLogError(f"{path}: no such manifest")
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\"))
-    for column in ("src_text", "tgt_text", "tgt_audio"):
-        if not rows or column not in rows[0]:
-            raise GenerateLogError(f"{path}: no column '{column}'")
-    return rows
+COLUMNS = ("src_text", "tgt_text", "tgt_audio")  # of the manifest that was translated
 
 
 def score(log, rows: list[dict]) -> dict:
@@ -68,9 +58,9 @@ def score_speech(log, rows, vocoder, output: Path) -> dict:
 
     order = sorted(log.units)
     wavs = write_wavs(vocoder, {str(row): log.units[row] for row in order}, output / "wavs")
-    heard = Judge().transcribe_all([wavs[str(row)] for row in order], cache=output / "transcripts.jsonl")
+    transcripts = ScoringASR().transcribe_all([wavs[str(row)] for row in order], cache=output / "transcripts.jsonl")
     references = [rows[row]["tgt_text"] for row in order]
-    return {"asr_bleu": bleu(heard, references), "heard_wer": wer(heard, references)}
+    return {"asr_bleu": bleu(transcripts, references), "speech_wer": wer(transcripts, references)}
 
 
 def main(argv=None) -> int:
@@ -82,13 +72,13 @@ def main(argv=None) -> int:
     parser.add_argument("--output", required=True, type=Path, help="folder of scores.json and wavs")
     args = parser.parse_args(argv)
     try:
-        log, rows = read_generate_logs(args.log), read_manifest(args.manifest)
+        log, rows = read_generate_logs(args.log), read_table(args.manifest, COLUMNS)
         scores = score(log, rows)
         if args.vocoder:
             from echostream_plugin.evaluation.resynthesis import open_vocoder
 
             scores |= score_speech(log, rows, open_vocoder(args.vocoder, args.vocoder_config), args.output)
-    except (ConfigError, GenerateLogError, JudgeError) as error:
+    except (ConfigError, DataError, GenerateLogError, ScoringASRError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     write_json(args.output / "scores.json", scores)

@@ -16,8 +16,8 @@ import torch
 from tqdm import tqdm
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.evaluation.judge import bleu
 from echostream_plugin.evaluation.latency import TEXT_METRICS, TextInstance, text_metrics, words_with_delays
+from echostream_plugin.evaluation.scores import bleu
 from echostream_plugin.evaluation.simul import SimulError, read_list, resolve_wavs
 from echostream_plugin.evaluation.table import markdown_table
 from echostream_plugin.inference.audio import read_audio
@@ -26,6 +26,7 @@ from echostream_plugin.inference.errors import BundleError, InputError
 from echostream_plugin.inference.events import TargetText
 from echostream_plugin.inference.optimize import optimize, prepare
 from echostream_plugin.inference.options import read_policy
+from echostream_plugin.inference.pushes import push_all
 from echostream_plugin.inference.session import TranslationSession
 
 
@@ -43,10 +44,8 @@ def translate(session: TranslationSession, wav: Path, push_ms: int, index: int, 
     """The words of one recording, each with the source time at which it was complete."""
     session.reset()
     samples, rate = read_audio(wav)
-    step, events = rate * push_ms // 1000, []
-    for start in range(0, len(samples), step):
-        events += session.push(samples[start : start + step], rate)
-    pieces = [(event.source_ms, event.added) for event in events + session.finish() if isinstance(event, TargetText)]
+    events = push_all(session, samples, rate, rate * push_ms // 1000)
+    pieces = [(event.source_ms, event.added) for event in events if isinstance(event, TargetText)]
     words, delays = words_with_delays(pieces, session.source_ms)
     return TextInstance(index, 1000 * len(samples) / rate, words, delays, reference)
 

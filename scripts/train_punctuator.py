@@ -27,6 +27,7 @@ from echostream_plugin.punctuation.training import Recipe, Training, Windows
 
 
 def text_argument(value: str) -> tuple[str, Path, bool]:
+    """An argument LANGUAGE:FILE[:document]; the last is True for a document."""
     language, _, rest = value.partition(":")
     path, _, kind = rest.partition(":")
     if not language or not path or kind not in ("", "document"):

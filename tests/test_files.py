@@ -1,8 +1,10 @@
 """Files are written whole or not at all."""
 
+import json
+
 import pytest
 
-from echostream_plugin.files import whole_file, write_text
+from echostream_plugin.files import whole_file, write_json, write_text
 
 
 def test_what_breaks_off_leaves_the_file_that_was_there(tmp_path):
@@ -15,3 +17,18 @@ def test_what_breaks_off_leaves_the_file_that_was_there(tmp_path):
     with whole_file(path) as partial:
         partial.write_text("new")
     assert path.read_text() == "new" and [each.name for each in path.parent.iterdir()] == ["a.txt"]
+
+
+def test_what_a_kill_left_goes_away_where_one_process_writes(tmp_path):
+    path, left = tmp_path / "a.json", tmp_path / "a.json.part"
+    left.write_text("half of what a killed run wrote")
+    with whole_file(path, alone=True, synced=True) as partial:
+        assert partial == left and not left.exists()
+        partial.write_text("whole")
+    assert path.read_text() == "whole" and not left.exists()
+
+
+def test_json_is_written_as_it_is_read(tmp_path):
+    value = {"words": ["mañana", "naïve"], "score": 0.5}
+    path = write_json(tmp_path / "a.json", value)
+    assert json.loads(path.read_text(encoding="utf-8")) == value and "mañana" in path.read_text(encoding="utf-8")

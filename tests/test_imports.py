@@ -25,6 +25,7 @@ ALLOWED = {
     "evaluation": METHOD | {"inference", "data", "punctuation"},
     "adaptation": METHOD | {"inference", "data"},
     "fairseq_ext": METHOD | {"inference", "data"},
+    "agents": METHOD | {"inference", "fairseq_ext", "cli_options"},
     "benchmark": METHOD | {"inference", "data", "adaptation"},
     "cli": METHOD | {"inference", "cli_prepare", "cli_serve"} | CLI,
     "cli_evaluate": {"config", "inference", "evaluation", "cli_errors"},
@@ -80,6 +81,13 @@ def test_agents_and_examples_are_run_by_path():
     for path in sources("echostream_plugin", "agent", "scripts", "examples"):
         tops = {name.split(".")[0] for name in imports_of(path)}
         assert not tops & {"agent", "examples", "scripts", "tests"}, f"{path} imports {sorted(tops)}"
+
+
+def test_what_is_installed_is_imported():
+    """No path is added to find the package; the demo's is of the recipe's own files, for as long as it imports them."""
+    for path in sources("echostream_plugin", "agent", "scripts", "examples"):
+        edited = "sys.path" in path.read_text(encoding="utf-8")
+        assert not edited or path == ROOT / "scripts" / "demo.py", f"{path} changes sys.path"
 
 
 def test_the_check_sees_imports_inside_functions_and_relative_ones(tmp_path):

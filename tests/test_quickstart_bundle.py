@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from echostream_plugin.evaluation.judge import normalize
+from echostream_plugin.evaluation.normalize import normalize
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.events import Speech
 from echostream_plugin.inference.session import TranslationSession

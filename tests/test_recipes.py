@@ -33,8 +33,6 @@ def follow(folder: Path):
 
 def streamed(folder: str) -> dict:
     """What became of the toys; runs in the copy, in a process of its own."""
-    sys.path.insert(0, str(ROOT / "tests" / "fairseq_ext"))
-    import miniature
     import torch
 
     import echostream_plugin
@@ -42,6 +40,7 @@ def streamed(folder: str) -> dict:
     from echostream_plugin.fairseq_ext.loading import export_bundle
     from echostream_plugin.inference.bundle import load_bundle
     from echostream_plugin.inference.session import TranslationSession
+    from tests.fairseq_ext import miniature
     from tests.tiny_bundle import speechlike
 
     folder = Path(folder)

@@ -131,8 +131,8 @@ def test_the_same_sound_at_any_rate_gives_the_same_features(rate):
 # Writing and speaking
 
 
-def test_a_look_that_writes_nothing_does_not_delay_the_next(monkeypatch):
-    """There the CTC counts of a look are taken as used up before it is known whether a word comes of it."""
+def test_a_step_that_writes_nothing_does_not_delay_the_next(monkeypatch):
+    """There the CTC counts of a decoding step are taken as used up before it is known whether a word comes of it."""
     monkeypatch.setattr(Writer, "draft", lambda self, count, provisional=None: [])
     session, samples = TranslationSession(tiny_bundle(), speech=False), speechlike(3.0)
     for start in range(0, len(samples), 5120):
@@ -205,8 +205,8 @@ def test_the_last_segment_and_no_other_is_marked_finished(make_agent, name):
 
 
 @pytest.mark.parametrize("name", AGENTS[1:])
-def test_texts_hold_no_marks_of_pieces(make_agent, name):
-    """There pieces are joined by a SimulEval of its own only."""
+def test_texts_hold_no_marks_of_subwords(make_agent, name):
+    """There subwords are joined by a SimulEval of its own only."""
     given = feed(make_agent(name), speechlike(3.0, seed=3))
     words = [segment.content for segment in given if segment.content]
     assert words and not any("▁" in text or "  " in text for text in words)

@@ -57,15 +57,20 @@ def tiny_bundle(seed: int = 0, vocoder: bool = True, **encoder) -> Bundle:
     torch.manual_seed(seed)
     config = tiny_config(**encoder)
     model = S2STModel(config).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.dim() > 1 and "embed" not in name:
-                parameter.mul_(3.0)  # far from a collapse to one output
-        model.source_unigram_decoder.proj.bias[0] += 6.0
-        model.ctc_target_unigram_decoder.proj.bias[0] += 4.0
+    make_talkative(model, 6.0, 4.0)
     source, target = (Dictionary((*SPECIALS, *pieces)) for pieces in (SOURCE_PIECES, TARGET_PIECES))
     mean, std = np.full(80, 10.0, dtype=np.float32), np.full(80, 4.0, dtype=np.float32)
     return Bundle(model, config, source, target, mean, std, tiny_vocoder() if vocoder else None)
+
+
+def make_talkative(model, asr_blank: float, st_blank: float):
+    """Weights far from a collapse to one output, and blanks of the two CTC heads likelier by so much."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1 and "embed" not in name:
+                parameter.mul_(3.0)
+        model.source_unigram_decoder.proj.bias[0] += asr_blank
+        model.ctc_target_unigram_decoder.proj.bias[0] += st_blank
 
 
 def write_dictionary(path, pieces):

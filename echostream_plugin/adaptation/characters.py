@@ -35,6 +35,7 @@ class Characters:
         return len(self.letters) + 1
 
     def encode(self, text: str) -> list[int]:
+        """The numbers of a text's letters after `normalise`, from 1; what is no letter of these is left out."""
         places = {letter: i + 1 for i, letter in enumerate(self.letters)}
         return [places[letter] for letter in normalise(text) if letter in places]
 

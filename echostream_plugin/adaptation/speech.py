@@ -1,6 +1,5 @@
 """Recordings for the adaptation of an encoder: lists, batches in a repeatable order, features."""
 
-import csv
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import soxr
 import torch
 from torch import Tensor
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.inference.audio import read_audio
-from echostream_plugin.inference.features import SAMPLE_RATE, raw_features, to_mono
+from echostream_plugin.constants import SAMPLE_RATE
+from echostream_plugin.data.tables import stream_table
+from echostream_plugin.inference.audio import at_rate, read_audio
+from echostream_plugin.inference.features import raw_features, to_mono
 
 AUDIO_COLUMNS = ("audio", "wav", "src_audio")
 TEXT_COLUMNS = ("text", "source", "src_text")
@@ -70,26 +70,22 @@ def read_list(path, longest_s: float = 20.0) -> list[Utterance]:
 
 
 def _rows(path: Path) -> Iterator[tuple[Path, str | None]]:
-    csv.field_size_limit(sys.maxsize)
-    with open(path, encoding="utf-8", newline="") as file:
-        table = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        names = table.fieldnames or []
-        audio, text = (next((name for name in known if name in names), None) for known in (AUDIO_COLUMNS, TEXT_COLUMNS))
+    for row in stream_table(path):
+        audio, text = (next((name for name in known if name in row), None) for known in (AUDIO_COLUMNS, TEXT_COLUMNS))
         if audio is None:
             raise ConfigError(f"{path}: no column {' or '.join(AUDIO_COLUMNS)}")
-        for row in table:
-            name = Path(row[audio])
-            places = (name, path.parent / name, path.parent.parent / name)
-            yield next((place for place in places if place.is_file()), places[1]), row[text] if text else None
+        name = Path(row[audio])
+        places = (name, path.parent / name, path.parent.parent / name)
+        yield next((place for place in places if place.is_file()), places[1]), row[text] if text else None
 
 
 def load(utterance: Utterance, generator: np.random.Generator | None = None) -> np.ndarray:
     """Whisper's features [T, 80] of a recording; generator: draw speed and loudness, for training."""
     samples, rate = read_audio(utterance.path)
-    samples = to_mono(samples)
+    samples = to_mono(samples, rate)
     if generator is not None:
         samples = samples * np.float32(10 ** (generator.uniform(*GAIN_DB) / 20))
-        samples = np.clip(soxr.resample(samples, rate * generator.uniform(*SPEED), SAMPLE_RATE), -1, 1)
+        samples = np.clip(at_rate(samples, rate * generator.uniform(*SPEED)), -1, 1)
         rate = SAMPLE_RATE
     return raw_features(samples.astype(np.float32), rate, "whisper-log-mel")
 

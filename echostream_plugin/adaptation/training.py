@@ -7,14 +7,12 @@ Related: CarelessWhisper (arXiv 2508.12301), U2 (arXiv 2012.05481).
 """
 
 import time
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from echostream_plugin.adaptation.characters import Characters, error_rates, normalise
 from echostream_plugin.adaptation.speech import Batch, Batches, collate, in_batches, load
@@ -24,6 +22,7 @@ from echostream_plugin.constants import FRAME_MS
 from echostream_plugin.data.whisper_weights import load_whisper_encoder, save_adapted
 from echostream_plugin.encoders.whisper import WhisperConfig, WhisperEncoder
 from echostream_plugin.files import whole_file
+from echostream_plugin.modules.training_attention import quick_attention
 
 FLOOR = -0.625  # of the features, what masked bins get
 LAST = "last.pt"
@@ -168,9 +167,8 @@ class Adaptation:
         segment = options.chunk_ms[_drawn(len(options.chunk_ms))] // FRAME_MS
         clean, lengths = batch.features.to(self.device), batch.lengths.to(self.device)
         masked = mask_features(batch.features, batch.lengths, options).to(self.device)
-        # torch's fused attention is slow backwards on CPUs
-        attention = sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=options.bf16), attention:
+        kind = self.device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=options.bf16), quick_attention(kind):
             logits, frames, hidden = self.student(masked, lengths, segment)
             taught = self.teacher(clean, lengths) if self.teacher is not None else None
         losses = {"ctc": self._ctc(logits, frames, batch.texts)}

@@ -8,7 +8,6 @@ import math
 import statistics
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,12 +23,11 @@ from echostream_plugin.benchmark.sessions import (
     stopwatch,
 )
 from echostream_plugin.config import ModelConfig
-from echostream_plugin.inference.audio import read_audio
+from echostream_plugin.inference.audio import read_mono
 from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.events import Speech
-from echostream_plugin.inference.features import features_of, to_mono
+from echostream_plugin.inference.features import features_of
 from echostream_plugin.inference.optimize import optimize
-from echostream_plugin.inference.resample import StreamingResampler
 from echostream_plugin.inference.session import SessionOptions, TranslationSession
 from echostream_plugin.modules.streaming import StreamState
 from echostream_plugin.vocoder import VocoderConfig
@@ -53,9 +51,11 @@ class RecomputedEncoder(nn.Module):
         self.encoder, self.segment_frames = encoder, segment_frames
 
     def output_lengths(self, lengths):
+        """As of the encoder inside."""
         return self.encoder.output_lengths(lengths)
 
     def initial_state(self, batch_size: int = 1, segment_frames: int | None = None) -> AllFeatures:
+        """The state before the first feature frame."""
         return AllFeatures(next(self.parameters()).new_zeros(batch_size, 0, self.encoder.config.input_dim))
 
     def step(self, features: Tensor, state: AllFeatures) -> tuple[Tensor, AllFeatures]:
@@ -78,20 +78,15 @@ class System:
     decoding: str
 
     def session(self) -> TranslationSession:
+        """A new session of this system."""
         options = SessionOptions(chunk_ms=PUSH_MS, max_tokens=10, decoding=self.decoding)
         return TranslationSession(self.bundle, options)
 
 
 def read_recordings(paths: list, seconds: float) -> np.ndarray:
     """`seconds` of sound at 16 kHz: the recordings one after the other, from the first again when they are through."""
-    pieces, samples = [], 0
-    while samples < seconds * RATE:
-        path = Path(paths[len(pieces) % len(paths)])
-        sound, rate = read_audio(path)
-        resampler = StreamingResampler(rate, RATE)
-        pieces.append(np.concatenate([resampler.push(to_mono(sound)), resampler.finish()]))
-        samples += len(pieces[-1])
-    return np.concatenate(pieces)[: round(seconds * RATE)]
+    once = np.concatenate([read_mono(path) for path in paths])
+    return np.tile(once, math.ceil(seconds * RATE / len(once)))[: round(seconds * RATE)]
 
 
 def build_systems(echostream: ModelConfig, streamspeech: ModelConfig, vocoder: VocoderConfig, samples) -> list[System]:

@@ -36,10 +36,12 @@ class Stream:
         raise NotImplementedError
 
     def step(self):
+        """One segment more; returns the next state."""
         raise NotImplementedError
 
     @property
     def state_bytes(self) -> int:
+        """Size of the state."""
         return self.state.nbytes
 
     def floor(self, machine: Machine) -> float:
@@ -54,6 +56,7 @@ class Stream:
         return frames, torch.tensor([count], device=self.segment.device)
 
     def offline(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        """Outputs of whole utterances [B, T, D]."""
         return self.module(frames, lengths)[0]
 
 
@@ -68,6 +71,7 @@ class StatefulStream(Stream):
         self.state = self.step()
 
     def step(self):
+        """One segment more; returns the next state."""
         return self.module.step(self.segment, self.state)[1]
 
 
@@ -75,6 +79,7 @@ class EmformerStack(StatefulStream):
     """EchoStream's layers alone, in the form that torchaudio has."""
 
     def offline(self, frames, lengths):
+        """Outputs of whole utterances [B, T, D]."""
         return self.module(frames, lengths)
 
 
@@ -101,12 +106,14 @@ class TorchaudioStream(Stream):
         self.state = self.step()
 
     def step(self):
+        """One segment more; returns the next state."""
         # its packing writes into the lists of the state that it is given
         state = None if self.state is None else [list(layer) for layer in self.state]
         return self.module.infer(self.segment, self.lengths, state)[2]
 
     @property
     def state_bytes(self):
+        """Size of the state's tensors."""
         return sum(tensor.nbytes for layer in self.state for tensor in layer)
 
 
@@ -123,11 +130,14 @@ class RecomputingStream(Stream):
         self.state = torch.cat([self.state, self.segment], dim=1)
 
     def step(self):
+        """All features so far and one segment more; returns the outputs."""
         features = torch.cat([self.state, self.segment], dim=1)
         return self.module(features, torch.tensor([features.size(1)], device=features.device))[0]
 
 
 class IncrementalConformer(StatefulStream):
+    """The chunk Conformer in steps, whose state grows with the source."""
+
     longest_seconds = 60.0
 
 

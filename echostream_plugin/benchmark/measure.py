@@ -29,6 +29,7 @@ class Spread:
 
 
 def synchronize(device: str):
+    """Wait until a GPU has done what it was given."""
     if str(device).startswith("cuda"):
         torch.cuda.synchronize()
 

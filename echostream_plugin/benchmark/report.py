@@ -22,15 +22,18 @@ def cell(value) -> str:
 
 
 def table(head: list, rows: list) -> str:
+    """A markdown table, closed by a line break."""
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in [head, ["---"] * len(head), *rows]]
     return "\n".join(lines) + "\n"
 
 
 def mega(count) -> str:
+    """Millions with one digit; a dash for None."""
     return "-" if count is None else f"{count / 1e6:.1f}"
 
 
 def age_name(seconds: float) -> str:
+    """`5 s`, `10 min`: how old a stream is."""
     return f"{seconds:g} s" if seconds < 120 else f"{seconds / 60:g} min"
 
 

@@ -158,12 +158,12 @@ def ratios(results: dict) -> str:
     emformers = [each for each in others if "Emformer" in each["name"]]
     first, last = ours["ages"][0], ours["ages"][-1]
     beside = ", ".join(
-        f"{last['ms'].median / each['ages'][-1]['ms'].median:.2f} ({each['form']})" for each in emformers
+        f"{first['ms'].median / each['ages'][0]['ms'].median:.2f} ({each['form']})" for each in emformers
     )
+    young, old = age_name(first["age_s"]), age_name(last["age_s"])
     return (
-        f"The small one's step as sessions run it, over the Emformer's: {beside}; aim 2.0 or less. At "
-        f"{age_name(last['age_s'])} over that at {age_name(first['age_s'])}: "
-        f"{last['ms'].median / first['ms'].median:.2f}, aim 1.05 or less; state bytes: "
+        f"The small one's step as sessions run it, over the Emformer's, at {young}: {beside}; aim 2.0 or less. At "
+        f"{old} over that at {young}: {last['ms'].median / first['ms'].median:.2f}, aim 1.05 or less; state bytes: "
         f"{last['state_bytes'] / first['state_bytes']:.2f}.\n"
     )
 

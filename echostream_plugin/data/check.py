@@ -12,10 +12,13 @@ import soundfile
 import yaml
 from tqdm import tqdm
 
+from echostream_plugin.constants import SPECIALS
 from echostream_plugin.data import DataError
 from echostream_plugin.data.feature_zip import Moments, index_path, read_index
-from echostream_plugin.data.tables import MANIFEST_COLUMNS, normalise, read_table
+from echostream_plugin.data.tables import MANIFEST_COLUMNS, read_table
 from echostream_plugin.data.waveforms import frames_of
+from echostream_plugin.inference.words import normalise
+from echostream_plugin.units import units_of
 
 SPLITS = ("train", "dev", "test")
 MEL_BINS = 80
@@ -104,6 +107,7 @@ def check_units(path, clusters: int | None = None, names: list | None = None) ->
 
 
 def over(units, clusters: int | None) -> bool:
+    """Is any unit no number of a cluster? clusters: how many there are, None: not known."""
     return bool(units) and (min(units) < 0 or (clusters is not None and max(units) >= clusters))
 
 
@@ -141,7 +145,7 @@ class Prepared:
                 yield from self._guarded(f"simuleval/{split}", self._simuleval, split)
 
     def text(self) -> Iterator[Check]:
-        """The yamls, dictionaries, and tables of pieces."""
+        """The yamls, dictionaries, and tables of subwords."""
         yield from self._guarded("config_gcmvn.yaml", self._data_config)
         yield from self._guarded("config_mtl_asr_st_ctcst.yaml", self._tasks)
 
@@ -165,7 +169,7 @@ class Prepared:
         yield Check(f"fbank2unit/{split}.src .txt .unit", "", summary(self._list_problems(split, rows)))
 
     def _row_problem(self, row: dict) -> str:
-        units = [int(unit) for unit in row["tgt_audio"].split()]
+        units = units_of(row["tgt_audio"])
         if len(units) != int(row["tgt_n_frames"]) or not units:
             return f"{len(units)} units, tgt_n_frames {row['tgt_n_frames']}"
         if over(units, self.clusters):
@@ -268,18 +272,18 @@ class Prepared:
             yield self._dictionary(self.data / dictionary, self.data / folder)
 
     def _dictionary(self, dictionary: Path, folder: Path) -> Check:
-        """The dictionary is the SentencePiece model's, its tables have the manifests' ids and only its pieces."""
-        pieces = [line.rsplit(" ", 1)[0] for line in lines_of(dictionary)]
+        """The dictionary is the SentencePiece model's, its tables have the manifests' ids and only its subwords."""
+        subwords = [line.rsplit(" ", 1)[0] for line in lines_of(dictionary)]
         problems, model = [], dictionary.with_suffix(".model")
-        if len(set(pieces)) < len(pieces):
+        if len(set(subwords)) < len(subwords):
             problems.append("a piece is there twice")
         if model.is_file():
-            from echostream_plugin.data.subwords import SPECIALS, load_subwords
+            from echostream_plugin.data.subwords import load_subwords
 
             processor = load_subwords(model)
-            if [processor.id_to_piece(i) for i in range(SPECIALS, processor.get_piece_size())] != pieces:
-                problems.append(f"not the pieces of {model.name} in their order")
-        unknown, known = 0, set(pieces)  # a character that training never had is its own piece
+            if [processor.id_to_piece(i) for i in range(len(SPECIALS), processor.get_piece_size())] != subwords:
+                problems.append(f"not the subwords of {model.name} in their order")
+        unknown, known = 0, set(subwords)  # a character that training never had is its own subword
         for split in SPLITS:
             manifest = self.manifests.get(split) or read_table(self.data / f"{split}.tsv", ("id",))
             rows = read_table(folder / f"{split}.tsv", ("id", "tgt_text"))
@@ -289,16 +293,18 @@ class Prepared:
             outside = sum(piece not in known for piece in used)
             unknown += outside
             if split == "train" and outside > len(used) / 100:
-                problems.append(f"{outside} of {len(used)} pieces of {folder.name}/{split}.tsv are not in it")
-        found = f"{len(pieces)} pieces, {unknown} in the tables unknown"
+                problems.append(f"{outside} of {len(used)} subwords of {folder.name}/{split}.tsv are not in it")
+        found = f"{len(subwords)} subwords, {unknown} in the tables unknown"
         return Check(f"{folder.name}/{dictionary.name}", found, summary(problems))
 
 
 def lines_of(path: Path) -> list[str]:
+    """Lines of a text file."""
     return path.read_text(encoding="utf-8").splitlines()
 
 
 def read_yaml(path: Path) -> dict:
+    """A yaml file as dicts and lists."""
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 

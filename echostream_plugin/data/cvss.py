@@ -5,7 +5,6 @@ cvss-c/fr-en/{train,dev,test}.tsv, cvss-c/fr-en/{train,dev,test}/*.mp3.wav
 """
 
 import argparse
-import csv
 import io
 import sys
 import tarfile
@@ -18,9 +17,10 @@ from echostream_plugin.config import ConfigError
 from echostream_plugin.data import DataError
 from echostream_plugin.data.layout import SPLITS as SPLITS
 from echostream_plugin.data.layout import Layout
-from echostream_plugin.data.tables import stream_table
+from echostream_plugin.data.tables import rows_of, stream_table
 from echostream_plugin.inference.errors import InputError
 
+COVOST_COLUMNS = ("path", "translation", "split")
 # CoVoST 2's languages that are translated into English; French, Spanish and German are StreamSpeech's
 LANGUAGES = (
     "fr", "es", "de", "ca", "it", "ru", "zh-CN", "pt", "fa", "et", "mn", "nl", "tr", "ar", "sv-SE", "lv", "sl", "ta",
@@ -86,7 +86,7 @@ class Corpus(Layout):
     def _covost_table(self) -> Iterator[dict]:
         table = self.covost / f"covost_v2.{self.language}_en.tsv"
         if table.is_file():
-            yield from stream_table(table, ("path", "translation", "split"))
+            yield from stream_table(table, COVOST_COLUMNS)
             return
         archive = table.with_name(table.name + ".tar.gz")
         if not archive.is_file():
@@ -94,7 +94,7 @@ class Corpus(Layout):
         try:
             with tarfile.open(archive) as tar:
                 text = io.TextIOWrapper(tar.extractfile(table.name), encoding="utf-8", newline="")
-                yield from csv.DictReader(text, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\")
+                yield from rows_of(text, table, COVOST_COLUMNS)
         except (tarfile.TarError, EOFError, KeyError) as error:
             raise DataError(f"{archive}: not whole, or {table.name} is not in it ({error}); fetch it again") from error
 

@@ -206,6 +206,7 @@ class Moments:
         self.count, self.total, self.squares = 0, 0.0, 0.0
 
     def add(self, features: np.ndarray) -> None:
+        """Count in features [T, F]."""
         frames = features.astype(np.float64)
         self.count += len(frames)
         self.total = self.total + frames.sum(axis=0)

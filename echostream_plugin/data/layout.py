@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from echostream_plugin.data import DataError
-from echostream_plugin.data.tables import read_table, write_table
+from echostream_plugin.data.tables import read_table
 
 SPLITS = ("train", "dev", "test")
 LIST_COLUMNS = ("id", "src_wav", "tgt_wav", "src_text", "tgt_text")
@@ -40,10 +40,8 @@ class Layout:
         """The table of usable utterances that the manifests step leaves for the text step."""
         return self.output / "utterances" / f"{split}.tsv"
 
-    def write_list(self, split: str, rows) -> None:
-        write_table(self.list_path(split), LIST_COLUMNS, rows)
-
     def read_list(self, split: str) -> list[dict]:
+        """The rows of `list_path`. Raises DataError where it is not made yet."""
         path = self.list_path(split)
         if not path.is_file():
             raise DataError(f"{path}: not made yet; run scripts/cvss/build_manifests.py first")
@@ -51,16 +49,20 @@ class Layout:
 
     @property
     def feature_zip(self) -> Path:
+        """Where the source features lie."""
         return self.output / "src_fbank80.zip"
 
     @property
     def data_folder(self) -> Path:
+        """fairseq's data folder."""
         return self.output / "fbank2unit"
 
     def units_path(self, split: str) -> Path:
+        """Where the units of a split lie."""
         return self.output / "units" / f"{split}.txt"
 
-    def pieces_folder(self, side: str, size: int) -> Path:
+    def subwords_folder(self, side: str, size: int) -> Path:
+        """Where dictionary and table of a side (src or tgt) lie."""
         return self.output / f"{side}_unigram{size}"
 
 

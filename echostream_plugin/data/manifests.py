@@ -10,9 +10,10 @@ from echostream_plugin.data import DataError
 from echostream_plugin.data.feature_zip import read_places
 from echostream_plugin.data.layout import LIST_COLUMNS, SPLITS, Layout
 from echostream_plugin.data.subwords import DECODER, load_subwords, train_subwords, write_configs, write_task_table
-from echostream_plugin.data.tables import MANIFEST_COLUMNS, GrowingFile, cell, normalise, table_line, write_table
+from echostream_plugin.data.tables import MANIFEST_COLUMNS, GrowingFile, cell, table_line, write_table
 from echostream_plugin.data.units import UNITS_NOTE, UnitsFile
 from echostream_plugin.data.waveforms import frames_of
+from echostream_plugin.inference.words import normalise
 from echostream_plugin.units import reduce_units
 
 # languages of thousands of characters: what SentencePiece recommends, so that rare ones take no piece each
@@ -52,6 +53,7 @@ def stored_source(corpus: Layout):
 
 
 def unknown(made_by: Path, name: str) -> DataError:
+    """The error for an utterance that is missing in what was made before."""
     return DataError(f"{made_by}: does not know utterance {name}; was it made from other tables? Remove it")
 
 
@@ -155,15 +157,15 @@ def build_text(corpus: Layout, size: int, threads: int, vocoder=None, decoder=DE
     rows = {split: corpus.read_list(split) for split in SPLITS}
     name, dictionaries = f"spm_unigram_{corpus.language}", []
     for side, column in SIDES:
-        folder = corpus.pieces_folder(side, size)
+        folder = corpus.subwords_folder(side, size)
         if all((folder / f"{name}.{kind}").is_file() for kind in ("model", "txt")):
             processor = load_subwords(folder / f"{name}.model")
         else:
-            print(f"training {size} pieces of the {side} side; minutes for a whole CVSS-C pair")
+            print(f"training {size} subwords of the {side} side; minutes for a whole CVSS-C pair")
             sentences = [normalise(row[column]) for row in rows["train"]]
             coverage = WRITTEN_IN_MANY.get(corpus.language, 1.0) if side == "src" else 1.0
             processor = train_subwords(folder, name, sentences, size, threads, coverage)
-        for split in tqdm(SPLITS, desc=f"{side} pieces", unit="split"):
+        for split in tqdm(SPLITS, desc=f"{side} subwords", unit="split"):
             write_task_table(folder / f"{split}.tsv", rows[split], column, processor)
         dictionaries.append(folder / f"{name}.txt")
     write_configs(corpus.data_folder, *dictionaries, vocoder, decoder=decoder)

@@ -16,7 +16,8 @@ import soundfile
 from echostream_plugin.data import DataError
 from echostream_plugin.data.layout import LIST_COLUMNS, SPLITS, Layout
 from echostream_plugin.data.parallel import Workers
-from echostream_plugin.data.tables import normalise, read_table, write_table
+from echostream_plugin.data.tables import read_table, write_table
+from echostream_plugin.inference.words import normalise
 
 COLUMNS = ("src_audio", "src_text", "tgt_text", "tgt_audio")
 CHECKED_COLUMNS = ("id", "split", "src_wav", "original", "src_text", "tgt_text")

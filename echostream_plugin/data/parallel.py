@@ -34,6 +34,7 @@ class Shard:
         return cls(int(number), int(count))
 
     def take(self, items: list) -> list:
+        """Every count-th item, from the shard's own on."""
         return items[self.number - 1 :: self.count]
 
     def place(self, path) -> Path:
@@ -44,6 +45,7 @@ class Shard:
         return path.parent / "parts" / f"{path.stem}.{self.number}-of-{self.count}{path.suffix}"
 
     def of_all(self) -> "list[Shard]":
+        """All shards of this count."""
         return [Shard(number, self.count) for number in range(1, self.count + 1)]
 
 

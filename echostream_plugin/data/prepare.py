@@ -26,13 +26,14 @@ from echostream_plugin.data.own_table import OwnCorpus, check_table
 from echostream_plugin.data.parallel import Shard, Workers
 from echostream_plugin.data.source_features import build_features, write_moments
 from echostream_plugin.data.subwords import DECODER
-from echostream_plugin.data.tables import normalise, read_table
+from echostream_plugin.data.tables import read_table
 from echostream_plugin.data.target_units import build_units
 from echostream_plugin.data.unit_models import UNIT_SETS, ProjectedFeatures, UnitModel, fit_units, make_features
 from echostream_plugin.data.units import load_centres, note_units, read_units
 from echostream_plugin.data.waveforms import write_cmvn
-from echostream_plugin.files import whole_file, write_text
+from echostream_plugin.files import whole_file, write_json, write_text
 from echostream_plugin.inference.audio import read_mono
+from echostream_plugin.inference.words import normalise
 from echostream_plugin.units import reduce_units
 
 FEATURE_KINDS = (*UNIT_SETS, "hubert")
@@ -120,7 +121,7 @@ def keep_settings(path: Path, table, settings: Settings) -> None:
     changed = sorted(key for key in now if before.get(key) != now[key])
     if changed:
         raise DataError(f"{path}: this folder was begun with another {', '.join(changed)}; use another --out")
-    write_text(path, json.dumps(now, indent=1) + "\n")
+    write_json(path, now)
 
 
 def copy_target(job: tuple[str, str]) -> None:
@@ -195,9 +196,9 @@ def summarise(corpus: OwnCorpus, clusters: int) -> str:
     folders = sorted(corpus.output.glob("tgt_unigram*"))
     for split in SPLITS:
         manifest = read_table(corpus.data_folder / f"{split}.tsv")
-        pieces = {row["id"]: len(row["tgt_text"].split()) for row in read_table(folders[0] / f"{split}.tsv")}
-        rates = [len(reduce_units(units)) / (pieces[name] + 1)
-                 for name, units in read_units(corpus.units_path(split)).items() if name in pieces]  # fmt: skip
+        subwords = {row["id"]: len(row["tgt_text"].split()) for row in read_table(folders[0] / f"{split}.tsv")}
+        rates = [len(reduce_units(units)) / (subwords[name] + 1)
+                 for name, units in read_units(corpus.units_path(split)).items() if name in subwords]  # fmt: skip
         hours = sum(int(row["src_n_frames"]) for row in manifest) / 360000
         lines.append(
             f"{split:5s} {len(manifest):6d} utterances, {hours:6.2f} h of source; units per (target subword + 1): "

@@ -8,30 +8,31 @@ from pathlib import Path
 import sentencepiece
 import yaml
 
+from echostream_plugin.constants import BLANK, EOS, PAD, SPECIALS, UNK
 from echostream_plugin.data import DataError
-from echostream_plugin.data.tables import normalise, write_lines, write_table, write_text
-from echostream_plugin.files import whole_file
+from echostream_plugin.data.tables import write_lines, write_table
+from echostream_plugin.files import whole_file, write_text
+from echostream_plugin.inference.words import normalise
 
 SPECAUGMENT = {  # fairseq's "lb" policy, StreamSpeech's
     "freq_mask_F": 27, "freq_mask_N": 1, "time_mask_N": 1, "time_mask_T": 100, "time_mask_p": 1.0, "time_wrap_W": 0,
 }  # fmt: skip
 DECODER = {"decoder_embed_dim": 512, "decoder_ffn_embed_dim": 2048, "decoder_attention_heads": 8}
-SPECIALS = 4  # <s> <pad> </s> <unk>: the same numbers in SentencePiece and in fairseq
 
 
 def train_subwords(folder, name: str, sentences, size: int, threads: int = 1, coverage: float = 1.0):
     """Train a unigram model of `size` subwords on normalised sentences; returns the processor. Raises DataError where
-    the characters alone are more than that; coverage: part of the text whose characters must all be pieces.
+    the characters alone are more than that; coverage: part of the text whose characters must all be subwords.
 
-    Leaves ``<name>.model``, ``<name>.vocab`` and ``<name>.txt``: fairseq's dictionary, pieces in the model's order.
+    Leaves ``<name>.model``, ``<name>.vocab`` and ``<name>.txt``: fairseq's dictionary, subwords in the model's order.
     """
     folder, sentences = Path(folder), list(sentences)
     alphabet = alphabet_size(sentences, coverage)
-    if alphabet + SPECIALS > size:
+    if alphabet + len(SPECIALS) > size:
         raise DataError(
             f"{folder / name}.model: the text has an alphabet of {alphabet} characters, which do not fit in {size} "
-            f"subwords with {SPECIALS} special ones; ask for --subwords of {alphabet + SPECIALS} at least, twice that "
-            "is useful"
+            f"subwords with {len(SPECIALS)} special ones; ask for --subwords of {alphabet + len(SPECIALS)} at least, "
+            "twice that is useful"
         )
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
@@ -44,10 +45,10 @@ def train_subwords(folder, name: str, sentences, size: int, threads: int = 1, co
             hard_vocab_limit=False,
             character_coverage=coverage,
             num_threads=threads,
-            bos_id=0,
-            pad_id=1,
-            eos_id=2,
-            unk_id=3,
+            bos_id=BLANK,
+            pad_id=PAD,
+            eos_id=EOS,
+            unk_id=UNK,
             minloglevel=2,
         )
     except RuntimeError as error:
@@ -56,9 +57,9 @@ def train_subwords(folder, name: str, sentences, size: int, threads: int = 1, co
     with whole_file(folder / f"{name}.model") as partial:
         partial.write_bytes(buffer.getvalue())
     processor = sentencepiece.SentencePieceProcessor(model_proto=buffer.getvalue())
-    pieces = range(processor.get_piece_size())
-    write_lines(folder / f"{name}.vocab", (f"{processor.id_to_piece(i)}\t{processor.get_score(i):g}" for i in pieces))
-    write_lines(folder / f"{name}.txt", (f"{processor.id_to_piece(i)} 1" for i in pieces if i >= SPECIALS))
+    numbers = range(processor.get_piece_size())
+    write_lines(folder / f"{name}.vocab", (f"{processor.id_to_piece(i)}\t{processor.get_score(i):g}" for i in numbers))
+    write_lines(folder / f"{name}.txt", (f"{processor.id_to_piece(i)} 1" for i in numbers if i >= len(SPECIALS)))
     return processor
 
 
@@ -83,9 +84,9 @@ def load_subwords(model):
 
 
 def write_task_table(path, rows, column: str, processor) -> None:
-    """``id`` and ``tgt_text`` (pieces joined by spaces) of a multitask manifest; `column` holds the raw text."""
+    """``id`` and ``tgt_text`` (subwords joined by spaces) of a multitask manifest; `column` holds the raw text."""
     encoded = (processor.encode(normalise(row[column]), out_type=str) for row in rows)
-    table = [{"id": row["id"], "tgt_text": " ".join(pieces)} for row, pieces in zip(rows, encoded, strict=True)]
+    table = [{"id": row["id"], "tgt_text": " ".join(subwords)} for row, subwords in zip(rows, encoded, strict=True)]
     write_table(path, ("id", "tgt_text"), table)
 
 

@@ -1,23 +1,18 @@
 """Tab-separated tables as fairseq and Common Voice have them, lists of lines, and resumable logs of lines."""
 
 import csv
-import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from echostream_plugin.data import DataError
-from echostream_plugin.files import write_text
-from echostream_plugin.inference.words import normalise
-
-__all__ = [
-    "MANIFEST_COLUMNS", "GrowingFile", "keyed_lines", "normalise", "read_table", "stream_table", "table_line",
-    "write_lines", "write_table", "write_text",
-]  # fmt: skip
+from echostream_plugin.files import whole_file, write_text
 
 MANIFEST_COLUMNS = ("id", "src_audio", "src_n_frames", "src_text", "tgt_text", "tgt_audio", "tgt_n_frames")
 
 
 def write_lines(path, lines) -> None:
+    """Write a text file of these lines, whole or not at all."""
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 
@@ -44,10 +39,8 @@ class GrowingFile:
     whole, at the end of the `with` block."""
 
     def __init__(self, path):
-        self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._part = self.path.with_name(self.path.name + ".part")
-        self._file = open(self._part, "wb")
+        self._whole = whole_file(path, alone=True)
+        self._file = open(self._whole.__enter__(), "wb")
         self._end = 0
 
     def add(self, line: str) -> int:
@@ -60,12 +53,9 @@ class GrowingFile:
     def __enter__(self):
         return self
 
-    def __exit__(self, error, *_):
+    def __exit__(self, *error):
         self._file.close()
-        if error is None:
-            os.replace(self._part, self.path)
-        else:
-            self._part.unlink()
+        self._whole.__exit__(*error)
 
 
 def read_table(path, columns=()) -> list[dict]:
@@ -79,11 +69,17 @@ def stream_table(path, columns=()) -> Iterator[dict]:
     if not path.is_file():
         raise DataError(f"{path}: no such table")
     with open(path, encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\")
-        missing = [column for column in columns if column not in (reader.fieldnames or ())]
-        if missing:
-            raise DataError(f"{path}: no column '{missing[0]}'; it has {', '.join(reader.fieldnames or ['none'])}")
-        yield from reader
+        yield from rows_of(file, path, columns)
+
+
+def rows_of(file, name, columns=()) -> Iterator[dict]:
+    """Rows of an open table (newline="") as dicts; name: of the table, for the message on a column that is missing."""
+    csv.field_size_limit(sys.maxsize)  # the units of a long recording are more than csv's 128 KB
+    reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\")
+    missing = [column for column in columns if column not in (reader.fieldnames or ())]
+    if missing:
+        raise DataError(f"{name}: no column '{missing[0]}'; it has {', '.join(reader.fieldnames or ['none'])}")
+    yield from reader
 
 
 def keyed_lines(path) -> dict[str, str]:

@@ -86,6 +86,7 @@ class WhisperFeatures:
 
 
 def whole_units(wave):
+    """How many units of 20 ms a wave [n] at 16 kHz is. Raises ValueError where a part of one is left."""
     if wave.size == 0 or wave.size % UNIT_SAMPLES:
         raise ValueError(f"{wave.size} samples are no whole number of units of {UNIT_SAMPLES} samples; pad the wave")
     return wave.size // UNIT_SAMPLES
@@ -102,6 +103,7 @@ def mel_matrix(bands, fft, rate):
 
 
 def make_features(name):
+    """The features of a unit set, by its name in UNIT_SETS."""
     return {"whisper": WhisperFeatures, "logmel": LogMelFeatures}[name]()
 
 
@@ -134,10 +136,12 @@ class UnitModel:
         return _centre(features, self.offset) @ self.projection
 
     def save(self, path):
+        """Write an npz that `load` reads."""
         save_npz(path, offset=self.offset, projection=self.projection, centroids=self.centroids)
 
     @classmethod
     def load(cls, path):
+        """The model of `save`."""
         with np.load(path) as file:
             return cls(file["offset"], file["projection"], file["centroids"])
 

@@ -77,10 +77,12 @@ class UnitsLog:
         self._log = open(self._part, "a", encoding="utf-8")
 
     def add(self, name: str, units: Iterable[int]) -> None:
+        """Write a line at once; units: of every frame, none for an utterance left out."""
         self._log.write(f"{name}|{' '.join(map(str, units))}\n")
         self._log.flush()
 
     def close(self) -> None:
+        """The file is complete and gets its name."""
         self._log.close()
         self._part.replace(self.path)
 
@@ -121,4 +123,5 @@ class UnitsFile:
             raise DataError(f"{self.path}: {error}; expected lines 'id|unit unit ...'") from error
 
     def close(self) -> None:
+        """Nothing more is read."""
         self._file.close()

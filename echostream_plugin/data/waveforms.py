@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from echostream_plugin.constants import SAMPLE_RATE
 from echostream_plugin.data.feature_zip import Moments
 from echostream_plugin.data.parallel import Workers
 from echostream_plugin.inference.audio import read_audio
-from echostream_plugin.inference.features import SAMPLE_RATE, frame_count, raw_features
+from echostream_plugin.inference.features import frame_count, raw_features
 
 CMVN_UTTERANCES = 3000  # that mean and deviation of the features are taken from
 

@@ -1,0 +1,1 @@
+"""Decoders: CTC heads, the MT decoder, text-to-unit."""

@@ -93,6 +93,7 @@ class CollapseState(StreamState):
 
     @classmethod
     def initial(cls) -> "CollapseState":
+        """Before the first frame."""
         return cls(torch.tensor([-1]), torch.tensor([0]))
 
 

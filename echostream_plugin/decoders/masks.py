@@ -1,4 +1,4 @@
-"""What a target position may see of its source: the waits that training imitates (StreamSpeech, arXiv 2406.03049)."""
+"""What a target position may see of its source: wait-k lags as in use (StreamSpeech, arXiv 2406.03049)."""
 
 import torch
 from torch import Tensor

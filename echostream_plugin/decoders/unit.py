@@ -133,7 +133,7 @@ class UnitDecoder(nn.Module):
         return padding_mask.repeat_interleave(self.config.upsample, dim=1)
 
     def initial_state(self, batch_size: int = 1, k2: int = 0, n2: int | None = 1) -> UnitDecoderState:
-        """No states yet; (k2, n2) is the wait, n2 None waits for `finish`."""
+        """No states yet; (k2, n2) is the lag, n2 None waits for `finish`."""
         check_unit_wait(k2, n2)
         return UnitDecoderState(
             frames=tuple(layer.self_attn.empty(batch_size) for layer in self.layers),

@@ -11,6 +11,18 @@ from echostream_plugin.modules.streaming import StreamState
 WHOLE_CHUNK = 999  # a --chunk-size from here on is the whole utterance, as in StreamSpeech (its offline script: 999999)
 ENCODERS = {}  # kind -> class; see register_encoder
 
+# flags of decoders that several architectures have: half as wide as StreamSpeech's, and the quickstart's
+BASE_DECODERS = {"decoder_embed_dim": 256, "decoder_attention_heads": 4, "decoder_ffn_embed_dim": 1024}
+TINY_DECODERS = {
+    "translation_decoder_layers": 2,
+    "synthesizer_encoder_layers": 1,
+    "decoder_layers": 2,
+    "decoder_embed_dim": 192,
+    "decoder_attention_heads": 4,
+    "decoder_ffn_embed_dim": 768,
+    "ctc_upsample_rate": 10,
+}
+
 
 def register_encoder(encoder):
     """Class decorator: `encoder` is found by the kind of its configuration, on command lines, in checkpoints and in
@@ -42,7 +54,7 @@ class StreamingEncoder(nn.Module, ABC):
         warm_start: offers `--load-streamspeech-decoders`.
         weights_flag: name and help of a flag for its own first values, see `fairseq_ext.transfer`; None for none.
         grows: the state grows with the source.
-        counts_padding: the padded frames of a batch count in the waits of training, as in StreamSpeech.
+        counts_padding: the padded frames of a batch count in the lags of training, as in StreamSpeech.
     """
 
     Config: ClassVar[type]

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from echostream_plugin.config import ChunkConformerConfig, ConfigError
-from echostream_plugin.encoders.base import FRAME_MS, StreamingEncoder, register_encoder
+from echostream_plugin.constants import FRAME_MS
+from echostream_plugin.encoders.base import StreamingEncoder, register_encoder
 from echostream_plugin.modules.chunk_convolution import ChunkConv1d
 from echostream_plugin.modules.conformer import ConformerLayer, ConformerLayerState
 from echostream_plugin.modules.relative_attention import relative_positions

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from echostream_plugin.config import EncoderConfig
-from echostream_plugin.encoders.base import StreamingEncoder, register_encoder
+from echostream_plugin.encoders.base import BASE_DECODERS, TINY_DECODERS, StreamingEncoder, register_encoder
 from echostream_plugin.modules.emformer import Emformer, EmformerState
 from echostream_plugin.modules.streaming import StreamState
 from echostream_plugin.modules.subsampling import CausalSubsampling, SubsamplingState
@@ -37,13 +37,7 @@ class EmformerEncoder(StreamingEncoder):
         # 25 unit frames a target subword, as in StreamSpeech, fit CVSS-C whatever its units are: its English has some
         # 17 characters a second and a subword of 6000 some 5, so that even 50 units a second, none dropped as repeats,
         # are 15 a subword, and in 98 of 100 sentences fewer than 1.3 times the mean (what the quickstart's shows).
-        "echostream_base": {
-            "decoder_embed_dim": 256,
-            "decoder_attention_heads": 4,
-            "decoder_ffn_embed_dim": 1024,
-            "decoder_layers": 6,
-            "st_ctc_layers": 2,
-        },
+        "echostream_base": {**BASE_DECODERS, "decoder_layers": 6, "st_ctc_layers": 2},
         # The quickstart's model: small enough to be trained on two CPU cores. Of its 10 unit frames a target subword
         # 4.8 are needed in the mean, 6.3 in 98 of 100 sentences and 6.7 at most (a corpus of 600 training utterances).
         "echostream_tiny": {
@@ -53,13 +47,7 @@ class EmformerEncoder(StreamingEncoder):
             "subsampling_channels": 32,
             "memory_size": 4,
             "left_context_frames": 24,
-            "translation_decoder_layers": 2,
-            "synthesizer_encoder_layers": 1,
-            "decoder_layers": 2,
-            "decoder_embed_dim": 192,
-            "decoder_attention_heads": 4,
-            "decoder_ffn_embed_dim": 768,
-            "ctc_upsample_rate": 10,
+            **TINY_DECODERS,
         },
     }
 

@@ -11,8 +11,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from echostream_plugin.config import LAYERS, EncoderConfig, check_options, encoder_config, option, require
-from echostream_plugin.encoders.base import StreamingEncoder, register_encoder
+from echostream_plugin.config import LAYERS, EncoderConfig, check_options, encoder_config, option, option_of, require
+from echostream_plugin.encoders.base import BASE_DECODERS, StreamingEncoder, register_encoder
 from echostream_plugin.modules.emformer import Emformer, EmformerState
 from echostream_plugin.modules.streaming import StreamState
 from echostream_plugin.modules.whisper_front import FrontState, WhisperFront
@@ -29,33 +29,25 @@ class WhisperConfig:
     right_context_frames: ClassVar[int] = 0
 
     kind: str = option("whisper", "which encoder this is")
-    input_dim: int = option(80, "mel bins of a feature frame (10 ms)")
-    dim: int = option(256, "encoder embedding dimension")
+    input_dim: int = option_of(EncoderConfig, "input_dim")
+    dim: int = option_of(EncoderConfig, "dim")
     inner_dim: int = option(512, "width of Whisper's layers: 384 in tiny, 512 in base, 768 in small")
     layers: int = option(6, "number of Whisper's layers, the first ones", maximum=LAYERS)
     halve_after: int = option(2, "after how many layers frames of 20 ms are joined to frames of 40 ms, 1 to all")
-    heads: int = option(8, "attention heads")
-    ffn_dim: int = option(2048, "hidden size of the feed-forward module")
-    segment_frames: int = option(
-        8, "segment length in encoder frames of 40 ms; 0 is the whole utterance", minimum=0, maximum=5_000
-    )
-    left_context_frames: int = option(
-        48, "encoder frames of left context whose keys and values are cached", minimum=0, maximum=5_000
-    )
-    memory_size: int = option(
-        0, "memory bank: summaries of how many past segments are attended; 0 is none", minimum=0, maximum=10_000
-    )
-    memory_kind: str = option(
-        "mean", "memory vectors: 'attention' (the paper's) or 'mean' of the segment", choices=("attention", "mean")
-    )
+    heads: int = option_of(EncoderConfig, "heads", default=8)
+    ffn_dim: int = option_of(EncoderConfig, "ffn_dim", default=2048)
+    segment_frames: int = option_of(EncoderConfig, "segment_frames", maximum=5_000)
+    left_context_frames: int = option_of(EncoderConfig, "left_context_frames", default=48, maximum=5_000)
+    memory_size: int = option_of(EncoderConfig, "memory_size", default=0)
+    memory_kind: str = option_of(EncoderConfig, "memory_kind", default="mean")
     position: str = option(
         "cyclic",
         "'cyclic': Whisper's table of positions, its slow sinusoids stopped; 'rotary': distances inside the window",
         choices=("cyclic", "rotary"),
     )
-    dropout: float = option(0.1, "dropout of residual branches", maximum=1.0)
-    attention_dropout: float = option(0.1, "dropout of attention weights", maximum=1.0)
-    activation_dropout: float = option(0.1, "dropout after the feed-forward activation", maximum=1.0)
+    dropout: float = option_of(EncoderConfig, "dropout")
+    attention_dropout: float = option_of(EncoderConfig, "attention_dropout")
+    activation_dropout: float = option_of(EncoderConfig, "activation_dropout")
 
     def __post_init__(self):
         check_options(self)
@@ -110,11 +102,7 @@ class WhisperEncoder(StreamingEncoder):
     Config = WhisperConfig
     parameter = "front."
     architectures = {
-        "echostream_whisper": {
-            "decoder_embed_dim": 256,
-            "decoder_attention_heads": 4,
-            "decoder_ffn_embed_dim": 1024,
-        },
+        "echostream_whisper": BASE_DECODERS,
         "echostream_whisper_tiny": {
             "encoder_layers": 2,
             "inner_dim": 64,

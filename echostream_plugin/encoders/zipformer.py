@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from echostream_plugin.config import ConfigError, check_options, check_value, encoder_config, option, require
-from echostream_plugin.encoders.base import FRAME_MS, StreamingEncoder, register_encoder
+from echostream_plugin.constants import FRAME_MS
+from echostream_plugin.encoders.base import BASE_DECODERS, TINY_DECODERS, StreamingEncoder, register_encoder
 from echostream_plugin.modules.streaming import StreamState
 from echostream_plugin.modules.zipformer.attention import StackConfig
 from echostream_plugin.modules.zipformer.front import FrontState, ZipformerFront
@@ -143,7 +144,6 @@ class ZipformerEncoderState(StreamState):
     zipformer: ZipformerState
 
 
-_DECODERS = {"decoder_embed_dim": 256, "decoder_attention_heads": 4, "decoder_ffn_embed_dim": 1024}
 _SMALL = {
     "encoder_layers": (2, 2, 2, 2, 2, 2),
     "encoder_ffn_embed_dim": (512, 768, 768, 768, 768, 768),
@@ -162,13 +162,7 @@ _TINY = {
     "query_dim": 24,
     "scaled_scores": True,
     "left_context_frames": 32,
-    "translation_decoder_layers": 2,
-    "synthesizer_encoder_layers": 1,
-    "decoder_layers": 2,
-    "decoder_embed_dim": 192,
-    "decoder_attention_heads": 4,
-    "decoder_ffn_embed_dim": 768,
-    "ctc_upsample_rate": 10,
+    **TINY_DECODERS,
 }
 
 
@@ -186,8 +180,8 @@ class ZipformerEncoder(StreamingEncoder):
     architectures = {
         # icefall's small, medium and, on the decoders of echostream_base, the one between
         "echostream_zipformer": {"scaled_scores": True},
-        "echostream_zipformer_medium": {"scaled_scores": True, **_DECODERS},
-        "echostream_zipformer_small": {**_SMALL, **_DECODERS},
+        "echostream_zipformer_medium": {"scaled_scores": True, **BASE_DECODERS},
+        "echostream_zipformer_small": {**_SMALL, **BASE_DECODERS},
         # of the quickstart's size, with the decoders of echostream_tiny
         "echostream_zipformer_tiny": _TINY,
     }

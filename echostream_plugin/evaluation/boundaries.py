@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from echostream_plugin.constants import SAMPLE_RATE
 from echostream_plugin.inference.events import Sentence, TargetText
-from echostream_plugin.inference.features import SAMPLE_RATE
 from echostream_plugin.inference.session import TranslationSession
 
 TOLERANCE_MS = 500.0
@@ -22,6 +22,7 @@ class SpokenStream:
 
     @property
     def seconds(self) -> float:
+        """How long it is."""
         return len(self.samples) / SAMPLE_RATE
 
 

@@ -5,7 +5,8 @@ import datetime
 import json
 from pathlib import Path
 
-from echostream_plugin.evaluation.table import commit, write_json
+from echostream_plugin.evaluation.table import commit
+from echostream_plugin.files import write_json
 from echostream_plugin.inference.digest import bundle_digest, digest
 
 NOTE = "run.json"

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from echostream_plugin.constants import FRAME_MS, SAMPLE_RATE
 from echostream_plugin.decoders.ctc import FIRST_FRAMES, greedy_collapse
 from echostream_plugin.inference.bundle import Bundle
-from echostream_plugin.inference.features import SAMPLE_RATE, features_of
-from echostream_plugin.inference.options import FRAME_MS
+from echostream_plugin.inference.features import features_of
 
 WINDOW = SAMPLE_RATE // 100  # samples of 10 ms
 BELOW_PEAK_DB = 30.0  # the speech begins with the first 10 ms that are so near to the loudest

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from echostream_plugin.evaluation.intervals import Interval, share
+from echostream_plugin.files import write_json
 from echostream_plugin.inference.confidence import FEATURES, GateModel
 
 SPEECH, ALL_SPEECH, OTHERS = "speech", "all speech", "everything else"
@@ -40,6 +41,7 @@ class Asked:
 
     @property
     def wanted(self) -> bool:
+        """Is it speech that should be translated?"""
         return self.kind.split(":")[0] == SPEECH
 
 
@@ -86,19 +88,18 @@ def _prepare(folder: str, push_ms: int):
 
 
 def _ask(recording: tuple) -> Asked:
+    from echostream_plugin.inference.pushes import push_all
     from echostream_plugin.inference.session import TranslationSession
 
     kind, wav, garbling = recording
     samples, rate = _read(wav)
     samples = garbled(samples, rate, garbling) if garbling else samples
-    step, values = rate * _worker["push_ms"] // 1000, []
+    values = []
     for answer in (0.0, 1.0):
         bundle = _worker["bundle"]
         bundle.gate = _Recorder(answer)
         session = TranslationSession(bundle, _worker["options"])
-        for start in range(0, len(samples), step):
-            session.push(samples[start : start + step], rate)
-        session.finish()
+        push_all(session, samples, rate, rate * _worker["push_ms"] // 1000)
         values.append(np.array(bundle.gate.values).reshape(-1, len(FEATURES)))
     return Asked(kind, *values)
 
@@ -246,9 +247,7 @@ def write_gate(folder: Path, calibration: Calibration) -> None:
     description = json.loads(path.read_text(encoding="utf-8"))
     description["gate"] = calibration.model.to_dict()
     description["session"] = {**description.get("session", {}), "gate": calibration.threshold}
-    unfinished = path.with_name("config.json.part")
-    unfinished.write_text(json.dumps(description, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    write_json(path, description)
     load_bundle(folder)
 
 

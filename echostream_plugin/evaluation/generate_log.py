@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from echostream_plugin.units import units_of
+
 _LINE = re.compile(r"^([ASD])-(\d+)\t(.*)$")
 _UNITS = re.compile(r"^-?(?:[\d.]+(?:e[-+]?\d+)?|inf|nan)\t([\d ]*)$")
 _BEGUN = re.compile(r"^[A-Z](-\d*(\t.*)?)?$")  # such a line without its end
@@ -65,6 +67,6 @@ def _take(log: GenerateLog, kind: str, row: int, content: str) -> None:
     elif kind == "S":
         log.ctc_translations.setdefault(row, content)  # fairseq's own S- line, the source, comes after ours
     elif units is not None:
-        log.units[row] = [int(unit) for unit in units[1].split()]
+        log.units[row] = units_of(units[1])
     else:
         log.translations[row] = content

@@ -25,8 +25,8 @@ AROUND_MS = 200  # of the silence before and after a piece
 MOST_REPEATS = 3  # of up to eight words in a row: more is the scoring ASR's, not the speech's
 
 
-def heard_words(results: Path, pushes: list[Push], judge) -> Words:
-    """The words of a run's track. They are kept beside it, by its content and the judge's settings."""
+def heard_words(results: Path, pushes: list[Push], asr) -> Words:
+    """The words of a run's track. They are kept beside it, by its content and the ASR's settings."""
     chunks = [
         (push.source_ms, done_ms, record["duration_ms"])
         for push, done_ms in zip(pushes, _done(pushes), strict=True)
@@ -36,7 +36,7 @@ def heard_words(results: Path, pushes: list[Push], judge) -> Words:
     durations = [duration for *_, duration in chunks]
     plain = playback([said for said, *_ in chunks], durations)
     aware = playback([done for _, done, _ in chunks], durations)
-    words = _transcribed(results, pieces(plain), judge)
+    words = _transcribed(results, pieces(plain), asr)
     times = [end_ms for _, end_ms in words]
     return Words(tuple(word for word, _ in words), tuple(times), tuple(moved(time, plain, aware) for time in times))
 
@@ -72,33 +72,33 @@ def moved(time_ms: float, plain: list[tuple], aware: list[tuple]) -> float:
     return aware[chunk][0] + time_ms - plain[chunk][0]
 
 
-def _transcribed(results: Path, found: list[list], judge) -> list[tuple]:
+def _transcribed(results: Path, found: list[list], asr) -> list[tuple]:
     """(word, end in ms) of the track's pieces, in order."""
     track, kept = results / HEARD, results / WORDS
-    key = f"{judge.settings} pieces of {LONGEST_MS} ms {digest(track)}"
+    key = f"{asr.settings} pieces of {LONGEST_MS} ms {digest(track)}"
     if kept.is_file():
         entry = json.loads(kept.read_text(encoding="utf-8"))
         if entry["key"] == key:
             return [tuple(word) for word in entry["words"]]
     words = []
     for piece, (low, high) in zip(_progress(found), widened(found), strict=True):
-        words += _read(track, piece, low, high, judge)
+        words += _read(track, piece, low, high, asr)
     words.sort(key=lambda word: word[1])
     write_text(kept, json.dumps({"key": key, "words": words}, ensure_ascii=False) + "\n")
     return words
 
 
-def _read(track: Path, piece: list, low_ms: float, high_ms: float, judge) -> list[tuple]:
+def _read(track: Path, piece: list, low_ms: float, high_ms: float, asr) -> list[tuple]:
     """(word, end in ms) of the track from `low_ms` to `high_ms`, where the chunks of a piece are. An ASR that begins to
     repeat itself hears nothing of what follows: then it hears the piece in two, a last one without the repeats."""
-    heard = judge.words(_part(track, low_ms, high_ms))
+    heard = asr.words(_part(track, low_ms, high_ms))
     normal = [normalize(word) for word, *_ in heard]
     kept = places_without_repeats(normal, MOST_REPEATS)
     if len(kept) < len(heard) and len(piece) > 1:
         cut = _longest_silence(piece[:-1], piece[-1][0], 0)
         first, second = piece[:cut], piece[cut:]
         (_, end_ms), (start_ms, _) = widened([first, second])
-        return _read(track, first, low_ms, end_ms, judge) + _read(track, second, start_ms, high_ms, judge)
+        return _read(track, first, low_ms, end_ms, asr) + _read(track, second, start_ms, high_ms, asr)
     return [(heard[place][0], round(low_ms + 1000 * heard[place][2], 3)) for place in kept]
 
 

@@ -54,7 +54,7 @@ def share(found: int, of: int) -> Interval:
 
 
 class CorpusBleu:
-    """BLEU (sacrebleu, 13a) of any selection of utterances, after `normalize`, as `judge.bleu`."""
+    """BLEU (sacrebleu, 13a) of any selection of utterances, after `normalize`, as `scores.bleu`."""
 
     def __init__(self, hypotheses, references):
         import sacrebleu
@@ -90,7 +90,7 @@ class CorpusChrf:
 
 
 class CorpusWer:
-    """Word error rate in percent of any selection of utterances, as `judge.wer`."""
+    """Word error rate in percent of any selection of utterances, as `scores.wer`."""
 
     def __init__(self, hypotheses, references):
         import jiwer

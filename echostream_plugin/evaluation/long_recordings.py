@@ -55,6 +55,7 @@ class Segment:
 
     @property
     def end_ms(self) -> float:
+        """Where it ends."""
         return self.start_ms + self.duration_ms
 
 

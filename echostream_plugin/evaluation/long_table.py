@@ -26,8 +26,9 @@ from echostream_plugin.evaluation.longform import (
 )
 from echostream_plugin.evaluation.oracle import ORACLE
 from echostream_plugin.evaluation.rows import DIGITS, ROOT
-from echostream_plugin.evaluation.table import commit, markdown_table, write_atomically, write_json
+from echostream_plugin.evaluation.table import commit, markdown_table
 from echostream_plugin.evaluation.voices import flat
+from echostream_plugin.files import write_json, write_text
 from echostream_plugin.inference.bundle import Bundle, load_bundle
 from echostream_plugin.inference.digest import bundle_digest
 from echostream_plugin.inference.optimize import optimize
@@ -41,15 +42,15 @@ class LongEvaluation:
     """What is evaluated, and how.
 
     bundle: folder; recordings: folder with segmentation.yaml; output: folder of runs and results; policies: session
-    options as `read_policy` takes them; push_ms: how much source is pushed at a time; judge: reads translated speech,
-    None: nothing is spoken; command: words that asked for it."""
+    options as `read_policy` takes them; push_ms: how much source is pushed at a time; asr: a `ScoringASR`, None:
+    nothing is spoken; command: words that asked for it."""
 
     bundle: Path
     recordings: Path
     output: Path
     policies: list[str]
     push_ms: int = 320
-    judge: object = None
+    asr: object = None
     command: tuple = ()
 
 
@@ -59,13 +60,13 @@ def evaluate(asked: LongEvaluation) -> tuple[list[dict], list[Path]]:
     recordings = read_segmentation(asked.recordings)
     rows, folders = [], []
     for text in asked.policies:
-        policy = {**DEFAULTS, "speech": asked.judge is not None, **read_policy(text)}
+        policy = {**DEFAULTS, "speech": asked.asr is not None, **read_policy(text)}
         bundle = ready(asked, policy)
         for wav, segments in tqdm(recordings.items(), desc=text, unit="recording", leave=False, disable=None):
             ends_ms = told_ends(segments, policy["pause_ms"])
             results = run(bundle, asked.bundle, wav, ends_ms, policy, asked.push_ms, asked.output)
             named = {"recording": wav.stem, "policy": text}
-            rows += [named | row for row in scores(results, wav.name, segments, asked.judge)]
+            rows += [named | row for row in scores(results, wav.name, segments, asked.asr)]
             folders.append(results)
     return rows, folders
 
@@ -85,15 +86,15 @@ def ready(asked: LongEvaluation, policy: dict) -> Bundle:
     return optimize(bundle, options=bundle_options(bundle, **policy), push_ms=asked.push_ms)
 
 
-def scores(results: Path, wav: str, segments: list[Segment], judge) -> list[dict]:
-    """Rows of a run: of its text and, where it spoke and there is a judge, of its speech."""
+def scores(results: Path, wav: str, segments: list[Segment], asr) -> list[dict]:
+    """Rows of a run: of its text and, where it spoke and there is a scoring ASR, of its speech."""
     pushes = read_pushes(results)
     text = written(pushes)
     write_scored(results / SCORED / "text", wav, text, segments, pushes[-1].source_ms)
     row = {"output": "text", **score_words(text, segments), "revised_bleu": revised_bleu(pushes, segments)}
     rows = [row | score_boundaries(pushes, segments) | score_course(pushes)]
-    if judge is not None and _spoke(pushes):
-        heard = heard_words(results, pushes, judge)
+    if asr is not None and _spoke(pushes):
+        heard = heard_words(results, pushes, asr)
         write_scored(results / SCORED / "speech", wav, heard, segments, pushes[-1].source_ms)
         rows.append({"output": "speech", **score_words(heard, segments)})
     return rows
@@ -135,5 +136,5 @@ def write_results(rows: list[dict], folders: list[Path], asked: LongEvaluation) 
     text, facts = report(rows, folders, asked), provenance(folders, asked)
     written_rows = [flat(row) for row in rows]
     write_json(asked.output / "longform.json", {"command": list(asked.command), **facts, "rows": written_rows})
-    write_atomically(asked.output / "longform.md", text + "\n")
+    write_text(asked.output / "longform.md", text + "\n")
     return text

@@ -85,7 +85,7 @@ def _translate(task) -> dict:
     session = _worker["session"]
     session.reset()
     samples, rate = read_audio(wav)
-    pushes, written, chunks, unsure = [], {SourceText: [], TargetText: []}, [], []
+    pushes, written, chunks, unsure, units = [], {SourceText: [], TargetText: []}, [], [], []
     for arrival_ms, spent_ms, events in _pushed(session, samples, rate, _worker["push_ms"]):
         pushes.append((arrival_ms, spent_ms))
         for event in events:
@@ -96,6 +96,8 @@ def _translate(task) -> dict:
                     pieces.append((arrival_ms, " "))
             elif isinstance(event, Unsure):
                 unsure.append((event.start_ms, event.end_ms, event.confidence))
+            elif isinstance(event, Speech):
+                units += event.units
         said = [event for event in events if isinstance(event, Speech) and len(event.samples)]
         if said:
             chunks.append((arrival_ms, said))
@@ -107,6 +109,7 @@ def _translate(task) -> dict:
         "transcript": written[SourceText],
         "translation": written[TargetText],
         "unsure": unsure,
+        "units": units,
         **_spoken(chunks, target),
     }
 
@@ -147,7 +150,7 @@ def _read(log: Path) -> dict[int, dict]:
     for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
         try:
             entry = json.loads(line)
-            if "pushes" in entry:  # an older version's lines lack them: done again
+            if {"pushes", "units"} <= entry.keys():  # an older version's lines lack them: done again
                 entries[entry["index"]] = entry
         except (ValueError, TypeError, KeyError):
             continue  # torn by an interruption
@@ -169,4 +172,4 @@ def _utterance(entry: dict, reference: str) -> Utterance:
     )
     texts = ([tuple(piece) for piece in entry[key]] for key in ("transcript", "translation"))
     pushes, unsure = ([tuple(item) for item in entry[key]] for key in ("pushes", "unsure"))
-    return Utterance(entry["index"], speech, *texts, pushes, unsure=tuple(unsure))
+    return Utterance(entry["index"], speech, *texts, pushes, unsure=tuple(unsure), units=tuple(entry["units"]))

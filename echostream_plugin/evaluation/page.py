@@ -30,7 +30,7 @@ def show(row: dict, folder: Path) -> str:
     lines = [f"{row['recording']} ({row['seconds']:.1f} s)"]
     for key, title in (
         ("told", "voice"), ("source", "said"), ("transcript", "transcript"), ("reference", "reference"),
-        ("translation", "translation"), ("heard", "heard"), ("verdict", "came out"),
+        ("translation", "translation"), ("asr", "scoring ASR"), ("verdict", "came out"),
     ):  # fmt: skip
         if row[key] or key in ("transcript", "translation"):
             lines.append(f"  {title + ':':<13}{row[key] or '(nothing)'}")

@@ -8,8 +8,10 @@ import soundfile
 import torch
 
 from echostream_plugin.config import ConfigError
+from echostream_plugin.data.tables import stream_table
+from echostream_plugin.files import whole_file
 from echostream_plugin.inference.digest import module_digest, value_digest
-from echostream_plugin.units import reduce_units
+from echostream_plugin.units import reduce_units, units_of
 from echostream_plugin.vocoder import CodeHiFiGAN, CodeVocos, StreamingVocoder, load_public_checkpoint, load_vocoder
 
 MADE = "made.jsonl"
@@ -57,10 +59,8 @@ def read_references(path, names: list[str]) -> list[str]:
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; references are one sentence a line")
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    columns = lines[0].split("\t") if lines else []
-    if "id" in columns and "target" in columns:
-        rows = [dict(zip(columns, line.split("\t"), strict=False)) for line in lines[1:]]
-        lines = [f"{row['id']}\t{row.get('target', '')}" for row in rows]
+    if lines and {"id", "target"} <= set(lines[0].split("\t")):
+        lines = [f"{row['id']}\t{row['target'] or ''}" for row in stream_table(path)]
     separator = next((s for s in ("\t", "|") if all(s in line for line in lines)), None)
     if separator is None:
         if len(lines) < len(names):
@@ -97,21 +97,20 @@ def write_wavs(vocoder: CodeHiFiGAN | CodeVocos, sequences: dict, folder, progre
             wav.unlink(missing_ok=True)  # of other units
         elif notes.keys.get(name) != keys[name] or not wav.is_file():
             notes.add(name, "")  # whatever happens from here on, the old sound is not these units'
-            partial = folder / f"{name}.part"
-            soundfile.write(partial, speak(vocoder, units), vocoder.config.sampling_rate, format="WAV")
-            partial.replace(wav)
+            with whole_file(wav) as partial:
+                soundfile.write(partial, speak(vocoder, units), vocoder.config.sampling_rate, format="WAV")
             notes.add(name, keys[name])
     return wavs
 
 
-def read_back(bundle: Path, unit_lines: list[str], judge, folder: Path, cache) -> list[str]:
+def read_back(bundle: Path, unit_lines: list[str], asr, folder: Path, cache) -> list[str]:
     """What the scoring ASR writes of the vocoder's speech of reference units: the most that a translation can be worth.
 
     bundle: with the vocoder; unit_lines: reduced units, a line an utterance; the wavs stay in `folder`."""
     torch.set_num_threads(1)
-    sequences = {str(number): [int(unit) for unit in line.split()] for number, line in enumerate(unit_lines)}
+    sequences = {str(number): units_of(line) for number, line in enumerate(unit_lines)}
     wavs = write_wavs(open_vocoder(bundle), sequences, folder, progress="reference units")
-    return judge.transcribe_all(list(wavs.values()), cache=cache, progress="scoring ASR, reference units")
+    return asr.transcribe_all(list(wavs.values()), cache=cache, progress="scoring ASR, reference units")
 
 
 class _Notes:

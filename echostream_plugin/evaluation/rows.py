@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from echostream_plugin.evaluation import claim, simul
-from echostream_plugin.evaluation.judge import Judge, bleu, wer
+from echostream_plugin.evaluation.asr import ScoringASR
 from echostream_plugin.evaluation.offline import translate_offline
-from echostream_plugin.evaluation.scores import COLUMNS, LEGEND, score_run
-from echostream_plugin.evaluation.table import commit, markdown_table, write_atomically, write_json
+from echostream_plugin.evaluation.scores import COLUMNS, LEGEND, bleu, score_run, wer
+from echostream_plugin.evaluation.table import commit, markdown_table
+from echostream_plugin.files import write_json, write_text
 from echostream_plugin.inference.digest import bundle_digest
 
 DIGITS = 12  # of the bundle's digest, in names and tables
@@ -57,42 +58,43 @@ def read_data(folder: Path, limit: int, units: Path | None = None):
     return wavs[:limit], lists["target"][:limit], lists["src"][:limit], lists["unit"][:limit]
 
 
-def resynthesis_row(bundle: Path, unit_lines, references, judge, folder: Path, cache) -> dict:
+def resynthesis_row(bundle: Path, unit_lines, references, asr, folder: Path, cache) -> dict:
     """How well the scoring ASR transcribes the vocoder's speech of the reference units: the ceiling of all rows."""
     from echostream_plugin.evaluation.resynthesis import read_back
 
-    heard = read_back(bundle, unit_lines, judge, folder, cache)
-    row = {"mode": "reference units, resynthesised", "asr_bleu": bleu(heard, references)}
-    return row | {"heard_wer": wer(heard, references)}
+    transcripts = read_back(bundle, unit_lines, asr, folder, cache)
+    row = {"mode": "reference units, resynthesised", "asr_bleu": bleu(transcripts, references)}
+    return row | {"speech_wer": wer(transcripts, references)}
 
 
 def evaluate(asked: Evaluation) -> list[dict]:
-    """One row of scores for each way of translating. Raises SimulError, JudgeError, ConfigError or BundleError."""
+    """One row of scores for each way of translating. Raises SimulError, ScoringASRError, ConfigError or BundleError."""
     if not asked.bundle.is_dir():
         raise simul.SimulError(f"{asked.bundle}: no such bundle folder; train one with examples/quickstart/train.sh")
     if asked.segments_ms and not simul.AGENT.is_file():
         raise simul.SimulError(f"{simul.AGENT}: not there; evaluate from the source tree, with pip install -e .")
     wavs, references, sources, unit_lines = read_data(asked.data, asked.limit, asked.units)
     bundle, output = asked.bundle.resolve(), asked.runs
-    judge = None if asked.no_asr_bleu else Judge(threads=asked.jobs)
+    asr = None if asked.no_asr_bleu else ScoringASR(threads=asked.jobs)
     cache = asked.output / "transcripts.jsonl"
     rows = []
-    if judge is not None and unit_lines and not asked.no_units:
-        rows.append(resynthesis_row(bundle, unit_lines, references, judge, output / "reference_units", cache))
+    if asr is not None and unit_lines and not asked.no_units:
+        rows.append(resynthesis_row(bundle, unit_lines, references, asr, output / "reference_units", cache))
     if not asked.no_offline:
         runs = translate_offline(wavs, references, output / "offline", bundle, asked.jobs)
-        rows.append({"mode": "offline"} | score_run(runs, references, judge, sources, cache, timed=False))
+        rows.append({"mode": "offline"} | score_run(runs, references, asr, sources, cache, timed=False))
     for segment_ms in asked.segments_ms:
         flags = ["--bundle", bundle, *shlex.split(asked.agent_args)]
         name = f"{segment_ms} ms"
         folder = output / f"simul{segment_ms}"
         runs = simul.run(wavs, references, folder, segment_ms, flags, jobs=asked.jobs, progress=name)
-        rows.append({"mode": name} | score_run(runs, references, judge, sources, cache))
+        rows.append({"mode": name} | score_run(runs, references, asr, sources, cache))
         print(f"{name}: " + ", ".join(f"{key} {row_value(rows[-1], key)}" for key in ("asr_bleu", "text_bleu", "AL")))
     return rows
 
 
 def row_value(row: dict, key: str) -> str:
+    """A row's number with one digit, a dash where it has none."""
     return f"{row[key]:.1f}" if key in row else "-"
 
 
@@ -124,5 +126,5 @@ def write_results(rows, asked: Evaluation) -> str:
     text = report(rows, asked)
     for folder in (asked.runs, asked.output):  # a later bundle's results stand beside these
         write_json(folder / "results.json", {"command": list(asked.command), **provenance(asked), "rows": rows})
-        write_atomically(folder / "results.md", text + "\n")
+        write_text(folder / "results.md", text + "\n")
     return text

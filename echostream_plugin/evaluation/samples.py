@@ -6,9 +6,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from echostream_plugin.data.tables import DataError, read_table
+from echostream_plugin.data import DataError
+from echostream_plugin.data.tables import read_table
 from echostream_plugin.evaluation.intervals import CorpusWer
 from echostream_plugin.evaluation.normalize import normalize
+from echostream_plugin.files import write_json
 
 LISTING = "samples.json"
 TABLE, LICENCE = "recordings.tsv", "LICENSE"
@@ -33,6 +35,7 @@ class Sample:
 
     @property
     def human(self) -> bool:
+        """Does a person speak?"""
         return self.voice == HUMAN
 
     @property
@@ -106,7 +109,7 @@ def copy_samples(samples: list[Sample], folder: Path) -> None:
         if sample.human and (sample.wav.parent / LICENCE).is_file():
             shutil.copyfile(sample.wav.parent / LICENCE, folder / f"{LICENCE}.txt")
     entries = [sample.entry() for sample in samples]
-    (folder / LISTING).write_text(json.dumps(entries, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(folder / LISTING, entries)
 
 
 def verdict(text: str, reference: str, unsure: bool = False) -> str:

@@ -1,30 +1,53 @@
 """Quality and latency of a run in one row of numbers, and the check that the model did not collapse."""
 
-from echostream_plugin.evaluation.judge import bleu, wer
+from echostream_plugin.evaluation.intervals import CorpusWer
 from echostream_plugin.evaluation.latency import score_latency
 from echostream_plugin.evaluation.normalize import normalize
 
 COLLAPSE_SHARE = 0.1  # fewer distinct outputs than this share of the distinct references is a collapse
 
 
-def score_run(utterances, references, judge=None, sources=None, cache=None, timed=True, progress="scoring ASR") -> dict:
+def wer(hypotheses: list[str], references: list[str]) -> float:
+    """Word error rate in percent over a corpus, after `normalize`; words said for an empty reference are insertions."""
+    _require_pairs(hypotheses, references)
+    return CorpusWer(hypotheses, references)(slice(None))
+
+
+def bleu(hypotheses: list[str], references: list[str]) -> float:
+    """Corpus BLEU (sacrebleu, 13a) after `normalize`; of transcripts it is ASR-BLEU, of texts it is text BLEU."""
+    import sacrebleu
+
+    _require_pairs(hypotheses, references)
+    hypotheses, references = [normalize(h) for h in hypotheses], [normalize(r) for r in references]
+    # effective_order only matters for corpora without a single 4-gram, such as one short sentence
+    metric = sacrebleu.BLEU(tokenize="13a", effective_order=len(references) < 10)
+    return metric.corpus_score(hypotheses, [references]).score
+
+
+def _require_pairs(hypotheses, references):
+    if len(hypotheses) != len(references) or not references:
+        message = f"{len(hypotheses)} hypotheses and {len(references)} references: give one of each per utterance"
+        raise ValueError(message)
+
+
+def score_run(utterances, references, asr=None, sources=None, cache=None, timed=True, progress="scoring ASR") -> dict:
     """Scores of a list of `simul.Utterance`.
 
-    references, sources: target and source texts by position (an utterance without reference: ""); judge: the scoring
-    ASR, None leaves ASR-BLEU out; timed: whether the pushes were timed, for computation-aware latency. Percentages and
+    references, sources: target and source texts by position (an utterance without reference: ""); asr: a `ScoringASR`,
+    None leaves ASR-BLEU out; timed: whether the pushes were timed, for computation-aware latency. Percentages and
     milliseconds.
     """
     row = {"utterances": len(utterances), "silent": sum(not u.speech.delays for u in utterances)}
-    heard = None
-    if judge is not None:
-        heard = judge.transcribe_all([u.speech.prediction or None for u in utterances], cache=cache, progress=progress)
+    transcripts = None
+    if asr is not None:
+        transcripts = asr.transcribe_all([u.speech.prediction or None for u in utterances], cache, progress)
     written = [u.translation_text for u in utterances]
     if any(references):
-        if heard is not None:
-            row["asr_bleu"] = bleu(heard, references)
+        if transcripts is not None:
+            row["asr_bleu"] = bleu(transcripts, references)
         row["text_bleu"] = bleu(written, references)
-    if heard is not None and any(written):
-        row["heard_wer"] = wer(heard, written)
+    if transcripts is not None and any(written):
+        row["speech_wer"] = wer(transcripts, written)
     if sources and any(sources):
         row["asr_wer"] = wer([u.transcript_text for u in utterances], sources)
     pushes = {u.index: u.pushes for u in utterances} if timed else None
@@ -50,7 +73,7 @@ COLUMNS = {
     "asr_bleu": "ASR-BLEU",
     "text_bleu": "text BLEU",
     "asr_wer": "source WER %",
-    "heard_wer": "speech WER %",
+    "speech_wer": "speech WER %",
     "AL": "AL ms",
     "AL_CA": "AL-CA ms",
     "LAAL": "LAAL ms",

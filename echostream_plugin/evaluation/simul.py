@@ -17,7 +17,7 @@ from pathlib import Path
 
 from echostream_plugin.evaluation.claim import NOTE, SimulError, claim, note_work
 from echostream_plugin.evaluation.latency import SpeechInstance, TextInstance, read_speech_log, words_with_delays
-from echostream_plugin.evaluation.table import write_atomically
+from echostream_plugin.files import write_text
 from echostream_plugin.inference.events import KINDS, REFUSED, Unsure
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +32,8 @@ class Utterance:
 
     transcript, translation: (source ms, text added) as written; pushes: (arrival ms, computing ms) of every push;
     refused: why it is no audio that could be translated, None where it is; unsure: (start ms, end ms, confidence) of
-    what was heard and not translated, since it was not understood.
+    what was heard and not translated, since it was not understood; units: of the translated speech, where they were
+    noted.
     """
 
     index: int
@@ -42,17 +43,21 @@ class Utterance:
     pushes: list[tuple[float, float]]
     refused: str | None = None
     unsure: tuple = ()
+    units: tuple = ()
 
     @property
     def source_ms(self) -> float:
+        """Length of the source."""
         return self.speech.source_ms
 
     @property
     def transcript_text(self) -> str:
+        """The whole transcript."""
         return "".join(text for _, text in self.transcript).strip()
 
     @property
     def translation_text(self) -> str:
+        """The whole translation."""
         return "".join(text for _, text in self.translation).strip()
 
     @property
@@ -95,8 +100,8 @@ def run(
     asked = [str(agent), *map(str, agent_arguments)]
     settings = {"wavs": list(map(str, wavs)), "references": list(references), "segment_ms": segment_ms, "agent": asked}
     claim(output, settings, [*wavs, *(path for word in asked[1:] for path in word.split(","))])
-    write_atomically(output / "wav_list.txt", "".join(f"{wav}\n" for wav in wavs))
-    write_atomically(output / "target.txt", "".join(" ".join(text.split()) + "\n" for text in references))
+    write_text(output / "wav_list.txt", "".join(f"{wav}\n" for wav in wavs))
+    write_text(output / "target.txt", "".join(" ".join(text.split()) + "\n" for text in references))
     shards = _shards(output, len(wavs), jobs)
     if shards:
         note_work(output)
@@ -153,7 +158,7 @@ def _drop_torn_line(log: Path) -> None:
     if log.is_file():
         text = log.read_text(encoding="utf-8")
         if not text.endswith("\n"):
-            write_atomically(log, text[: text.rfind("\n") + 1])
+            write_text(log, text[: text.rfind("\n") + 1])
 
 
 def _wait(workers, output: Path, total: int, progress) -> None:

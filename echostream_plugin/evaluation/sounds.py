@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from echostream_plugin.inference.features import SAMPLE_RATE
+from echostream_plugin.constants import SAMPLE_RATE
 
 NOISES = {"white": 0.0, "pink": 0.5, "brown": 1.0}  # by the exponent of 1/f of the amplitude
 NOISE_DB = (-60, -50, -40, -30, -20, -10)

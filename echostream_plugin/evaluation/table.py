@@ -1,10 +1,9 @@
-"""Results as json, tsv and markdown, and the block of a README that the evaluation writes."""
+"""Results as tsv and markdown, and the block of a README that the evaluation writes."""
 
-import json
 import subprocess
 from pathlib import Path
 
-from echostream_plugin.files import write_text as write_atomically
+from echostream_plugin.files import write_text
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
@@ -13,15 +12,11 @@ class TableError(ValueError):
     """A table that cannot be written where it was asked for; the message names the file and the fix."""
 
 
-def write_json(path, value) -> Path:
-    return write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
 def write_tsv(path, rows: list[dict]) -> Path:
     """Rows of numbers and words; the columns are the keys in order of first appearance."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     lines = ["\t".join(columns)] + ["\t".join(_cell(row.get(name)) for name in columns) for row in rows]
-    return write_atomically(path, "\n".join(lines) + "\n")
+    return write_text(path, "\n".join(lines) + "\n")
 
 
 def markdown_table(rows: list[dict], columns: dict[str, str]) -> str:
@@ -52,7 +47,7 @@ def replace_block(path, content: str) -> Path:
     begin, end = text.find(BEGIN), text.find(END)
     if begin < 0 or end < begin or text.count(BEGIN) != 1 or text.count(END) != 1:
         raise TableError(f"{path}: needs the lines {BEGIN} and {END}, each once and in this order")
-    return write_atomically(path, f"{text[: begin + len(BEGIN)]}\n{content.strip()}\n{text[end:]}")
+    return write_text(path, f"{text[: begin + len(BEGIN)]}\n{content.strip()}\n{text[end:]}")
 
 
 def commit(folder=None) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from echostream_plugin.evaluation.latency import playback, written_words
+from echostream_plugin.files import whole_file
 
 SOURCE_COLOUR, TRANSCRIPT_COLOUR, TARGET_COLOUR = "#31688e", "#1f4e70", "#c2571a"
 INCHES_PER_SECOND = 2.0
@@ -16,12 +17,12 @@ LABEL_LETTERS = 44
 
 
 def draw_timeline(
-    utterance, path, source, translated, sample_rate: int = 16000, heard: str | None = None, told: str = ""
+    utterance, path, source, translated, sample_rate: int = 16000, asr_text: str | None = None, told: str = ""
 ) -> Path:
     """Draw an `simul.Utterance` into a png.
 
     source, translated: mono samples [n] at `sample_rate`; `translated` starts when the first chunk was written and
-    holds the silences between chunks, as SimulEval writes it. heard: what the judge read in the translated speech;
+    holds the silences between chunks, as SimulEval writes it. asr_text: the scoring ASR's transcript of it;
     told: who speaks, and how it came out.
     """
     import matplotlib
@@ -39,15 +40,8 @@ def draw_timeline(
     rows = [_rows(labels, seconds, width) for labels in lanes]
     heights = [WAVE_INCHES] + [max(1, max(r, default=0) + 1) * ROW_INCHES + 0.12 for r in rows] + [WAVE_INCHES]
     unsure = getattr(utterance, "unsure", ())
-    caption = _caption(utterance, heard, told, bool(unsure), int(width * 11))
-    top = 0.35 + 0.2 * (caption.count("\n") + 1)
-    height = top + sum(heights) + 0.15 * 3 + 0.6
-    figure, axes = pyplot.subplots(
-        4, 1, sharex=True, figsize=(width, height), gridspec_kw={"height_ratios": heights}, layout=None
-    )
-    figure.subplots_adjust(
-        left=1.15 / width, right=1 - 0.2 / width, top=1 - top / height, bottom=0.55 / height, hspace=0.15
-    )
+    caption = _caption(utterance, asr_text, told, bool(unsure), int(width * 11))
+    figure, axes = _figure(caption, width, heights)
     _wave(axes[0], source, 0.0, sample_rate, SOURCE_COLOUR, "source\nspeech")
     _lane(axes[1], lanes[0], rows[0], TRANSCRIPT_COLOUR, "transcript\nwritten")
     _lane(axes[2], lanes[1], rows[1], TARGET_COLOUR, "translation\nwritten")
@@ -61,13 +55,26 @@ def draw_timeline(
     axes[0].set_xlim(0, seconds)
     axes[3].set_xlabel("time in seconds from the first source sample (dashed: the speaker ends)")
     axes[3].xaxis.set_major_locator(matplotlib.ticker.MultipleLocator(0.5 if seconds <= 12 else 1.0))
-    figure.text(0.2 / width, 1 - 0.15 / height, caption, va="top", fontsize=9, linespacing=1.35)
-    path = Path(path)
-    temporary = path.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=110)
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=110, format="png")
     pyplot.close(figure)
-    temporary.replace(path)
-    return path
+    return Path(path)
+
+
+def _figure(caption: str, width: float, heights: list):
+    """A figure of four rows, `heights` inches each, under a caption; its axes."""
+    from matplotlib import pyplot
+
+    top = 0.35 + 0.2 * (caption.count("\n") + 1)
+    height = top + sum(heights) + 0.15 * 3 + 0.6
+    figure, axes = pyplot.subplots(
+        len(heights), 1, sharex=True, figsize=(width, height), gridspec_kw={"height_ratios": heights}, layout=None
+    )
+    figure.subplots_adjust(
+        left=1.15 / width, right=1 - 0.2 / width, top=1 - top / height, bottom=0.55 / height, hspace=0.15
+    )
+    figure.text(0.2 / width, 1 - 0.15 / height, caption, va="top", fontsize=9, linespacing=1.35)
+    return figure, axes
 
 
 def _labels(pieces) -> list[tuple[float, str]]:
@@ -144,7 +151,7 @@ def _bare(axis, title) -> None:
     axis.set_axisbelow(True)
 
 
-def _caption(utterance, heard, told: str, unsure: bool, columns: int) -> str:
+def _caption(utterance, asr_text, told: str, unsure: bool, columns: int) -> str:
     lines = [f"{Path(utterance.speech.source).name}: {utterance.source_ms / 1000:.2f} s of speech"]
     lines[0] += f" ({told})" if told else ""
     if utterance.speech.delays:
@@ -154,7 +161,7 @@ def _caption(utterance, heard, told: str, unsure: bool, columns: int) -> str:
         lines[0] += f"; the translation starts at {start:.2f} s and ends {after:.2f} s after the speaker"
     else:
         lines[0] += "; nothing was said" + "; grey: not understood, so not translated" * unsure
-    for title, text in (("reference", utterance.speech.reference), ("transcript of the voice", heard)):
+    for title, text in (("reference", utterance.speech.reference), ("transcript of the voice", asr_text)):
         if text:
             lines.append(f"{title}: {text}")
     return "\n".join(wrapped for line in lines for wrapped in (textwrap.wrap(line, columns) or [""]))

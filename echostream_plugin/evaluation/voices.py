@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from echostream_plugin.constants import SAMPLE_RATE
 from echostream_plugin.data.tables import read_table
 from echostream_plugin.evaluation.boundaries import spoken_stream
 from echostream_plugin.evaluation.intervals import (
@@ -20,11 +21,11 @@ from echostream_plugin.evaluation.intervals import (
     mean,
     share,
 )
-from echostream_plugin.evaluation.judge import SAMPLE_RATE, read_mono
 from echostream_plugin.evaluation.latency import text_metrics
 from echostream_plugin.evaluation.normalize import normalize
 from echostream_plugin.evaluation.offline import translate_recordings
 from echostream_plugin.evaluation.simul import SimulError, Utterance, read_list, resolve_wavs
+from echostream_plugin.inference.audio import read_mono
 
 GAPS_MS = (600, 1200)  # of silence after each recording of a row
 CLEAN, VARIANTS = "clean", ("noise20", "noise10", "noise5", "telephone")
@@ -56,28 +57,28 @@ class Folder:
 class Runner:
     """Translates folders with one bundle, each kept under a name in `output`.
 
-    options: `SessionOptions` in place of the bundle's; judge: reads speech back, None: nothing is spoken."""
+    options: `SessionOptions` in place of the bundle's; asr: a `ScoringASR`, None: nothing is spoken."""
 
     bundle: Path
     output: Path
     push_ms: int = 320
     jobs: int = 1
     options: dict = field(default_factory=dict)
-    judge: object = None
+    asr: object = None
     cache: Path | None = None
 
     def translate(self, name: str, folder: Folder, speech: bool = False, **options) -> list[Utterance]:
         """The utterances of a folder; speech: with speech too; options: further session options."""
-        options = {**self.options, "speech": speech and self.judge is not None, **options}
+        options = {**self.options, "speech": speech and self.asr is not None, **options}
         output = self.output / (f"{name}_spoken" if options["speech"] else name)
         return translate_recordings(
             folder.wavs, folder.references, output, self.bundle, self.push_ms, self.jobs, options, name
         )
 
-    def heard(self, utterances: list, name: str) -> list[str]:
-        """What the judge reads in the translated speech."""
+    def transcripts(self, utterances: list, name: str) -> list[str]:
+        """What the scoring ASR writes of the translated speech."""
         wavs = [utterance.speech.prediction or None for utterance in utterances]
-        return self.judge.transcribe_all(wavs, cache=self.cache, progress=f"judge of {name}")
+        return self.asr.transcribe_all(wavs, cache=self.cache, progress=f"scoring ASR, {name}")
 
 
 def quality(runner: Runner, name: str, folder: Folder, utterances: list, spoken: bool = True) -> dict:
@@ -86,8 +87,8 @@ def quality(runner: Runner, name: str, folder: Folder, utterances: list, spoken:
     texts = [utterance.translation_text for utterance in utterances]
     row = {"set": name, "recordings": count, "text_bleu": bootstrap(count, CorpusBleu(texts, references))}
     row["chrf"] = bootstrap(count, CorpusChrf(texts, references))
-    if runner.judge is not None and spoken:
-        row["asr_bleu"] = bootstrap(count, CorpusBleu(runner.heard(utterances, name), references))
+    if runner.asr is not None and spoken:
+        row["asr_bleu"] = bootstrap(count, CorpusBleu(runner.transcripts(utterances, name), references))
     if any(folder.sources):
         written = [utterance.transcript_text for utterance in utterances]
         row["wer"] = bootstrap(count, CorpusWer(written, folder.sources))

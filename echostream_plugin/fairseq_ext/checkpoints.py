@@ -71,11 +71,11 @@ def write_data(bundle: Bundle, source: Path, folder: Path) -> Path:
     data = folder / "fbank2unit"
     dictionaries = []
     for side, short in (("source", "src"), ("target", "tgt")):
-        pieces = folder / f"{short}_unigram"
-        pieces.mkdir(parents=True, exist_ok=True)
-        dictionaries.append(shutil.copyfile(source / f"{side}.dict.txt", pieces / "spm_unigram.txt"))
+        unigram = folder / f"{short}_unigram"
+        unigram.mkdir(parents=True, exist_ok=True)
+        dictionaries.append(shutil.copyfile(source / f"{side}.dict.txt", unigram / "spm_unigram.txt"))
         if (source / f"{side}.spm.model").is_file():
-            shutil.copyfile(source / f"{side}.spm.model", pieces / "spm_unigram.model")
+            shutil.copyfile(source / f"{side}.spm.model", unigram / "spm_unigram.model")
     data.mkdir(exist_ok=True)
     np.savez(folder / "gcmvn.npz", mean=bundle.cmvn_mean, std=bundle.cmvn_std)
     write_configs(data, *dictionaries)

@@ -15,10 +15,9 @@ from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_l
 from fairseq.logging import metrics
 from rapidfuzz.distance.Levenshtein import distance as edit_distance
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.constants import EOS, PAD
+from echostream_plugin.constants import EOS, PAD, UNK
 from echostream_plugin.decoders.ctc import FIRST_FRAMES, greedy_collapse_batch
 from echostream_plugin.decoders.masks import draw_unit_step
 from echostream_plugin.fairseq_ext.alignable import infeasible
@@ -26,9 +25,9 @@ from echostream_plugin.fairseq_ext.criterion_options import TwoPassCTCConfig
 from echostream_plugin.fairseq_ext.ctc_losses import ctc_loss, early_penalty, heard_share, prior_ctc_loss
 from echostream_plugin.fairseq_ext.generator import text_of
 from echostream_plugin.fairseq_ext.transfer import EncoderTeacher, distill_loss
-from echostream_plugin.model import ModelOutput, Waits
+from echostream_plugin.model import ModelOutput, WaitKLags
+from echostream_plugin.modules.training_attention import quick_attention
 
-_UNK = 3
 # percent of the utterances with more targets than frames: metric -> loss
 _INFEASIBLE = {"unit_infeasible": "unit", "asr_infeasible": "source_unigram", "st_infeasible": "ctc_target_unigram"}
 # error rates people read: metric -> what its errors are divided by
@@ -70,7 +69,7 @@ class TwoPassCTCCriterion(FairseqCriterion):
         if rdrop_alpha > 0:
             raise ConfigError("--rdrop-alpha: R-Drop is not supported by this criterion; use 0")
         self.sentence_avg = sentence_avg
-        self.waits = Waits(max(k1, 0), n1 if n1 > 0 else 1, max(k2, 0), n2 if n2 > 0 else None)
+        self.lags = WaitKLags(max(k1, 0), n1 if n1 > 0 else 1, max(k2, 0), n2 if n2 > 0 else None)
         self.segments = _sizes(multichunk_sizes) if multichunk else None
         self.unchecked_segments = self.segments or []
         self.autocast = str(autocast) == "bf16"
@@ -110,11 +109,10 @@ class TwoPassCTCCriterion(FairseqCriterion):
         targets = {name: sample["multitask"][name]["target"] for name in self.task_args}
         prev_tokens = sample["multitask"]["target_unigram"]["net_input"]["prev_output_tokens"]
         self.check_segments(model)
-        waits, segment_frames = self.draw(prev_tokens.size(1))
+        lags, segment_frames = self.draw(prev_tokens.size(1))
         net_input = sample["net_input"]
         device = prev_tokens.device.type
-        # torch's fused attention is slow backwards on CPUs: a training step takes 1.3 times as long with it
-        attention = sdpa_kernel(SDPBackend.MATH) if self.training and device == "cpu" else nullcontext()
+        attention = quick_attention(device) if self.training else nullcontext()
         # entered only where asked: one that is not enabled would end the autocast of --amp around it
         precision = torch.autocast(device, torch.bfloat16) if self.autocast else nullcontext()
         with precision, attention:
@@ -122,7 +120,7 @@ class TwoPassCTCCriterion(FairseqCriterion):
                 net_input["src_tokens"],
                 net_input["src_lengths"],
                 prev_tokens,
-                waits=waits,
+                lags=lags,
                 segment_frames=segment_frames,
             )
             taught = self.teach(model, net_input, segment_frames)
@@ -167,15 +165,15 @@ class TwoPassCTCCriterion(FairseqCriterion):
                 raise ConfigError(f"--multichunk-sizes {sizes}: a segment of {segment_frames}: {error}") from error
         self.unchecked_segments = []
 
-    def draw(self, target_tokens: int) -> tuple[Waits, int | None]:
-        """Waits and segment of this batch: drawn in training where asked, fixed in validation."""
-        waits, segment_frames = self.waits, None
-        if waits.n2 is None:
+    def draw(self, target_tokens: int) -> tuple[WaitKLags, int | None]:
+        """Wait-k lags and segment of this batch: drawn in training where asked, fixed in validation."""
+        lags, segment_frames = self.lags, None
+        if lags.n2 is None:
             n2 = draw_unit_step(-1, target_tokens) if self.training else 1
-            waits = Waits(waits.k1, waits.n1, waits.k2, n2)
+            lags = WaitKLags(lags.k1, lags.n1, lags.k2, n2)
         if self.training and self.segments:
             segment_frames = self.segments[int(torch.randint(len(self.segments), ()))]
-        return waits, segment_frames
+        return lags, segment_frames
 
     def teach(self, model, net_input: dict, segment_frames: int | None) -> Tensor | None:
         """The teacher's encoder outputs [B, S, C] for a batch, where there is a teacher. It sees as much of the future
@@ -239,8 +237,8 @@ class TwoPassCTCCriterion(FairseqCriterion):
         blank = output.unit_logits.size(-1) - 1
         collapsed = greedy_collapse_batch(output.unit_logits, output.unit_lengths, blank)
         for (predicted, _), reference in zip(collapsed, units.tolist(), strict=True):
-            reference = [unit for unit in reference if unit > _UNK]
-            counts["uer"] += edit_distance(reference, [unit for unit in predicted if unit > _UNK])
+            reference = [unit for unit in reference if unit > UNK]
+            counts["uer"] += edit_distance(reference, [unit for unit in predicted if unit > UNK])
             counts["units"] += len(reference)
         valid = targets["target_unigram"].ne(PAD)
         counts["mt_correct"] = (output.mt_logits.argmax(-1).eq(targets["target_unigram"]) & valid).sum().item()

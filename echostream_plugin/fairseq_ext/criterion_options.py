@@ -57,5 +57,5 @@ class TwoPassCTCConfig(RdropLabelSmoothedCrossEntropyCriterionConfig):
         default=1.0, metadata={"help": "tokens that a text head may be ahead of the speech at no cost"}
     )
     post_process: str = field(
-        default="sentencepiece", metadata={"help": "accepted for StreamSpeech's scripts; pieces are always joined"}
+        default="sentencepiece", metadata={"help": "accepted for StreamSpeech's scripts; subwords are always joined"}
     )

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from echostream_plugin.constants import PAD
-from echostream_plugin.inference.stages import FEATURES_PER_FRAME
+from echostream_plugin.constants import FEATURES_PER_FRAME, PAD
 
 LOUD_SHARE = 0.4  # of the way from an utterance's quietest feature frame to its loudest: louder ones are speech
 

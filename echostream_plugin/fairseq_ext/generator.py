@@ -8,12 +8,10 @@ import torch
 from fairseq.sequence_generator import SequenceGenerator
 from torch import Tensor, nn
 
-from echostream_plugin.constants import EOS, PAD
+from echostream_plugin.constants import EOS, PAD, UNK
 from echostream_plugin.decoders.ctc import greedy_collapse, greedy_collapse_batch
 from echostream_plugin.inference.dictionary import Dictionary
-from echostream_plugin.model import S2STModel, Waits, padding_mask
-
-_UNK = 3
+from echostream_plugin.model import S2STModel, WaitKLags, padding_mask
 
 
 class TwoPassGenerator(nn.Module):
@@ -28,13 +26,13 @@ class TwoPassGenerator(nn.Module):
         max_len_a: float = 0.0,
         max_len_b: int = 200,
         length_penalty: float = 1.0,
-        waits: Waits | None = None,
+        lags: WaitKLags | None = None,
     ):
         super().__init__()
         if len(models) != 1:
             raise ValueError(f"ensembles are not supported: give one --path, not {len(models)}")
         self.model: S2STModel = models[0]  # fairseq has put it in evaluation mode
-        self.waits = waits or Waits()
+        self.lags = lags or WaitKLags()
         self.symbols_to_strip_from_output = {EOS}  # asked for by fairseq-generate
         self.source_dictionary = source_dictionary
         self.target_dictionary = target_dictionary
@@ -74,11 +72,11 @@ class TwoPassGenerator(nn.Module):
         inputs = [torch.cat([tokens.new_tensor([EOS]), tokens[tokens.ne(EOS)]]) for tokens in texts]
         prev_tokens = nn.utils.rnn.pad_sequence(inputs, batch_first=True, padding_value=PAD)
         hidden = model.target_unigram_decoder(prev_tokens, encoder, padding_mask(lengths, encoder.size(1)), None)
-        logits, unit_lengths = model.units(hidden, prev_tokens.eq(PAD), self.waits)
+        logits, unit_lengths = model.units(hidden, prev_tokens.eq(PAD), self.lags)
         blank = logits.size(-1) - 1
         scores = logits.float().log_softmax(-1).amax(-1)
         for row, row_scores, length in zip(logits, scores, unit_lengths.tolist(), strict=True):
-            tokens, frames = greedy_collapse(row[:length], blank=blank, forbidden=(PAD, _UNK, EOS))
+            tokens, frames = greedy_collapse(row[:length], blank=blank, forbidden=(PAD, UNK, EOS))
             if not tokens:  # fairseq's scorer, which is C, reads before the start of a hypothesis without symbols
                 yield row.new_tensor([EOS], dtype=torch.long), row_scores.new_zeros(1)
                 continue
@@ -127,7 +125,7 @@ def ctc_texts(logits: Tensor, lengths: Tensor, dictionary) -> list[str]:
 
 
 def text_of(tokens, dictionary) -> str:
-    """Text of token indices under a fairseq dictionary: pieces joined, special symbols left out."""
+    """Text of token indices under a fairseq dictionary: subwords joined, special symbols left out."""
     return Dictionary(dictionary.symbols).text(int(token) for token in tokens)
 
 

@@ -50,7 +50,7 @@ def load_checkpoint_bundle(
     )
 
 
-def export_bundle(folder, model_path, data_bin=None, vocoder=None, card=None, session=None) -> Path:
+def export_bundle(folder, model_path, data_bin=None, vocoder=None, card=None, session=None, int8=()) -> Path:
     """Write the bundle of a checkpoint into a folder; arguments as in `load_checkpoint_bundle` and `save_bundle`."""
     task, model = _task_and_model(model_path, data=data_bin)
     source, target = (
@@ -68,6 +68,7 @@ def export_bundle(folder, model_path, data_bin=None, vocoder=None, card=None, se
         target_spm=_beside(target),
         card=card,
         session=session,
+        int8=int8,
     )
     note = Path(vocoder or "") / UNITS_NOTE
     if vocoder and note.is_file() and (written / "vocoder").resolve() != Path(vocoder).resolve():

@@ -13,6 +13,8 @@ from echostream_plugin.modules.zipformer.scaled_adam import ScaledAdam, eden_fac
 
 @dataclass
 class ScaledAdamConfig(FairseqDataclass):
+    """Flags of `--optimizer scaled_adam`."""
+
     scaled_adam_betas: str = field(default="0.9,0.98", metadata={"help": "of momentum and of squared gradients"})
     scaled_adam_clipping: float = field(
         default=2.0, metadata={"help": "gradients are clipped to so many times their median norm; 0: never"}
@@ -46,6 +48,8 @@ class FairseqScaledAdam(FairseqOptimizer):
 
 @dataclass
 class EdenConfig(FairseqDataclass):
+    """Flags of `--lr-scheduler eden`."""
+
     eden_updates: float = field(default=7500, metadata={"help": "updates from which on the rate falls with their root"})
     eden_epochs: float = field(default=3.5, metadata={"help": "epochs from which on the rate falls with their root"})
     eden_start: float = field(default=0.5, metadata={"help": "the first update's rate over --lr"})

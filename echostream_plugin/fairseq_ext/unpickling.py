@@ -59,6 +59,7 @@ class Inert:
         pass
 
     def nothing(self, *args):
+        """Whatever it is called for, nothing comes of it."""
         return None
 
     __setstate__ = __setitem__ = append = extend = add = nothing

@@ -1,0 +1,1 @@
+"""The session and everything that it works with: audio, features, policies, translators, bundles."""

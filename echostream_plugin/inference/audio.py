@@ -13,6 +13,7 @@ import soundfile
 import soxr
 
 from echostream_plugin.constants import SAMPLE_RATE
+from echostream_plugin.inference.downmix import Downmix
 from echostream_plugin.inference.errors import InputError, NoRecordingError
 from echostream_plugin.inference.wav_stream import PcmStream, WavHeader, read_header
 
@@ -40,16 +41,16 @@ def read_audio(path) -> tuple[np.ndarray, int]:
         return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32), recording.rate
 
 
-def at_rate(samples: np.ndarray, rate: int, wanted: int = SAMPLE_RATE) -> np.ndarray:
+def at_rate(samples: np.ndarray, rate: float, wanted: int = SAMPLE_RATE) -> np.ndarray:
     """Whole recordings [n] of `rate` samples a second as float32 [n * wanted / rate]."""
     samples = np.asarray(samples, np.float32)
     return samples if rate == wanted else soxr.resample(samples, rate, wanted).astype(np.float32)
 
 
 def read_mono(path) -> np.ndarray:
-    """A recording as the mean of its channels, float32 [n] at 16 kHz; else as `read_audio`."""
+    """A recording with its channels made one (`Downmix`), float32 [n] at 16 kHz; else as `read_audio`."""
     samples, rate = read_audio(path)
-    return at_rate(samples.mean(axis=1) if samples.ndim == 2 else samples, rate)
+    return at_rate(Downmix(rate).push(samples), rate)
 
 
 def open_recording(path, raw_rate: int | None = None, stdin=None, quiet: bool = False) -> "FileRecording | PcmStream":
@@ -170,6 +171,7 @@ class FileRecording:
         self.close()
 
     def close(self):
+        """Close the file."""
         if self._file is not None:
             self._file.close()
         self._bytes.close()

@@ -1,6 +1,6 @@
 """A bundle: everything that translating needs in one folder, as safetensors, json and text. Nothing in it runs code.
 
-model.safetensors    parameters in half precision
+model.safetensors    parameters in half precision, or weights in 8 bits with a scale for each row
 config.json          format, feature parameters, model configuration, session options that suit the model
 gcmvn.json           mean and std of the features
 source.dict.txt, target.dict.txt    fairseq dictionaries (source.spm.model, target.spm.model where there are any)
@@ -12,6 +12,7 @@ card.json            what it is, where from, how good
 import dataclasses
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ import torch
 from safetensors.torch import save_file
 
 from echostream_plugin.config import ConfigError, ModelConfig
+from echostream_plugin.files import write_json
 from echostream_plugin.inference.confidence import GateModel
 from echostream_plugin.inference.dictionary import SPECIALS, Dictionary
 from echostream_plugin.inference.errors import BundleError
@@ -30,7 +32,7 @@ from echostream_plugin.inference.options import named_options
 from echostream_plugin.inference.punctuator import FOLDER as PUNCTUATOR
 from echostream_plugin.inference.punctuator import BundlePunctuator, read_punctuator
 from echostream_plugin.model import S2STModel
-from echostream_plugin.modules.weights import build, some
+from echostream_plugin.modules.weights import ROW_SCALES, build, some, to_int8_rows
 from echostream_plugin.vocoder import CodeHiFiGAN, CodeVocos, load_vocoder, save_vocoder
 
 FORMAT, VERSION = "echostream-bundle", 1
@@ -68,6 +70,7 @@ class Bundle:
 
     @property
     def device(self) -> torch.device:
+        """Where the model's parameters are."""
         return next(self.model.parameters()).device
 
     @cached_property
@@ -128,6 +131,7 @@ def save_bundle(
     session: dict | None = None,
     config: ModelConfig | None = None,
     gate: GateModel | None = None,
+    int8: Sequence[str] = (),
 ) -> Path:
     """Write a bundle and read it back once, so that what is written can be used.
 
@@ -135,11 +139,12 @@ def save_bundle(
     an npz or json file with `mean` and `std`, None where the encoder's features need none; vocoder: a folder, or a
     vocoder of either kind; source_spm, target_spm: SentencePiece models; card: facts for people, kept as json; session:
     `SessionOptions` that suit the model, by name, taken where a user gives none; config: default `model.config`;
-    gate: of scripts/calibrate_gate.py."""
+    gate: of scripts/calibrate_gate.py; int8: parts ("encoder") whose weights are stored in 8 bits, a scale for each
+    row, in place of half precision. Raises BundleError, ConfigError."""
     folder, config = Path(folder), config or model.config
     folder.mkdir(parents=True, exist_ok=True)
     mean, std = statistics(config, gcmvn)
-    save_file(_half_precision(model, config), folder / "model.safetensors")
+    save_file(_in_eight_bits(_half_precision(model, config), model, int8), folder / "model.safetensors")
     description = {
         "format": FORMAT,
         "version": VERSION,
@@ -149,18 +154,11 @@ def save_bundle(
         "session": session or {},
         **({"gate": gate.to_dict()} if gate is not None else {}),
     }
-    _write_json(folder / "config.json", description)
-    _write_json(folder / "gcmvn.json", {"mean": mean.tolist(), "std": std.tolist()})
-    _write_json(folder / "card.json", card or {})
-    copies = {
-        "source.dict.txt": source_dictionary,
-        "target.dict.txt": target_dictionary,
-        "source.spm.model": source_spm,
-        "target.spm.model": target_spm,
-    }
-    for name, path in copies.items():
-        if path is not None:
-            _copy(Path(path), folder / name)
+    write_json(folder / "config.json", description)
+    write_json(folder / "gcmvn.json", {"mean": mean.tolist(), "std": std.tolist()})
+    write_json(folder / "card.json", card or {})
+    _copy_side(folder, "source", source_dictionary, source_spm)
+    _copy_side(folder, "target", target_dictionary, target_spm)
     if vocoder is not None:
         save_vocoder(vocoder if isinstance(vocoder, torch.nn.Module) else load_vocoder(vocoder), folder / "vocoder")
     load_bundle(folder)
@@ -298,9 +296,33 @@ def _half_precision(model: S2STModel, config: ModelConfig) -> dict:
     return stored
 
 
+def _in_eight_bits(stored: dict, model: S2STModel, parts: Sequence[str]) -> dict:
+    """The parameters with the weights of the parts in 8 bits; vectors, and what is small, stay as they are."""
+    unknown = [part for part in parts if not any(name.startswith(part + ".") for name in stored)]
+    if unknown:
+        raise BundleError(f"the model has no part {unknown[0]} to store in 8 bits; its parts: {_parts(stored)}")
+    given = model.state_dict()
+    for name in list(stored):
+        large = stored[name].dim() > 1 and stored[name].is_floating_point() and stored[name][0].numel() >= 16
+        if large and name.startswith(tuple(part + "." for part in parts)):
+            stored[name], stored[name + ROW_SCALES] = to_int8_rows(given[name].cpu())
+    return stored
+
+
+def _parts(stored: dict) -> str:
+    return ", ".join(dict.fromkeys(name.partition(".")[0] for name in stored))
+
+
 def _storage(tensor: torch.Tensor):
     """Equal for tied parameters; an empty tensor is tied to none."""
     return (tensor.data_ptr(), tuple(tensor.shape)) if tensor.numel() else id(tensor)
+
+
+def _copy_side(folder: Path, side: str, dictionary, spm):
+    """A language's dictionary, and its SentencePiece model where there is one."""
+    _copy(Path(dictionary), folder / f"{side}.dict.txt")
+    if spm is not None:
+        _copy(Path(spm), folder / f"{side}.spm.model")
 
 
 def _copy(source: Path, target: Path):
@@ -308,10 +330,6 @@ def _copy(source: Path, target: Path):
         raise BundleError(f"{source}: no such file (for {target.name} of the bundle)")
     if source.resolve() != target.resolve():
         shutil.copyfile(source, target)
-
-
-def _write_json(path: Path, value: dict):
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _read_json(path: Path) -> dict:

@@ -146,11 +146,11 @@ class Heard:
 class Gate:
     """Lets one sentence be written once its confidence reaches the threshold, and no longer when it is lost.
 
-    Until then everything waits: it is asked again at every look, with more source. What was written stays; after a loss
-    nothing more of the sentence is."""
+    Until then everything waits: it is asked again at every decoding step, with more source. What was written stays;
+    after a loss nothing more of the sentence is."""
 
     SAVED = ("confidence", "opened", "lost", "passed_frame", "_mt")
-    MOST_HELD = RECENT_TOKENS  # so many tokens are drafted at a look while it is closed: enough to judge by
+    MOST_HELD = RECENT_TOKENS  # so many tokens are drafted at a step while it is closed: enough for a confidence
 
     def __init__(self, model: GateModel, threshold: float):
         self.model, self.threshold = model, threshold

@@ -47,12 +47,12 @@ class Dictionary:
         return self.symbols[token].startswith(WORD_START)
 
     def text(self, tokens) -> str:
-        """Pieces joined to text, which grows only at its end as tokens are added. Special symbols are silent, but
+        """Subwords joined to text, which grows only at its end as tokens are added. Special symbols are silent, but
         <unk> is a space."""
-        pieces = []
+        written = []
         for token in tokens:
             if token == UNK:
-                pieces.append(" ")
+                written.append(" ")
             elif token > UNK:
-                pieces.append(self.symbols[token].replace(WORD_START, " "))
-        return "".join(pieces).removeprefix(" ")
+                written.append(self.symbols[token].replace(WORD_START, " "))
+        return "".join(written).removeprefix(" ")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from torch import Tensor
 
-from echostream_plugin.encoders.base import FRAME_MS
+from echostream_plugin.constants import FRAME_MS
 from echostream_plugin.inference.pauses import SPEECH_FEATURES, PauseDetector
 from echostream_plugin.inference.stages import Listener
 from echostream_plugin.inference.vad import SpeechDetector

@@ -10,7 +10,7 @@ from numbers import Real
 import kaldi_native_fbank as knf
 import numpy as np
 
-from echostream_plugin.constants import SAMPLE_RATE
+from echostream_plugin.constants import MAX_RATE, MIN_RATE, SAMPLE_RATE
 from echostream_plugin.inference.downmix import Downmix
 from echostream_plugin.inference.errors import InputError
 from echostream_plugin.inference.log_mel import StreamingLogMel
@@ -20,7 +20,6 @@ from echostream_plugin.inference.snapshot import give, take
 MEL_BINS = 80
 WINDOW_SAMPLES = 400
 HOP_SAMPLES = 160
-MIN_RATE, MAX_RATE = 4000, 384000
 MAX_CHANNELS = 8
 MAX_AMPLITUDE = 100.0  # beyond any float recording; integers stored as floats are far above it
 
@@ -129,7 +128,6 @@ class StreamingFbank:
         self._begin()
         if len(self.held):
             self._fbank.accept_waveform(SAMPLE_RATE, (self.held * 32768.0).tolist())
-
 
     frame_count = staticmethod(frame_count)
 

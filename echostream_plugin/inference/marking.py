@@ -27,6 +27,7 @@ class MarkedText:
 
     @property
     def text(self) -> str:
+        """The words with their marks."""
         return " ".join(self.words)
 
     def read(self, words: list, closed: bool = False):

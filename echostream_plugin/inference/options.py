@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from echostream_plugin.config import ConfigError, check_options, option
-from echostream_plugin.encoders.base import FRAME_MS
+from echostream_plugin.constants import FRAME_MS
 from echostream_plugin.inference.endpointing import ENDPOINTERS
 from echostream_plugin.inference.policies import POLICIES
 from echostream_plugin.inference.translators import TRANSLATORS

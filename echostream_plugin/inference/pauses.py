@@ -7,8 +7,8 @@ loudest one. Nothing is learnt and nothing but a few numbers is kept.
 
 import numpy as np
 
+from echostream_plugin.constants import FEATURES_PER_FRAME
 from echostream_plugin.inference.features import FRONTENDS
-from echostream_plugin.inference.stages import FEATURES_PER_FRAME
 
 BLOCK_FEATURES = 100  # the quietest and the loudest moment are kept for blocks of a second
 BLOCKS = 10  # so many seconds are looked back

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from echostream_plugin.config import ConfigError
+from echostream_plugin.files import write_json
 from echostream_plugin.inference.errors import BundleError
 from echostream_plugin.punctuation import PunctuationStream, Punctuator, load_punctuator
 from echostream_plugin.punctuation.store import CONFIG_FILE, WEIGHTS_FILE
@@ -45,8 +46,7 @@ def add_punctuator(bundle, punctuator, languages=None) -> BundlePunctuator:
     for name in (WEIGHTS_FILE, CONFIG_FILE):
         if (punctuator / name).resolve() != (folder / name).resolve():
             shutil.copyfile(punctuator / name, folder / name)
-    text = json.dumps(dict(zip(SIDES, languages, strict=True)), indent=1)
-    (folder / LANGUAGES_FILE).write_text(text + "\n", encoding="utf-8")
+    write_json(folder / LANGUAGES_FILE, dict(zip(SIDES, languages, strict=True)))
     return read_punctuator(folder)
 
 

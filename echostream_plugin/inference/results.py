@@ -78,6 +78,7 @@ class SpokenTrack:
         self._file.flush()
 
     def close(self):
+        """The file is complete."""
         with self._file:
             self.sync()
 
@@ -95,6 +96,7 @@ class WordList:
         self._at = file.tell() or file.write(b"[")
 
     def add(self, record: dict):
+        """The next object."""
         line = ("," if self._at > 1 else "") + "\n" + json.dumps(record, ensure_ascii=False)
         self._file.seek(self._at)
         self._at += self._file.write(line.encode("utf-8"))
@@ -104,11 +106,13 @@ class WordList:
         return self._at
 
     def flush(self):
+        """What was added so far is a whole json list in the file."""
         self._file.seek(self._at)
         self._file.write(b"\n]\n")
         self._file.flush()
 
     def close(self):
+        """The list is complete."""
         with self._file:
             self.flush()
 

@@ -13,7 +13,7 @@ from echostream_plugin.inference.guards import without_repeats
 from echostream_plugin.inference.marking import marked, with_opening_marks
 from echostream_plugin.inference.options import SessionOptions
 from echostream_plugin.inference.stages import Listener
-from echostream_plugin.model import Waits
+from echostream_plugin.model import WaitKLags
 from echostream_plugin.vocoder import StreamingVocoder
 
 BEAM = 5
@@ -66,7 +66,7 @@ def _speech(bundle: Bundle, frames: torch.Tensor, tokens: list) -> np.ndarray:
     """The whole translation, spoken at once."""
     model, inputs = bundle.model, torch.tensor([[EOS, *tokens]], device=frames.device)
     hidden = model.target_unigram_decoder(inputs, frames)
-    logits, _ = model.units(hidden, inputs.eq(PAD), Waits(text=False, n2=None))
+    logits, _ = model.units(hidden, inputs.eq(PAD), WaitKLags(text=False, n2=None))
     found = greedy_collapse(logits[0], blank=-1, forbidden=(PAD, UNK))[0]
     units = [unit - len(SPECIALS) for unit in found if 0 <= unit - len(SPECIALS) < bundle.units]
     stream = StreamingVocoder(bundle.vocoder)

@@ -81,6 +81,7 @@ class Checkpoint:
         snapshot.save(self.path, {"asked": self.asked, "results": position, **state})
 
     def remove(self):
+        """The run is over, there is nothing to go on with."""
         self.path.unlink(missing_ok=True)
 
 

@@ -7,8 +7,6 @@ loaded, by name.
 
 import dataclasses
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from echostream_plugin.files import whole_file
 from echostream_plugin.inference.errors import OutputError, ResumeError
 from echostream_plugin.modules.streaming import StreamState
 
@@ -58,16 +57,10 @@ def save(path: Path, value: dict):
     the new one. Raises OutputError."""
     tensors = {}
     tree = json.dumps(_pack(value, tensors))
-    unfinished = path.with_name(path.name + ".part")
     try:
-        unfinished.unlink(missing_ok=True)
-        save_file(tensors, unfinished, metadata={"tree": tree})
-        with open(unfinished, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
+        with whole_file(path, alone=True, synced=True) as unfinished:
+            save_file(tensors, unfinished, metadata={"tree": tree})
     except (SafetensorError, OSError) as error:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
         raise OutputError(f"{path}: cannot be written ({error})") from error
 
 

@@ -35,12 +35,12 @@ from echostream_plugin.inference.stages import Speaker
 from echostream_plugin.inference.words import (
     LONGEST_WORD,
     SENTENCE_END,
-    Pieces,
+    Subwords,
     WordReader,
     ends_clause,
     normalise,
 )
-from echostream_plugin.model import Waits
+from echostream_plugin.model import WaitKLags
 from echostream_plugin.vocoder import StreamingVocoder
 
 STEER_STEPS = 12
@@ -109,9 +109,11 @@ class TextSpeaker:
     Events: `TargetText` (the sentence so far), `Speech`, `UnknownWord`, `SpokenSentence`, `Finished`. Memory is bounded
     by the longest sentence."""
 
-    def __init__(self, bundle: Bundle, options: SpeakOptions | None = None, source: Tensor | None = None, pieces=None):
+    def __init__(
+        self, bundle: Bundle, options: SpeakOptions | None = None, source: Tensor | None = None, subwords=None
+    ):
         """options: default `speak_options(bundle)`; source: [1, S, C] of `source_frames`, what the MT decoder attends
-        to; pieces: default the bundle's. Raises SessionError where the bundle cannot speak, or not word by word."""
+        to; subwords: default the bundle's. Raises SessionError where the bundle cannot speak, or not word by word."""
         self.bundle, self.options = bundle, options or speak_options(bundle)
         if bundle.vocoder is None:
             raise SessionError("the bundle has no vocoder: give one to save_bundle(vocoder=...)")
@@ -121,7 +123,7 @@ class TextSpeaker:
             raise SessionError(
                 "the model's T2U encoder is not causal (--uni-encoder): it speaks whole sentences, not word by word"
             )
-        self.pieces = pieces or Pieces(bundle.target_dictionary, bundle.target_spm)
+        self.subwords = subwords or Subwords(bundle.target_dictionary, bundle.target_spm)
         with torch.inference_mode():
             self._source = _decoder_source(bundle.model.target_unigram_decoder, source)
         self.reset()
@@ -142,6 +144,7 @@ class TextSpeaker:
 
     @property
     def finished(self) -> bool:
+        """Was `finish` called?"""
         return self._finished
 
     @torch.inference_mode()
@@ -175,7 +178,7 @@ class TextSpeaker:
         if written is SENTENCE_END:
             return self._end_sentence(events)
         word = normalise(written)
-        tokens = self.pieces.encode(word) if len(written) <= LONGEST_WORD else [UNK]
+        tokens = self.subwords.encode(word) if len(written) <= LONGEST_WORD else [UNK]
         if word and UNK in tokens:
             events.append(UnknownWord(written))
         elif word:
@@ -190,7 +193,7 @@ class TextSpeaker:
         return sum(count for _, count in self._words)
 
     def _say(self, word: str, tokens: list, events: list):
-        if self.pieces.spells(tokens, word):
+        if self.subwords.spells(tokens, word):
             events.append(UnknownWord(word, spelled=True))
         self._words.append((word, len(tokens)))
         text = " ".join(word for word, _ in self._words)
@@ -284,7 +287,9 @@ class SentenceVoice:
         self.bundle = bundle
         self._decoder = ForcedDecoder(bundle.model.target_unigram_decoder, source, options.lead)
         # a T2U encoder that looks ahead was trained without a wait
-        self._waits = Waits(k2=options.lagging_k2, n2=options.stride_n2 if bundle.config.unit.causal_encoder else None)
+        self._lags = WaitKLags(
+            k2=options.lagging_k2, n2=options.stride_n2 if bundle.config.unit.causal_encoder else None
+        )
         self._tokens = []
         self.units, self.starts = [], []
 
@@ -297,7 +302,7 @@ class SentenceVoice:
         """All units and samples [n] of the sentence."""
         hidden = self._decoder.states([*self._tokens, EOS])
         padding = torch.zeros(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
-        logits, _ = self.bundle.model.units(hidden, padding, self._waits)
+        logits, _ = self.bundle.model.units(hidden, padding, self._lags)
         self.units, self.starts = _real_units(*greedy_collapse(logits[0], blank=-1), self.bundle.units)
         wave, _ = self.bundle.vocoder(torch.tensor([self.units], dtype=torch.long, device=hidden.device))
         return self.units, wave[0].float().cpu().numpy()

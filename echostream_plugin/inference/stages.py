@@ -38,6 +38,7 @@ class Call:
     state: StreamState
 
     def run(self):
+        """Compute it alone; returns what the function returns."""
         return self.function(self.state) if self.inputs is None else self.function(self.inputs, self.state)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from echostream_plugin.encoders.base import FRAME_MS
+from echostream_plugin.constants import FRAME_MS
 from echostream_plugin.inference.sentences import SentenceStream
 
 ENDS_IN_PAUSE = 0.03  # so probable must an end after the last word be for a pause to end the sentence

@@ -43,14 +43,17 @@ class WavHeader:
 
     @property
     def unfinished(self) -> bool:
+        """Is the number of samples not known, since the file is still being written?"""
         return self.data_bytes is None
 
     @property
     def decodable(self) -> bool:
+        """Is its subtype one that a stream is read in?"""
         return bool(self.subtype)
 
     @property
     def samples(self) -> int | None:
+        """In each channel; None: not known."""
         return None if self.data_bytes is None else self.data_bytes // self.frame_bytes
 
     def samples_to(self, size: int) -> int:

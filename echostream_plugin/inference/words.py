@@ -77,9 +77,9 @@ class WordReader:
         return [word, SENTENCE_END] if ends_sentence(word) else [word]
 
 
-class Pieces:
+class Subwords:
     """The subwords of the target dictionary that make a word: by the SentencePiece model that made the dictionary, else
-    the fewest pieces that do."""
+    the fewest that do."""
 
     def __init__(self, dictionary: Dictionary, model=None):
         """model: path of a SentencePiece model."""
@@ -98,7 +98,7 @@ class Pieces:
         """word: normalised, without spaces. Its tokens; <unk> where the dictionary has no subword."""
         if self._processor is None:
             return self._fewest(WORD_START + word)
-        return [self._index.get(piece, UNK) for piece in self._processor.encode(word, out_type=str)]
+        return [self._index.get(subword, UNK) for subword in self._processor.encode(word, out_type=str)]
 
     def spells(self, tokens: list[int], word: str) -> bool:
         """Is a word of several characters put together from single ones?"""
@@ -106,7 +106,7 @@ class Pieces:
 
     def _fewest(self, text: str) -> list[int]:
         """The shortest sequence of subwords that is `text`, of equally short ones that with the longest first ones; a
-        character without a piece is <unk>, which is taken only where nothing else serves."""
+        character without a subword is <unk>, which is taken only where nothing else serves."""
         best = [(0, [])]  # for each suffix of text, the shortest first: (cost, tokens)
         for start in reversed(range(len(text))):
             choices = [(best[-1][0] + len(text) + 1, [UNK, *best[-1][1]])]

@@ -35,6 +35,8 @@ class Linear(ctypes.Structure):
 
 
 class Norm(ctypes.Structure):
+    """A LayerNorm of csrc/operator.h; a null weight is none."""
+
     _fields_ = [("weight", c_void_p), ("bias", c_void_p), ("epsilon", c_double)]
 
 
@@ -43,11 +45,15 @@ LINEARS = ("key_value", "query", "output", "gated", "convolution_output", "expan
 
 
 class Layer(ctypes.Structure):
+    """An Emformer layer of csrc/operator.h."""
+
     _fields_ = [(name, Norm) for name in NORMS] + [(name, Linear) for name in LINEARS]
     _fields_ += [("depthwise", c_void_p), ("depthwise_bias", c_void_p)]
 
 
 class Stack(ctypes.Structure):
+    """An Emformer of csrc/operator.h."""
+
     _fields_ = [("layers", POINTER(Layer))]
     _fields_ += [(name, c_int64) for name in ("count", "dim", "heads", "hidden", "kernel", "gelu", "attends", "tanh")]
 
@@ -58,15 +64,21 @@ SIZES = ("batch", "frames", "width", "segment_frames", "left_frames", "memory_si
 
 
 class Step(ctypes.Structure):
+    """Buffers and sizes of one Emformer step, see csrc/operator.h."""
+
     _fields_ = [(name, c_void_p) for name in POINTERS] + [(name, c_int64) for name in SIZES]
 
 
 class Subsampling(ctypes.Structure):
+    """The causal subsampling of csrc/operator.h."""
+
     _fields_ = [(name, Linear) for name in ("first", "second", "projection")]
     _fields_ += [("norm", Norm), ("channels", c_int64)]
 
 
 class SubsamplingStep(ctypes.Structure):
+    """Buffers and sizes of one subsampling step, see csrc/operator.h."""
+
     _fields_ = [(name, c_void_p) for name in ("x", "past", "out", "next")]
     _fields_ += [(name, c_int64) for name in ("batch", "features", "bands", "hidden")]
 

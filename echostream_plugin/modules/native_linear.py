@@ -45,6 +45,7 @@ class Panels:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of weights, scales and sums."""
         return sum(part.nbytes for part in (self.weights, self.scales, self.sums) if part is not None)
 
 

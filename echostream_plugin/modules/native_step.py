@@ -99,7 +99,6 @@ class Tables:
         self.library.echostream_step(self.path, *arguments, space.data_ptr())
         return out, kept
 
-
     def _check(self, x: Tensor, past: list) -> None:
         """Raise ValueError where the sizes are not this stack's: the operator would read beyond the tensors."""
         sizes, (left_context, memory, _) = self._stack, past

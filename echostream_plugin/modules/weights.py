@@ -10,22 +10,43 @@ from torch.overrides import TorchFunctionMode
 from echostream_plugin.config import ConfigError
 
 NAMED = 4  # so many of the wrong names are told
+ROW_SCALES = ".row_scales"  # after the name of a weight that is stored in 8 bits
+
+
+def to_int8_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A weight [rows, ...] as whole numbers of -127 to 127 and the scale of each row [rows], in float32."""
+    rows = weight.detach().float().flatten(1)
+    scales = rows.abs().amax(1).div(127).clamp(min=torch.finfo(torch.float32).tiny)
+    return (rows / scales[:, None]).round().to(torch.int8).view(weight.shape), scales
+
+
+def from_int8_rows(tensors: dict) -> dict:
+    """Parameters by name, those that were stored by `to_int8_rows` in float32 again. Raises ValueError."""
+    scales = {name.removesuffix(ROW_SCALES): tensor for name, tensor in tensors.items() if name.endswith(ROW_SCALES)}
+    found = {name: tensor for name, tensor in tensors.items() if not name.endswith(ROW_SCALES)}
+    for name, scale in scales.items():
+        weight = found[name]
+        if weight.dtype != torch.int8 or scale.shape != weight.shape[:1] or not scale.is_floating_point():
+            raise ValueError(f"{name}{ROW_SCALES} does not fit {name}: a scale for each row of whole numbers")
+        found[name] = weight.float() * scale.float().view(-1, *(1,) * (weight.dim() - 1))
+    return found
 
 
 def build(make, path) -> nn.Module:
     """A model with the parameters of a safetensors file, in float32.
 
     make() returns the model; its shapes are compared with the file's before it is made in earnest, so that sizes that
-    do not belong to the file cost no memory. Raises ConfigError that names the file and the parameters: missing,
-    unknown, of another shape or type, not finite."""
+    do not belong to the file cost no memory. Weights may be stored by `to_int8_rows`, with their scales beside them.
+    Raises ConfigError that names the file and the parameters: missing, unknown, of another shape or type, infinite."""
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"{path}: no such file")
     try:
         with safe_open(path, framework="pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
-            compare(plan(make, path), shapes, path)
-            tensors = {name: file.get_tensor(name) for name in shapes}
+            scaled = {name + ROW_SCALES for name in shapes}
+            compare(plan(make, path), {name: shapes[name] for name in shapes if name not in scaled}, path)
+            tensors = from_int8_rows({name: file.get_tensor(name) for name in shapes})
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, ConfigError):
             raise

@@ -192,6 +192,7 @@ class Punctuator(nn.Module):
         return self.dropout(words + self.language(language).unsqueeze(1))
 
     def head(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of marks and of cases from states x: [..., D]."""
         x = self.norm(x)
         return self.marks(x), self.cases(x)
 

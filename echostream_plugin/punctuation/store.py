@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.files import whole_file
+from echostream_plugin.files import whole_file, write_json
 from echostream_plugin.punctuation.model import Punctuator, PunctuatorConfig
 
 WEIGHTS_FILE, CONFIG_FILE = "punctuator.safetensors", "punctuator.json"
@@ -23,7 +23,7 @@ def save_punctuator(model: Punctuator, folder, card: dict | None = None) -> Path
     with whole_file(folder / WEIGHTS_FILE) as partial:
         save_file(tensors, partial)
     description = {"kind": "ct_transformer", "config": dataclasses.asdict(model.config), "card": card or {}}
-    (folder / CONFIG_FILE).write_text(json.dumps(description, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(folder / CONFIG_FILE, description)
     return folder
 
 

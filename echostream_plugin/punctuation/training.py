@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from echostream_plugin.config import ConfigError
+from echostream_plugin.files import whole_file
 from echostream_plugin.punctuation.model import Punctuator, word_rows
 
 UNKNOWN = -100  # label that no loss is taken of
@@ -143,10 +144,9 @@ class Training:
 
     def save(self, path: Path):
         """Write a checkpoint."""
-        partial = path.with_name(path.name + ".part")
         state = {"made_by": self._made_by, "done": self.done, "loss": self.loss, "model": self.model.state_dict()}
-        torch.save({**state, "optimizer": self.optimizer.state_dict()}, partial)
-        partial.replace(path)
+        with whole_file(path, alone=True) as partial:
+            torch.save({**state, "optimizer": self.optimizer.state_dict()}, partial)
 
     def resume(self, path: Path):
         """Go on from a checkpoint. Raises ConfigError where it is none, or of another recipe, model or texts."""

@@ -7,11 +7,15 @@ not slowed down by those who come.
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from echostream_plugin.constants import SAMPLE_RATE
+from echostream_plugin.inference.audio import read_mono
 from echostream_plugin.inference.batch import BatchedSession
+from echostream_plugin.inference.errors import InputError
 from echostream_plugin.inference.session import SessionOptions
 
 MOST_LOAD = 0.9  # of one thread's time, that the model may be asked for
@@ -105,16 +109,10 @@ def rounds_of(batch, options, speech, rate, speakers, push_s, clock, seconds=SEC
 def speech_of(folder: Path) -> tuple[np.ndarray, int]:
     """Samples [n] and rate of the recordings that a bundle brings along; noise where there are none, which costs less
     than speech does: the first speakers correct it."""
-    import soundfile
-
-    pieces, rate = [], 16000
+    recordings = []
     for path in sorted((Path(folder) / "samples").glob("*.wav"))[:4]:
-        try:
-            samples, found = soundfile.read(path, dtype="float32", always_2d=True)
-        except (OSError, RuntimeError):
-            continue
-        if found == rate and len(samples):
-            pieces.append(samples[:, 0])
-    if not pieces:
-        pieces = [np.random.default_rng(0).normal(0, 0.05, 3 * rate).astype(np.float32)]
-    return np.concatenate(pieces), rate
+        with suppress(InputError):
+            recordings.append(read_mono(path))
+    if not sum(map(len, recordings)):
+        recordings = [np.random.default_rng(0).normal(0, 0.05, 3 * SAMPLE_RATE).astype(np.float32)]
+    return np.concatenate(recordings), SAMPLE_RATE

@@ -49,6 +49,7 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="echostream-engine", daemon=True)
 
     def start(self):
+        """Begin to work, in a thread of its own."""
         self._thread.start()
 
     def stop(self, timeout: float = 30.0):
@@ -62,6 +63,7 @@ class Engine:
 
     @property
     def alive(self) -> bool:
+        """Is the thread at work?"""
         return self._thread.is_alive()
 
     @property

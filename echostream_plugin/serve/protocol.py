@@ -101,6 +101,7 @@ class TextWriter:
         self._said = Said()
 
     def opening(self, key: str) -> list:
+        """What is said when a session begins."""
         return []
 
     def messages(self, events: list, heard_s: float) -> list:
@@ -118,6 +119,7 @@ class TextWriter:
         return found
 
     def closing(self) -> list:
+        """What is said last."""
         return [json.dumps({"end_of_processing": True})]
 
 
@@ -129,6 +131,7 @@ class EventWriter:
         self.number = 0
 
     def opening(self, key: str) -> list:
+        """What is said when a session begins; key: to take it up again."""
         return [json.dumps({"kind": "session", "key": key})]
 
     def messages(self, events: list, heard_s: float):
@@ -143,6 +146,7 @@ class EventWriter:
         yield self._numbered({"kind": "heard", "seconds": round(heard_s, 3)})
 
     def closing(self) -> list:
+        """What is said last."""
         return [self._numbered({"kind": "end"})]
 
     @staticmethod

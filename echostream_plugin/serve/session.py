@@ -46,6 +46,7 @@ class Session:
 
     @property
     def length_s(self) -> float:
+        """For how long it has lasted, in seconds."""
         return time.monotonic() - self.began
 
     def open(self):
@@ -55,6 +56,7 @@ class Session:
         self.aside.clear()
 
     def hear(self, samples: np.ndarray):
+        """The next audio of the speaker, [n]."""
         self.pushed += len(samples)
         self.engine.hear(self.speaker, samples)
 
@@ -91,6 +93,8 @@ class Session:
             self.leave_engine()
 
     def leave_engine(self):
+        """The connection is lost: the engine puts the speaker aside, and the session waits for it to come back."""
+
         def saved(snapshot, waiting):
             self._loop.call_soon_threadsafe(self._put_aside, snapshot, waiting)
 

@@ -37,6 +37,7 @@ class Speaker:
 
     @property
     def queued_s(self) -> float:
+        """Seconds of audio that wait for the model."""
         return self.queued / self.sample_rate
 
     def is_behind(self, seconds: float) -> bool:

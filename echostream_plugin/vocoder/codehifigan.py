@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from echostream_plugin.config import ConfigError, check_options, check_value, option
 from echostream_plugin.modules.weights import misfits
+from echostream_plugin.vocoder.packing import PackedCopies
 
 LEAKY_SLOPE = 0.1
 
@@ -123,6 +124,7 @@ class VocoderConfig:
             raise ConfigError(f"{where}: {error}") from error
 
     def to_dict(self) -> dict:
+        """As `from_dict` reads it."""
         return dataclasses.asdict(self)
 
 
@@ -182,6 +184,7 @@ class CodeHiFiGAN(nn.Module):
     def __init__(self, config: VocoderConfig):
         super().__init__()
         self.config = config
+        self.packed = PackedCopies()  # for streams
         channels = [config.upsample_initial_channel // 2**i for i in range(len(config.upsample_rates) + 1)]
         self.conv_pre = _weight_norm(nn.Conv1d(config.model_in_dim, channels[0], 7, padding=3))
         self.ups = nn.ModuleList()

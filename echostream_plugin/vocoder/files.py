@@ -1,13 +1,12 @@
 """Vocoder folders: vocoder.safetensors and vocoder.json, which names the kind of vocoder. Nothing in them runs code."""
 
-import json
 from pathlib import Path
 
 from safetensors.torch import save_file
 from torch import nn
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.files import whole_file
+from echostream_plugin.files import whole_file, write_json
 from echostream_plugin.modules.weights import build
 from echostream_plugin.vocoder.codehifigan import CodeHiFiGAN, VocoderConfig, read_json
 from echostream_plugin.vocoder.vocos import CodeVocos
@@ -53,7 +52,7 @@ def save_vocoder(model: nn.Module, folder) -> Path:
     tensors = {name: tensor.detach().half().contiguous() for name, tensor in folded.state_dict().items()}
     with whole_file(folder / WEIGHTS_FILE) as partial:
         save_file(tensors, partial)
-    (folder / CONFIG_FILE).write_text(json.dumps(config_to_dict(model.config), indent=2) + "\n")
+    write_json(folder / CONFIG_FILE, config_to_dict(model.config))
     return folder
 
 

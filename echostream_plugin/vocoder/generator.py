@@ -5,8 +5,6 @@ what it got. Before the first input and after the last, each layer sees zeros, a
 `finish` lets the rest out.
 """
 
-import threading
-import weakref
 from dataclasses import dataclass
 
 import torch
@@ -50,16 +48,7 @@ class GeneratorState(StreamState):
 
 def generator_of(model: CodeHiFiGAN, dtype: torch.dtype = torch.float32) -> "StreamingGenerator":
     """The model's generator for streams, packed once and shared for as long as the weights stay as they are."""
-    version = tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in model.parameters())
-    with _PACKING:  # of the threads that want it first, one packs
-        packed = _PACKED.setdefault(model, {})
-        if dtype not in packed or packed[dtype][0] != version:
-            packed[dtype] = (version, StreamingGenerator(model, dtype))
-        return packed[dtype][1]
-
-
-_PACKED = weakref.WeakKeyDictionary()  # model -> {dtype: (version of its weights, generator)}
-_PACKING = threading.Lock()
+    return model.packed.get(model, dtype, lambda: StreamingGenerator(model, dtype))
 
 
 class StreamingGenerator:
@@ -90,6 +79,7 @@ class StreamingGenerator:
         return delay + self.after.half
 
     def initial_state(self, batch_size: int = 1) -> GeneratorState:
+        """The state before the first frame."""
         empty = torch.zeros(batch_size, 0, 0, dtype=self.dtype, device=self.device)
         return GeneratorState(
             self.before.initial_cache(empty),
@@ -167,6 +157,7 @@ class Stage:
         self.delay = max(block.delay for block in self.blocks)
 
     def initial_state(self, like: Tensor) -> StageState:
+        """The state before the first frame; like: a tensor of the batch size, type and device."""
         empty = like.new_zeros(like.size(0), 0, self.channels)
         return StageState(
             inputs=like.new_zeros(like.size(0), self.up.span, self.up.channels_in),

@@ -42,6 +42,7 @@ class Prosody(nn.Module):
         return torch.round(torch.exp(log_durations) - 1).long().clamp(min=1), pitch.argmax(2)
 
     def durations(self, units: Tensor) -> Tensor:
+        """Frames of each unit, [B, U] of reduced units [B, U]."""
         return self.predict(units)[0]
 
     def loss(self, units: Tensor, durations: Tensor, pitch: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -76,6 +76,7 @@ class StreamingVocoder:
         return 1000 * self.generator.delay_samples / self.model.config.sampling_rate
 
     def initial_state(self) -> VocoderState:
+        """The state before the first unit."""
         empty = torch.zeros(1, 0, dtype=torch.long, device=self.model.dict.weight.device)
         return VocoderState(units=empty, timed=0, generator=self.generator.initial_state())
 

@@ -102,6 +102,7 @@ class CodeVocos(nn.Module):
 
     @property
     def dur_predictor(self) -> Prosody:
+        """What says how long units last, by the name that `CodeHiFiGAN` has for it."""
         return self.prosody
 
     @property
@@ -265,6 +266,7 @@ class VocosStream:
 
     @torch.inference_mode()
     def initial_state(self, batch_size: int = 1) -> VocosState:
+        """The state before the first frame."""
         return self.model.initial_state(batch_size)
 
     def step(self, frames: Tensor, state: VocosState, speaker: int = 0) -> tuple[Tensor, VocosState]:

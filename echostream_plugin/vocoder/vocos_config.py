@@ -62,6 +62,7 @@ class VocosConfig:
 
     @classmethod
     def from_dict(cls, values: dict, where: str = "vocoder config") -> "VocosConfig":
+        """Build from a dict; ConfigError names an option that is unknown or missing, with `where`."""
         known = {f.name for f in dataclasses.fields(cls)}
         if not isinstance(values, dict) or "num_embeddings" not in values:
             raise ConfigError(f"{where}: not a code_vocos config, it lacks num_embeddings")
@@ -74,4 +75,5 @@ class VocosConfig:
             raise ConfigError(f"{where}: {error}") from error
 
     def to_dict(self) -> dict:
+        """As `from_dict` reads it, with the kind."""
         return dataclasses.asdict(self)

@@ -104,6 +104,7 @@ def reverberate(wave, response):
 
 
 def rms(wave):
+    """Root mean square of a wave [n], 0 of none."""
     return float(np.sqrt(np.square(wave, dtype=np.float64).mean())) if wave.size else 0.0
 
 

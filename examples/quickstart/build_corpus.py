@@ -13,7 +13,6 @@ import shutil
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: one thread per worker, and sums in one order
 
 import numpy as np  # noqa: E402
@@ -28,11 +27,12 @@ from speech import EnglishVoice, write_wav  # noqa: E402
 from echostream_plugin.data.layout import Layout  # noqa: E402
 from echostream_plugin.data.parallel import Shard, Workers  # noqa: E402
 from echostream_plugin.data.prepare import fit_kmeans, units_of_model  # noqa: E402
-from echostream_plugin.data.tables import read_table, write_text  # noqa: E402
+from echostream_plugin.data.tables import read_table  # noqa: E402
 from echostream_plugin.data.target_units import build_units  # noqa: E402
 from echostream_plugin.data.unit_models import UNIT_SETS, make_features  # noqa: E402
 from echostream_plugin.data.units import UNITS_NOTE, read_units  # noqa: E402
 from echostream_plugin.data.waveforms import write_cmvn  # noqa: E402
+from echostream_plugin.files import write_json, write_text  # noqa: E402
 
 STEPS = ("source", "target", "units", "manifests")
 _worker = {}  # what a worker process keeps between utterances
@@ -42,10 +42,12 @@ _worker = {}  # what a worker process keeps between utterances
 
 
 def start_english():
+    """What a worker process keeps: the English voice."""
     _worker["english"] = EnglishVoice()
 
 
 def speak_target(job):
+    """Write one target recording. job: its path, its row."""
     path, row = job
     write_wav(path, _worker["english"].speak(row["target"]))
 
@@ -102,7 +104,7 @@ def write_data_folder(out, text, planned, args):
     spoken = {**text, "train": [*text["train"], *planned]}
     for name in args.leave_out:
         spoken[f"train_without_{name}"] = [row for row in spoken["train"] if row["engine"] != name]
-    sizes = {"src": args.source_pieces, "tgt": args.target_pieces}
+    sizes = {"src": args.source_subwords, "tgt": args.target_subwords}
     write_splits(out, spoken, text["train"], units, sizes)
     shutil.copyfile(out / "units" / args.units / UNITS_NOTE, out / "fbank2unit" / UNITS_NOTE)
     write_lists(out, {split: rows for split, rows in text.items() if split != "train"})
@@ -112,6 +114,7 @@ def write_data_folder(out, text, planned, args):
 
 
 def hours(paths):
+    """Length of recordings together."""
     return sum(soundfile.info(path).duration for path in paths) / 3600
 
 
@@ -150,7 +153,7 @@ def check_settings(out, settings):
         raise SystemExit(
             f"{path}: this folder was begun with other {', '.join(changed)}; use another --out, or remove the folder"
         )
-    write_text(path, json.dumps(settings, indent=1) + "\n")
+    write_json(path, settings)
 
 
 def parse_args(argv=None):
@@ -166,8 +169,9 @@ def parse_args(argv=None):
     parser.add_argument("--all-units", action="store_true", help="make the other unit set too, for comparison")
     parser.add_argument("--clusters", type=int, default=500, help="number of units K (default %(default)s)")
     parser.add_argument("--fit-utterances", type=int, default=700, help="wavs for k-means (default %(default)s)")
-    parser.add_argument("--source-pieces", type=int, default=1000, help="Spanish pieces (default %(default)s)")
-    parser.add_argument("--target-pieces", type=int, default=1000, help="English pieces (default %(default)s)")
+    for side, language in (("source", "Spanish"), ("target", "English")):
+        names, text = (f"--{side}-subwords", f"--{side}-pieces"), f"{language} subwords (default %(default)s)"
+        parser.add_argument(*names, type=int, default=1000, help=text)
     parser.add_argument(
         "--steps", nargs="+", choices=STEPS, default=STEPS, metavar="STEP",
         help=f"only some of {' '.join(STEPS)}; each needs those before it once (default: all)",

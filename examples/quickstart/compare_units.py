@@ -9,18 +9,15 @@ in all and in the first 200 ms of the wavs. Whisper's features are made with eac
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+import numpy as np
+from rapidfuzz.distance.Levenshtein import distance as edit_distance
+from speech import EnglishVoice, read_wav
+from tqdm import tqdm
 
-import numpy as np  # noqa: E402
-from rapidfuzz.distance.Levenshtein import distance as edit_distance  # noqa: E402
-from speech import EnglishVoice, read_wav  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from echostream_plugin.data.tables import read_table  # noqa: E402
-from echostream_plugin.data.unit_models import (  # noqa: E402
+from echostream_plugin.data.tables import read_table
+from echostream_plugin.data.unit_models import (
     LEAD_IN,
     UNIT_SETS,
     LogMelFeatures,
@@ -28,7 +25,7 @@ from echostream_plugin.data.unit_models import (  # noqa: E402
     fit_units,
     make_features,
 )
-from echostream_plugin.units import reduce_units  # noqa: E402
+from echostream_plugin.units import reduce_units
 
 
 def explained_variance(units, mels, clusters, context=3):

@@ -6,6 +6,7 @@ from pathlib import Path
 import human
 from augment import HUMAN, SYNTHETIC
 from speakers import COLUMNS, draw_speaker
+from waves import write_wav
 
 from echostream_plugin.data.tables import read_table, write_table
 
@@ -100,7 +101,7 @@ def prepare_prompts(out, source):
     rows = []
     for prompt in prompts:
         wave = human.decode_g722(recordings.sounds["es"][prompt.name])
-        human.store(out / source_wav(prompt.split, prompt.id), wave)
+        write_wav(out / source_wav(prompt.split, prompt.id), wave)
         seconds = f"{wave.size / human.SAMPLE_RATE:.2f}"
         rows.append({**vars(prompt), "id": prompt.id, "seconds": seconds})
     human.store_unlabelled(out / "unlabelled", recordings)

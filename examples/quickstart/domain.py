@@ -88,4 +88,5 @@ def english_surface(tokens: Sequence[str]) -> str:
 
 
 def words_in(text: str) -> list[str]:
+    """The words of a text in lower case, without marks."""
     return WORD.findall(text.lower())

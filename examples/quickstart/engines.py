@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from waves import SAMPLE_RATE, silence, to_16khz, to_peak, trim
+from waves import SAMPLE_RATE, silence, to_peak, trim
+
+from echostream_plugin.inference.audio import at_rate
 
 # ---------------------------------------------------------------------------------------------------------- speakers
 
@@ -49,7 +51,7 @@ def speak(text, speaker):
     if not engine.installed():
         raise RuntimeError(f"{speaker.engine} is not installed: pip install {engine.package}")
     wave, rate = engine.synthesize(text, speaker)
-    wave = trim(to_16khz(wave, rate * speaker.warp), leading_s=0.0, trailing_s=0.0, below_peak_db=40.0)  # Pico hisses
+    wave = trim(at_rate(wave, rate * speaker.warp), leading_s=0.0, trailing_s=0.0, below_peak_db=40.0)  # Pico hisses
     if wave.size == 0 or not re.search(r"\w", text):
         raise ValueError(f"{speaker.engine} made no sound for {text!r}; give it at least one word")
     return np.concatenate([silence(0.1), to_peak(wave, speaker.level), silence(0.2)])

@@ -13,16 +13,13 @@ from __future__ import annotations
 
 import argparse
 import random
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # run by path, so its siblings are top-level modules
-
-import text_report  # noqa: E402
-from domain import english_surface, spanish_surface, vocabulary, words_in  # noqa: E402, F401
-from text_report import sentence_count, word_frequencies  # noqa: E402, F401
-from understanding import nearest, translate, translations  # noqa: E402, F401
-from utterances import Utterance, build_text, split_of  # noqa: E402, F401
+import text_report
+from domain import english_surface, spanish_surface, vocabulary, words_in  # noqa: F401
+from text_report import sentence_count, word_frequencies  # noqa: F401
+from understanding import nearest, translate, translations  # noqa: F401
+from utterances import Utterance, build_text, split_of  # noqa: F401
 
 STATS_SIZES = (20000, 400, 400)
 

@@ -196,11 +196,6 @@ def unlabelled_split_of(name):
     return "test" if number % 4 == 0 else "dev" if number % 20 == 1 else "train"
 
 
-def store(path, wave):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_wav(path, wave)
-
-
 def store_unlabelled(folder, recordings):
     """The other languages' recordings of a second and more as <language>_<prompt>.flac, with {train,dev,test}.tsv."""
     tables = {split: [] for split in ("train", "dev", "test")}
@@ -212,7 +207,7 @@ def store_unlabelled(folder, recordings):
             if wave.size < SAMPLE_RATE:
                 continue
             item = f"{language}_" + re.sub(r"\W+", "_", name)
-            store(folder / f"{item}.flac", wave)
+            write_wav(folder / f"{item}.flac", wave)
             row = (item, f"{item}.flac", f"{wave.size / SAMPLE_RATE:.2f}", language, VOICES[language])
             tables[unlabelled_split_of(name)].append(dict(zip(UNLABELLED_COLUMNS, row, strict=True)))
     for split, rows in tables.items():

@@ -1,4 +1,4 @@
-"""What fairseq and SimulEval read of this corpus: pieces, manifests, yamls, lists of recordings."""
+"""What fairseq and SimulEval read of this corpus: subwords, manifests, yamls, lists of recordings."""
 
 from augment import VARIANTS
 from source_audio import variant_wav
@@ -7,10 +7,11 @@ from speakers import HEARD, HELD_OUT
 from echostream_plugin.data import subwords
 from echostream_plugin.data.manifests import manifest_row
 from echostream_plugin.data.subwords import write_task_table
-from echostream_plugin.data.tables import MANIFEST_COLUMNS, normalise, write_lines, write_table
+from echostream_plugin.data.tables import MANIFEST_COLUMNS, write_lines, write_table
 from echostream_plugin.data.waveforms import frames_of
+from echostream_plugin.inference.words import normalise
 
-PIECES = "spm_unigram_es"  # after StreamSpeech, named for the source language on both sides
+SUBWORDS = "spm_unigram_es"  # after StreamSpeech, named for the source language on both sides
 
 SPECAUGMENT = {  # mild: the voices are few and clean
     "freq_mask_F": 15, "freq_mask_N": 1, "time_mask_N": 1, "time_mask_T": 20, "time_mask_p": 0.3, "time_wrap_W": 0,
@@ -38,15 +39,15 @@ def write_configs(data_folder, source_folder, target_folder, name):
 
 
 def write_splits(out, spoken, train, units, sizes):
-    """fbank2unit/ and the piece tables beside it.
+    """fbank2unit/ and the subword tables beside it.
 
-    spoken: {split: rows}, rows with `of` where they are copies; train: the rows that the pieces are made of; units:
-    {id: units at 50 Hz}; sizes: number of pieces of "src" and "tgt".
+    spoken: {split: rows}, rows with `of` where they are copies; train: the rows that the subwords are made of; units:
+    {id: units at 50 Hz}; sizes: number of subwords of "src" and "tgt".
     """
     sides = {}
     for side, column in (("src", "source"), ("tgt", "target")):
         sentences = [normalise(row[column]) for row in train]
-        sides[side] = column, train_subwords(out / f"{side}_unigram", PIECES, sentences, sizes[side])
+        sides[side] = column, train_subwords(out / f"{side}_unigram", SUBWORDS, sentences, sizes[side])
     for split, rows in spoken.items():
         for side, (column, model) in sides.items():
             write_task_table(out / f"{side}_unigram" / f"{split}.tsv", rows, column, model)
@@ -55,7 +56,7 @@ def write_splits(out, spoken, train, units, sizes):
         write_table(data / f"{split}.tsv", MANIFEST_COLUMNS, manifest)
         for kind, column in (("unit", "tgt_audio"), ("src", "src_text"), ("txt", "tgt_text")):
             write_lines(data / f"{split}.{kind}", (row[column] for row in manifest))
-    write_configs(out / "fbank2unit", out / "src_unigram", out / "tgt_unigram", PIECES)
+    write_configs(out / "fbank2unit", out / "src_unigram", out / "tgt_unigram", SUBWORDS)
 
 
 def _manifest_row(out, row, units):

@@ -9,12 +9,9 @@ that training lacks. The same seed gives the same files.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # run by path, so its siblings are top-level modules
-
-import grammar  # noqa: E402
+import grammar
 
 SIDES = {"es": "source", "en": "target"}
 

@@ -19,6 +19,7 @@ _worker = {}  # what a worker process keeps between utterances
 
 
 def speak_source(job):
+    """Write one source recording. job: its path, its row."""
     path, row = job
     write_wav(path, speak(row["source"], speaker_of(row)))
 
@@ -60,6 +61,7 @@ def babble_wavs(out, text):
 
 
 def start_babble(paths):
+    """What a worker process keeps: the waves that babble is made of."""
     _worker["babble"] = [read_wav(path) for path in paths]
 
 
@@ -93,6 +95,7 @@ def variant_wav(row, name):
 
 
 def make_variant(job):
+    """Write one noisy version of a recording. job: from, to, name of the variant, id, seed."""
     source, path, name, key, seed = job
     write_wav(path, variant(name, read_wav(source), generator(seed, f"{name} {key}"), _worker["babble"]))
 

@@ -13,11 +13,14 @@ from pathlib import Path
 import engines
 import numpy as np
 from engines import ENGINES, HELD_OUT_VOICE, TRAINING_VOICES, Speaker
-from waves import SAMPLE_RATE, UNIT_SAMPLES, read_wav, silence, to_16khz, trim, write_wav
+from waves import SAMPLE_RATE, read_wav, silence, trim, write_wav
+
+from echostream_plugin.constants import UNIT_SAMPLES
+from echostream_plugin.inference.audio import at_rate
 
 __all__ = [
     "ENGINES", "HELD_OUT_VOICE", "SAMPLE_RATE", "TRAINING_VOICES", "UNIT_SAMPLES", "EnglishVoice", "Speaker",
-    "read_wav", "silence", "speak_spanish", "to_16khz", "trim", "write_wav",
+    "read_wav", "silence", "speak_spanish", "trim", "write_wav",
 ]  # fmt: skip
 
 
@@ -52,7 +55,7 @@ class EnglishVoice:
         """Returns float32 [n], n a multiple of 320 samples; sentences are `pause_s` apart."""
         pieces = []
         for chunk in self._voice.synthesize(text, self._synthesis):
-            wave = trim(to_16khz(chunk.audio_float_array, chunk.sample_rate), leading_s=0.04, trailing_s=0.06)
+            wave = trim(at_rate(chunk.audio_float_array, chunk.sample_rate), leading_s=0.04, trailing_s=0.06)
             if pieces and wave.size:
                 pieces.append(silence(pause_s))
             pieces.append(level * wave)

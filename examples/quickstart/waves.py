@@ -1,24 +1,18 @@
 """Waveforms of the quickstart corpus: mono float32 in [-1, 1] at 16 kHz everywhere."""
 
 import io
-import os
 from pathlib import Path
 
 import numpy as np
 import soundfile
-import soxr
 
-SAMPLE_RATE = 16000
-UNIT_SAMPLES = 320  # one 50 Hz unit
+from echostream_plugin.constants import SAMPLE_RATE
+from echostream_plugin.files import whole_file
 
 
 def silence(seconds):
+    """Zeros [n] at 16 kHz."""
     return np.zeros(round(seconds * SAMPLE_RATE), np.float32)
-
-
-def to_16khz(wave, rate):
-    """wave: [n] at `rate` Hz; returns float32 [n * 16000 / rate]."""
-    return soxr.resample(np.asarray(wave, np.float32), rate, SAMPLE_RATE).astype(np.float32)
 
 
 def trim(wave, leading_s, trailing_s, below_peak_db=45.0):
@@ -48,10 +42,8 @@ def encoded(wave, subtype="PCM_16", container="WAV", rate=SAMPLE_RATE):
 
 def write_wav(path, wave):
     """16-bit wav, or FLAC where the name ends so; written whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(path.name + f".{os.getpid()}.part")
-    partial.write_bytes(encoded(wave, container="FLAC" if path.suffix == ".flac" else "WAV"))
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        partial.write_bytes(encoded(wave, container="FLAC" if Path(path).suffix == ".flac" else "WAV"))
 
 
 def read_wav(path):

@@ -26,6 +26,7 @@ GIGABYTES = 0.6  # of memory that a process needs
 
 
 def build(corpus, workers=Workers(), shard=Shard(), merge=None, max_missing=1.0) -> None:  # noqa: B008 (frozen)
+    """The zip and its moments, of all clips or a shard, or joined from `merge` parts; then checked."""
     if merge:
         merge_features(corpus, merge)
     else:

@@ -16,6 +16,7 @@ from echostream_plugin.data.manifests import build_manifests
 
 
 def build(corpus) -> None:
+    """The manifests and SimulEval's lists; then checked."""
     print(f"{corpus.data_folder}: {build_manifests(corpus)}")
     require(*Prepared(corpus.output, clusters=None).tables())
 

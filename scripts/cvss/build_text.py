@@ -17,6 +17,7 @@ from echostream_plugin.data.manifests import build_text
 
 
 def build(corpus, size, threads, vocoder=None) -> None:
+    """Subwords, tables and yamls; size: of each dictionary; then checked."""
     build_text(corpus, size, threads, vocoder)
     require(*Prepared(corpus.output, clusters=None).text())
 

@@ -31,6 +31,7 @@ def build(corpus, make_features, centres, workers=Workers(), shard=Shard(), max_
 
 
 def verify(corpus, shard, clusters=None) -> None:
+    """Check the unit files of a shard, or of all. Raises DataError."""
     for split in SPLITS:
         names = [row["id"] for row in shard.take(corpus.utterances(split))]
         require(check_units(shard.place(corpus.units_path(split)), clusters, names))
@@ -50,6 +51,7 @@ def hubert_maker(path: Path, layer: int, device: str):
 
 
 def step(corpus, args) -> None:
+    """What the command line asks for: the units of a shard, or the parts joined."""
     gpus = 1 if args.device.startswith("cuda") else 0
     workers = workers_of(args, gpus_each=gpus, default_jobs=1 if gpus else None, gigabytes_each=GIGABYTES)
     if args.merge:

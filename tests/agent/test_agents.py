@@ -17,6 +17,11 @@ from simuleval.data.segments import EmptySegment, SpeechSegment  # noqa: E402
 from simuleval.evaluator import build_evaluator  # noqa: E402
 from simuleval.evaluator.scorers.latency_scorer import ALScorer  # noqa: E402
 
+from echostream_plugin.agents import simuleval_repairs  # noqa: E402
+from echostream_plugin.agents.event_log import EventLog  # noqa: E402
+from echostream_plugin.agents.flags import truth  # noqa: E402
+from echostream_plugin.agents.loading import chunk_ms_of, device_name  # noqa: E402
+from echostream_plugin.agents.session_agent import WordStream  # noqa: E402
 from echostream_plugin.config import ConfigError  # noqa: E402
 from echostream_plugin.evaluation.latency import TextInstance, text_metrics, words_with_delays  # noqa: E402
 from echostream_plugin.inference.bundle import load_bundle  # noqa: E402
@@ -26,8 +31,6 @@ from echostream_plugin.inference.session import TranslationSession  # noqa: E402
 from tests.tiny_bundle import save_tiny_bundle, speechlike  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "agent"))
-from echostream_common import EventLog, WordStream, chunk_ms_of, device_name, truth  # noqa: E402
 
 MAX_TOKENS = 6
 BAD_FILES = {
@@ -318,13 +321,12 @@ def test_word_stream_holds_the_last_word():
     assert stream.take("my sister watches the loom", True) == "the loom" and stream.take("", True) == ""
 
 
-def test_words_are_marked_for_a_simuleval_that_joins_pieces(data, build, tmp_path, monkeypatch):
+def test_words_are_marked_for_a_simuleval_that_joins_subwords(data, build, tmp_path, monkeypatch):
     """StreamSpeech's own copy of SimulEval joins what a text agent writes without spaces, and `▁` becomes one."""
-    import simuleval_repairs
     from simuleval.evaluator.instance import TextOutputInstance
 
     flags = command(data, "echostream_s2tt_agent", tmp_path)
-    assert not simuleval_repairs.joins_pieces() and build(flags)[0].mark == ""
+    assert not simuleval_repairs.joins_subwords() and build(flags)[0].mark == ""
     joined = property(lambda instance: "".join(instance.prediction_list).replace("▁", " "))
     monkeypatch.setattr(TextOutputInstance, "prediction", joined)
     agent, _ = build(flags)
@@ -353,7 +355,7 @@ def test_booleans_mean_what_they_say():
 
 
 def test_command_line_from_another_folder(data, tmp_path):
-    """SimulEval as users run it, agent by path, nothing installed and another current folder."""
+    """SimulEval as users run it, agent by path and another current folder."""
     flags = [flag for flag in command(data, "echostream_s2tt_agent", tmp_path / "out") if flag != "--no-scoring"]
     done = subprocess.run(
         [sys.executable, "-m", "simuleval.cli", *flags, "--latency-metrics", "AL", "LAAL"],

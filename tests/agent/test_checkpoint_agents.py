@@ -3,7 +3,6 @@
 import argparse
 import json
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -13,12 +12,11 @@ import yaml
 pytest.importorskip("fairseq")
 pytest.importorskip("simuleval")
 
+from echostream_plugin.agents.flags import add_flags  # noqa: E402
+from echostream_plugin.agents.loading import load_model  # noqa: E402
 from echostream_plugin.config import ConfigError  # noqa: E402
-from tests.fairseq_ext.miniature import ROOT, UNITS, train, write_corpus  # noqa: E402
+from tests.fairseq_ext.miniature import UNITS, train, write_corpus  # noqa: E402
 from tests.tiny_bundle import tiny_vocoder  # noqa: E402
-
-sys.path.insert(0, str(ROOT / "agent"))
-from echostream_common import add_flags, load_model  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,12 @@
 """SimulEval hands an agent all the audio so far at every push; ours looks at each sample once."""
 
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("simuleval.utils.agent")
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "agent"))
-from echostream_common import SessionAgent  # noqa: E402
 
+from echostream_plugin.agents.session_agent import SessionAgent  # noqa: E402
 from echostream_plugin.inference.session import TranslationSession  # noqa: E402
 from tests.tiny_bundle import speechlike, tiny_bundle  # noqa: E402
 

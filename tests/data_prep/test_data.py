@@ -13,9 +13,10 @@ from echostream_plugin.data import DataError
 from echostream_plugin.data.feature_zip import FeatureZip, Moments, index_path, read_index, read_member, read_skipped
 from echostream_plugin.data.parallel import Shard, Workers
 from echostream_plugin.data.subwords import load_subwords, train_subwords, write_configs, write_task_table
-from echostream_plugin.data.tables import keyed_lines, normalise, read_table, write_table
+from echostream_plugin.data.tables import keyed_lines, read_table, write_table
 from echostream_plugin.data.units import UnitsLog, load_centres, nearest_units, read_units
 from echostream_plugin.inference.audio import read_mono
+from echostream_plugin.inference.words import normalise
 from echostream_plugin.units import reduce_units
 
 FEATURES = {f"clip_{n}": np.random.default_rng(n).normal(size=(5 + n, 80)).astype(np.float32) for n in range(4)}

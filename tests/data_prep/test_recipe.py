@@ -13,10 +13,12 @@ from echostream_plugin.config import ConfigError
 from echostream_plugin.data import DataError, parallel
 from echostream_plugin.data.cvss import Corpus
 from echostream_plugin.data.feature_zip import index_path, read_index, read_member
+from echostream_plugin.data.layout import LIST_COLUMNS
 from echostream_plugin.data.manifests import build_text
 from echostream_plugin.data.subwords import alphabet_size, train_subwords
-from echostream_plugin.data.tables import GrowingFile, normalise, read_table
+from echostream_plugin.data.tables import GrowingFile, read_table, write_table
 from echostream_plugin.data.units import UnitsFile, note_units, units_digest
+from echostream_plugin.inference.words import normalise
 from tests.data_prep import miniature_cvss
 from tests.data_prep.miniature_cvss import CENTRES, ToyFeatures
 from tests.scripts.conftest import load_script
@@ -110,7 +112,7 @@ def test_pieces_are_made_of_normalised_training_text_alone(tmp_path, monkeypatch
     corpus = Corpus(tmp_path, tmp_path, tmp_path, "fr")
     for split in ("train", "dev", "test"):
         row = {"id": "a", "src_wav": "s", "tgt_wav": "t", "src_text": f"Où, {split} ?", "tgt_text": f"Where's {split}!"}
-        corpus.write_list(split, [row])
+        write_table(corpus.list_path(split), LIST_COLUMNS, [row])
     build_text(corpus, 45, 1)
     assert seen == [["où train"], ["wheres train"]]
 
@@ -175,7 +177,7 @@ def test_rare_characters_of_chinese_and_japanese_take_no_pieces(tmp_path, monkey
     for language in ("zh-CN", "fr"):
         corpus = miniature_cvss.Corpus(tmp_path, tmp_path, tmp_path / language, language)
         for split in ("train", "dev", "test"):
-            corpus.write_list(split, [dict.fromkeys(("id", "src_wav", "tgt_wav", "src_text", "tgt_text"), "x")])
+            write_table(corpus.list_path(split), LIST_COLUMNS, [dict.fromkeys(LIST_COLUMNS, "x")])
         build_text(corpus, 45, 1)
     coverages = {(language, side): seen[language, f"{side}_unigram45"] for language, side in
                  (("zh-CN", "src"), ("zh-CN", "tgt"), ("fr", "src"), ("fr", "tgt"))}  # fmt: skip

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from echostream_plugin.config import TextDecoderConfig
-from echostream_plugin.decoders.beam import EOS, beam_search
-from echostream_plugin.decoders.text import PAD, TextDecoder
+from echostream_plugin.constants import EOS, PAD
+from echostream_plugin.decoders.beam import beam_search
+from echostream_plugin.decoders.text import TextDecoder
 
 VOCABULARY = 7
 

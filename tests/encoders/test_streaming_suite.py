@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from echostream_plugin.encoders import ENCODERS, encoder_of
 from echostream_plugin.inference.features import FRONTENDS
 from echostream_plugin.modules.recording import record_calls
 from tests import native_library
+from tests.encoders.streamed import parallel, random_features, stream
 
 TOLERANCE = 1e-4
 BINS = 12
@@ -42,6 +44,7 @@ VARIANTS = {
                   "scaled_scores": True},
     },
 }  # fmt: skip
+features_of = partial(random_features, bins=BINS)
 RAGGED = (0, 1, 2, 3, 4, 15, 16, 17, 31, 63, 64, 65, 150)
 
 
@@ -63,27 +66,6 @@ MADE = {case: make_encoder(*case) for case in CASES}
 @pytest.fixture(params=CASES, ids="-".join)
 def encoder(request):
     return MADE[request.param]
-
-
-def features_of(frames: int, batch_size: int = 1, seed: int = 0):
-    return torch.randn(batch_size, frames, BINS, generator=torch.Generator().manual_seed(seed))
-
-
-@torch.no_grad()
-def parallel(encoder, features, segment=None):
-    return encoder(features, torch.full((features.size(0),), features.size(1)), segment)[0]
-
-
-@torch.no_grad()
-def stream(encoder, features, sizes, segment=None):
-    """Outputs when the features come in pieces of these sizes, used over and over."""
-    state, outputs, start, turn = encoder.initial_state(features.size(0), segment), [], 0, 0
-    while start < features.size(1):
-        size = sizes[turn % len(sizes)]
-        out, state = encoder.step(features[:, start : start + size], state)
-        outputs.append(out)
-        start, turn = start + size, turn + 1
-    return torch.cat([*outputs, encoder.finish(state)], dim=1)
 
 
 def same(given, wanted):

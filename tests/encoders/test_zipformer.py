@@ -1,7 +1,7 @@
 """What the Zipformer adds to icefall's: exact ends and batches, a memory bank, a look-ahead that is what it says."""
 
 import dataclasses
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import pytest
 import torch
@@ -11,9 +11,11 @@ from echostream_plugin.encoders.zipformer import ZipformerConfig, ZipformerEncod
 from echostream_plugin.modules.zipformer.convolution import ChunkCausalConvolution
 from echostream_plugin.modules.zipformer.parts import Downsample
 from tests import zipformer_reference as reference
+from tests.encoders.streamed import parallel, random_features, stream
 from tests.inference.test_memory import MOST_SHAPES, Shapes
 
 TOLERANCE = 1e-5
+features_of = partial(random_features, bins=24)
 ENDS = (1, 2, 4, 7, 8, 12, 15)  # frames of 20 ms after the last whole chunk
 TINY = {
     "input_dim": 12, "dim": 16, "stack_dims": (16,) * 6, "layers": (1,) * 6, "ffn_dim": (16,) * 6, "heads": (2,) * 6,
@@ -39,24 +41,6 @@ def tiny(**options):
     return encoder
 
 
-def features_of(count, bins=24, batch_size=1, seed=0):
-    return torch.randn(batch_size, count, bins, generator=torch.Generator().manual_seed(seed))
-
-
-@torch.no_grad()
-def parallel(encoder, features, segment=None):
-    return encoder(features, torch.full((features.size(0),), features.size(1)), segment)[0]
-
-
-@torch.no_grad()
-def stream(encoder, features, size, segment=None):
-    state, outputs = encoder.initial_state(features.size(0), segment), []
-    for piece in features.split(size, dim=1):
-        out, state = encoder.step(piece, state)
-        outputs.append(out)
-    return torch.cat([*outputs, encoder.finish(state)], dim=1)
-
-
 def differ(given, wanted):
     assert given.shape == wanted.shape
     return (given - wanted).abs().max().item() if given.numel() else 0.0
@@ -71,7 +55,7 @@ def test_a_ragged_end_is_as_in_the_masked_form(segment):
     encoder = frozen()
     for end in ENDS:
         features = features_of(2 * (32 + end))
-        assert differ(stream(encoder, features, 11, segment), parallel(encoder, features, segment)) < TOLERANCE, end
+        assert differ(stream(encoder, features, [11], segment), parallel(encoder, features, segment)) < TOLERANCE, end
 
 
 def test_icefalls_own_streams_differ_there(monkeypatch):
@@ -83,7 +67,7 @@ def test_icefalls_own_streams_differ_there(monkeypatch):
 
     monkeypatch.setattr(ChunkCausalConvolution, "_scale", fitted)
     features = features_of(2 * (32 + 4))
-    assert differ(stream(frozen(), features, 11, 8), parallel(frozen(), features, 8)) > 100 * TOLERANCE
+    assert differ(stream(frozen(), features, [11], 8), parallel(frozen(), features, 8)) > 100 * TOLERANCE
 
 
 def test_ragged_ends_are_those_of_the_package():
@@ -129,7 +113,7 @@ def test_icefalls_downsampling_reads_padding(monkeypatch):
 
 def test_a_look_at_the_end_changes_nothing():
     encoder, features = frozen(), features_of(300)
-    wanted, state, outputs = stream(encoder, features, 37), encoder.initial_state(), []
+    wanted, state, outputs = stream(encoder, features, [37]), encoder.initial_state(), []
     with torch.no_grad():
         for piece in features.split(37, dim=1):
             out, state = encoder.step(piece, state)
@@ -154,7 +138,7 @@ def test_tiny_utterances(ahead, segment):
         assert encoder.finish(encoder.initial_state(1, segment)).shape == (1, 0, 40)
     for count in (1, 2, 3, 7, 8, 9):
         features = features_of(count)
-        given = stream(encoder, features, 2, segment)
+        given = stream(encoder, features, [2], segment)
         assert given.size(1) == -(-count // 4) == encoder.output_lengths(count)
         assert differ(given, parallel(encoder, features, segment)) < TOLERANCE
 
@@ -216,7 +200,7 @@ def test_a_memory_of_fewer_chunks_forgets():
         change = (parallel(encoder, others) - parallel(encoder, features)).abs().amax((0, 2))
     assert change[4:8].min() > 0.01 and change[-8:].max() == 0
     encoder, features = encoder.double(), features.double()  # so many layers after each other multiply rounding errors
-    assert differ(stream(encoder, features, 100), parallel(encoder, features)) < 1e-8
+    assert differ(stream(encoder, features, [100]), parallel(encoder, features)) < 1e-8
 
 
 def test_a_memory_begins_when_the_first_chunk_has_left():
@@ -224,7 +208,7 @@ def test_a_memory_begins_when_the_first_chunk_has_left():
     plain, remembers = (tiny(segment_frames=4, left_context_frames=4, memory_size=size) for size in (0, 3))
     remembers.load_state_dict(plain.state_dict(), strict=False)
     features = features_of(16 * 8, bins=12)
-    for run in (parallel, lambda encoder, features: stream(encoder, features, 16)):
+    for run in (parallel, lambda encoder, features: stream(encoder, features, [16])):
         change = (run(remembers, features) - run(plain, features)).abs().amax((0, 2))
         assert change[:8].max() < TOLERANCE and change[8:12].max() > 0.01
 

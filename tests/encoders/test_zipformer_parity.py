@@ -11,6 +11,7 @@ from echostream_plugin.modules.zipformer.convolution import ChunkCausalConvoluti
 from echostream_plugin.modules.zipformer.parts import BiasNorm, Bypass, Downsample, position_table, swoosh_l, swoosh_r
 from echostream_plugin.modules.zipformer.schedule import Clock
 from tests import zipformer_reference as reference
+from tests.encoders.streamed import stream
 
 TOLERANCE = 1e-5
 FRAMES = {"mini": 330, "small": 290, "medium": 70}  # of 20 ms
@@ -35,18 +36,6 @@ def frozen(**options):
     encoder = ZipformerEncoder(reference.config_of("frozen", **options)).eval()
     encoder.load_state_dict(state)
     return encoder, tensors
-
-
-@torch.no_grad()
-def stream(encoder, features, sizes, segment):
-    """Outputs when the features come in pieces of these sizes, used over and over."""
-    state, outputs, start, turn = encoder.initial_state(features.size(0), segment), [], 0, 0
-    while start < features.size(1):
-        size = sizes[turn % len(sizes)]
-        out, state = encoder.step(features[:, start : start + size], state)
-        outputs.append(out)
-        start, turn = start + size, turn + 1
-    return torch.cat([*outputs, encoder.finish(state)], dim=1)
 
 
 # ------------------------------------------------------------------------------------------------- frozen outputs

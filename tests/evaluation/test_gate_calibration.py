@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from echostream_plugin.data.tables import DataError, write_table
+from echostream_plugin.data import DataError
+from echostream_plugin.data.tables import write_table
 from echostream_plugin.evaluation import gate
 from echostream_plugin.evaluation.gate import Asked, CalibrationError, calibrate, fit, garbled, keep_share, left_out
 from echostream_plugin.inference.bundle import load_bundle

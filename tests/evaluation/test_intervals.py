@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from echostream_plugin.evaluation.intervals import CorpusBleu, CorpusChrf, CorpusWer, bootstrap, mean, share
-from echostream_plugin.evaluation.judge import bleu, wer
+from echostream_plugin.evaluation.scores import bleu, wer
 from echostream_plugin.evaluation.voices import divided
 
 REFERENCES = [

@@ -227,14 +227,14 @@ def _plain(push):
     return push.source_ms, push.opened_ms, push.events
 
 
-class FakeJudge:
+class FakeASR:
     """Hears a word at every beep."""
 
     settings = "beeps"
     asked = 0
 
     def words(self, samples):
-        FakeJudge.asked += 1
+        FakeASR.asked += 1
         loud = np.flatnonzero(np.abs(samples) > 0.1)
         beeps = np.split(loud, np.flatnonzero(np.diff(loud) > 1600) + 1) if len(loud) else []
         return [("beep", beep[0] / 16000, beep[-1] / 16000) for beep in beeps]
@@ -252,11 +252,11 @@ def test_words_of_speech_are_there_when_they_have_been_heard(tmp_path):
         Push(said, 500.0, 0.0, 0.0, [{"kind": "speech", "source_ms": said, "duration_ms": lasts}])
         for said, lasts in chunks
     ]
-    found = heard.heard_words(tmp_path, pushes, FakeJudge())
+    found = heard.heard_words(tmp_path, pushes, FakeASR())
     assert found.words == ("beep",) * 3 and found.delays == pytest.approx((1500, 2300, 40500), abs=1)
     assert found.delays_ca == pytest.approx((2000, 2800, 41000), abs=1)
-    before = FakeJudge.asked
-    assert heard.heard_words(tmp_path, pushes, FakeJudge()) == found and FakeJudge.asked == before == 2
+    before = FakeASR.asked
+    assert heard.heard_words(tmp_path, pushes, FakeASR()) == found and FakeASR.asked == before == 2
 
 
 def test_pieces_are_cut_at_their_longest_silence_and_share_no_sound():
@@ -270,7 +270,7 @@ def test_pieces_are_cut_at_their_longest_silence_and_share_no_sound():
     assert heard.pieces([]) == [] == heard.widened([])
 
 
-class Looping(FakeJudge):
+class Looping(FakeASR):
     """Repeats its first word for ever where it hears more than one beep."""
 
     def words(self, samples):

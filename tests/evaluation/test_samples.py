@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from echostream_plugin.data.tables import DataError, write_table
+from echostream_plugin.data import DataError
+from echostream_plugin.data.tables import write_table
 from echostream_plugin.evaluation import samples
 from echostream_plugin.evaluation.page import at_a_glance, page
 from echostream_plugin.evaluation.samples import verdict

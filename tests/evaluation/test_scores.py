@@ -22,8 +22,8 @@ def utterances(texts):
     ]
 
 
-class EchoJudge:
-    """Hears exactly what was to be said."""
+class EchoASR:
+    """Writes exactly what was to be said."""
 
     def __init__(self, texts):
         self.texts = texts
@@ -34,9 +34,9 @@ class EchoJudge:
 
 def test_a_perfect_run_scores_100_and_is_not_collapsed():
     runs = utterances(REFERENCES)
-    row = score_run(runs, REFERENCES, EchoJudge(REFERENCES), sources=[f"fuente {n}" for n in range(6)])
+    row = score_run(runs, REFERENCES, EchoASR(REFERENCES), sources=[f"fuente {n}" for n in range(6)])
     assert row["asr_bleu"] == pytest.approx(100) and row["text_bleu"] == pytest.approx(100)
-    assert row["asr_wer"] == row["heard_wer"] == 0 and row["distinct"] == 6 and not row["collapsed"]
+    assert row["asr_wer"] == row["speech_wer"] == 0 and row["distinct"] == 6 and not row["collapsed"]
     assert row["AL_CA"] == pytest.approx(row["AL"] + 20) and row["compute_RTF"] == pytest.approx(0.02)
 
 

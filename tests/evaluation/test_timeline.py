@@ -22,7 +22,7 @@ def test_a_picture_is_made(tmp_path, delays, durations, samples):
 
     pieces = PIECES if samples else []
     source, translated = np.sin(np.arange(48000) / 20), np.ones(samples, np.float32)
-    path = draw_timeline(utterance(pieces, delays, durations), tmp_path / "t.png", source, translated, heard="good")
+    path = draw_timeline(utterance(pieces, delays, durations), tmp_path / "t.png", source, translated, asr_text="good")
     width, height = Image.open(path).size
     assert width >= 1000 and height >= 300
     assert [p.name for p in tmp_path.iterdir()] == ["t.png"]

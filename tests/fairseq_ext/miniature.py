@@ -52,6 +52,11 @@ def write_corpus(root: Path) -> Path:
         (data / f"{split}.tsv").write_text("\n".join(manifest) + "\n", encoding="utf-8")
         for folder, rows in texts.items():
             (root / folder / f"{split}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    _write_yamls(data)
+    return data
+
+
+def _write_yamls(data: Path):
     specaugment = {"freq_mask_F": 8, "freq_mask_N": 1, "time_mask_N": 1, "time_mask_T": 8, "time_mask_p": 1.0}
     config = {
         "global_cmvn": {"stats_npz_path": "../gcmvn.npz"},
@@ -79,7 +84,6 @@ def write_corpus(root: Path) -> Path:
         "ctc_target_unigram": {"decoder_type": "ctc", **text, "loss_weight": 4.0},
     }
     (data / "config_mtl.yaml").write_text(yaml.safe_dump(tasks, sort_keys=False))
-    return data
 
 
 def _spoken(word: int, generator) -> np.ndarray:
@@ -130,3 +134,9 @@ def run_cli(module: str, arguments: list[str]) -> None:
         importlib.import_module(module).cli_main()
     finally:
         sys.argv = before
+
+
+def generate(data: Path, checkpoint, results):
+    """fairseq-generate of the dev split, on the CPU."""
+    arguments = [*task_arguments(data), "--path", str(checkpoint), "--gen-subset", "dev", "--max-tokens", "2000"]
+    run_cli("fairseq_cli.generate", [*arguments, "--cpu", "--results-path", str(results)])

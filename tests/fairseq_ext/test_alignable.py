@@ -10,11 +10,11 @@ import torch
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.logging import metrics
 from fairseq.models import ARCH_CONFIG_REGISTRY
-from miniature import load_task, train
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.fairseq_ext.alignable import frames_needed, infeasible, needs_of
 from echostream_plugin.fairseq_ext.criterion import TwoPassCTCCriterion, ctc_loss
+from tests.fairseq_ext.miniature import load_task, train
 
 
 def test_what_is_counted_is_what_ctc_cannot_do():

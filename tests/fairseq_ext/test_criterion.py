@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.logging import metrics
-from miniature import load_task
 
 import echostream_plugin.model as model_module
 from echostream_plugin.decoders.text import build_streaming_mask
 from echostream_plugin.fairseq_ext.criterion import TwoPassCTCCriterion
-from echostream_plugin.model import ModelOutput, Waits, padding_mask
+from echostream_plugin.model import ModelOutput, WaitKLags, padding_mask
+from tests.fairseq_ext.miniature import load_task
 
 ROWS = (0, 1, 2, 5)  # of two, three and four words
 
@@ -51,7 +51,7 @@ def smoothed(logits, targets, epsilon=0.1):
 @pytest.mark.parametrize("k1, n1", [(0, 1), (1, 2)])
 def test_the_loss_is_the_weighted_sum_of_its_parts(corpus, k1, n1):
     model, criterion, sample = prepare(corpus, "--k1", str(k1), "--n1", str(n1), "--k2", "1", "--n2", "2")
-    output = model(*inputs(sample), waits=Waits(k1, n1, 1, 2))
+    output = model(*inputs(sample), lags=WaitKLags(k1, n1, 1, 2))
     targets = {name: task["target"] for name, task in sample["multitask"].items()}
     parts = {
         "unit": ctc(output.unit_logits, output.unit_lengths, sample["target"], 14),
@@ -75,12 +75,12 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(corpus, k1, n1):
 
 
 def seen_by_model(model, criterion, sample, times):
-    """What the criterion hands to the model besides the batch: (segment, waits) of every call."""
+    """What the criterion hands to the model besides the batch: (segment, lags) of every call."""
     seen = []
 
-    def spy(*arguments, waits, segment_frames):
-        seen.append((segment_frames, waits))
-        return model(*arguments, waits=waits, segment_frames=segment_frames)
+    def spy(*arguments, lags, segment_frames):
+        seen.append((segment_frames, lags))
+        return model(*arguments, lags=lags, segment_frames=segment_frames)
 
     spy.encoder = model.encoder
     for _ in range(times):
@@ -88,21 +88,21 @@ def seen_by_model(model, criterion, sample, times):
     return seen
 
 
-def test_drawn_segments_and_waits_reach_the_model_in_training_alone(corpus):
+def test_drawn_segments_and_lags_reach_the_model_in_training_alone(corpus):
     flags = ("--multichunk", "--multichunk-sizes", "3,5", "--n2", "-1", "--k1", "2")
     model, criterion, sample = prepare(corpus, *flags)
     torch.manual_seed(0)
     trained = seen_by_model(model, criterion.train(), sample, 20)
     assert {segment for segment, _ in trained} == {3, 5}
-    assert len({waits.n2 for _, waits in trained}) > 1 and {waits.k1 for _, waits in trained} == {2}
+    assert len({lags.n2 for _, lags in trained}) > 1 and {lags.k1 for _, lags in trained} == {2}
     validated = seen_by_model(model, criterion.eval(), sample, 20)
-    assert set(validated) == {(None, Waits(2, 1, 0, 1))}
+    assert set(validated) == {(None, WaitKLags(2, 1, 0, 1))}
 
 
 def test_without_multichunk_nothing_is_drawn(corpus):
     model, criterion, sample = prepare(corpus)
     state = torch.get_rng_state()
-    assert set(seen_by_model(model, criterion.train(), sample, 3)) == {(None, Waits(0, 1, 0, 1))}
+    assert set(seen_by_model(model, criterion.train(), sample, 3)) == {(None, WaitKLags(0, 1, 0, 1))}
     assert torch.equal(state, torch.get_rng_state())
 
 

@@ -7,10 +7,10 @@ import yaml
 from fairseq.data.audio.audio_utils import get_features_or_waveform
 from fairseq.data.audio.feature_transforms.specaugment import SpecAugmentTransform
 from fairseq.data.data_utils import numpy_seed
-from miniature import MEAN, STD, load_task
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.fairseq_ext.dataset import load_split
+from tests.fairseq_ext.miniature import MEAN, STD, load_task
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,12 @@ import shutil
 from argparse import ArgumentParser, Namespace
 from typing import ClassVar
 
-import miniature
 import numpy as np
 import pytest
 import soundfile
 import torch
 from fairseq import options
 from fairseq.models import ARCH_MODEL_REGISTRY
-from miniature import load_task, run_cli, task_arguments, train
 
 from echostream_plugin import config as configuration
 from echostream_plugin.config import ConfigError, EncoderConfig, ModelConfig, encoder_config, option
@@ -28,6 +26,8 @@ from echostream_plugin.fairseq_ext.model import model_of
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.features import raw_features
 from echostream_plugin.inference.session import TranslationSession
+from tests.fairseq_ext import miniature
+from tests.fairseq_ext.miniature import generate, load_task, task_arguments, train
 from tests.tiny_bundle import speechlike
 from tests.whisper_file import variables, write_model_bin
 
@@ -149,11 +149,7 @@ def test_a_checkpoint_becomes_a_bundle_that_streams_and_a_checkpoint_again(spoke
 
 def test_generate_hears_with_the_encoders_front_end(spoken, checkpoint, tmp_path, capsys):
     capsys.readouterr()
-    run_cli(
-        "fairseq_cli.generate",
-        [*task_arguments(spoken), "--path", str(checkpoint), "--gen-subset", "dev", "--max-tokens", "2000", "--cpu",
-         "--results-path", str(tmp_path)],
-    )  # fmt: skip
+    generate(spoken, checkpoint, tmp_path)
     assert sum(line.startswith("A-") for line in capsys.readouterr().out.splitlines()) == 4
 
 
@@ -205,7 +201,7 @@ def test_a_new_encoders_options_are_flags(toy):
 def test_a_new_encoder_is_known_in_checkpoints_and_bundles(toy):
     config = ModelConfig.from_dict({"encoder": {"kind": "toy", "turns": [5, 6]}})
     assert config.encoder.turns == (5, 6) and ModelConfig.from_dict(dataclasses.asdict(config)) == config
-    assert ModelConfig.from_dict(json.loads(config.to_json())) == config
+    assert ModelConfig.from_dict(json.loads(json.dumps(dataclasses.asdict(config)))) == config
     with pytest.raises(ConfigError, match="encoder: turns: expected tuple, got 3"):
         ModelConfig.from_dict({"encoder": {"kind": "toy", "turns": 3}})
     names = [f"encoder.{name}" for name in toy(toy.Config(layers=1)).state_dict()]

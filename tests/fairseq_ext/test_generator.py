@@ -4,10 +4,10 @@ from argparse import Namespace
 
 import pytest
 import torch
-from miniature import load_task
 
 from echostream_plugin.fairseq_ext.generator import TwoPassGenerator
-from echostream_plugin.model import Waits, padding_mask
+from echostream_plugin.model import WaitKLags, padding_mask
+from tests.fairseq_ext.miniature import load_task
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_the_second_pass_reads_the_whole_translation(ready, capsys):
     encoder, lengths = model.encoder(sample["net_input"]["src_tokens"], sample["net_input"]["src_lengths"])
     text = torch.tensor([4, 6, 5, 2])
     shapes, units = [], model.units
-    model.units = lambda hidden, padding, waits: shapes.append(padding.shape) or units(hidden, padding, waits)
+    model.units = lambda hidden, padding, lags: shapes.append(padding.shape) or units(hidden, padding, lags)
     try:
         ((tokens, scores),) = generator._units(encoder, lengths, [text])
     finally:
@@ -101,7 +101,7 @@ def test_the_second_pass_reads_the_whole_translation(ready, capsys):
     assert shapes == [(1, 4)]  # </s> and three tokens
     previous = torch.tensor([[2, 4, 6, 5]])
     hidden = model.target_unigram_decoder(previous, encoder, padding_mask(lengths, encoder.size(1)), None)
-    logits = model.units(hidden, previous.eq(1), generator.waits)[0][0]
+    logits = model.units(hidden, previous.eq(1), generator.lags)[0][0]
     likeliest = logits.log_softmax(-1).amax(-1)
     logits[:, [1, 2, 3]] = -torch.inf
     best, wanted, frames = logits.argmax(-1).tolist(), [], []
@@ -120,7 +120,7 @@ def test_the_flags_of_the_first_pass_reach_the_search(ready):
     generator = task.build_generator([model], flags)
     search = generator.search
     assert (search.beam_size, search.max_len_a, search.max_len_b, search.len_penalty) == (4, 1.5, 7, 0.5)
-    assert generator.waits == Waits(0, 1, 0, 1)  # as the model is trained by default
+    assert generator.lags == WaitKLags(0, 1, 0, 1)  # as the model is trained by default
     assert generator.source_dictionary is task.multitask_tasks["source_unigram"].target_dictionary
     assert generator.target_dictionary is task.multitask_tasks["target_unigram"].target_dictionary
 

@@ -7,10 +7,10 @@ from argparse import Namespace
 
 import pytest
 import torch
-from miniature import CRITERION, ROOT, TINY, run_cli, task_arguments, train
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.fairseq_ext import launch
+from tests.fairseq_ext.miniature import CRITERION, ROOT, TINY, run_cli, task_arguments, train
 
 
 @pytest.mark.parametrize(

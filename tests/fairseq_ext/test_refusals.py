@@ -6,10 +6,10 @@ import shutil
 import pytest
 import torch
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from miniature import load_task, run_cli, task_arguments, train
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.evaluation.generate_log import read_generate_logs
+from tests.fairseq_ext.miniature import load_task, run_cli, task_arguments, train
 
 
 def test_a_unit_beyond_the_code_size_is_refused_with_both_numbers(corpus, tmp_path):

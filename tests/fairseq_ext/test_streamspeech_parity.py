@@ -10,15 +10,15 @@ import pytest
 import torch
 from fairseq import options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from miniature import ROOT
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.model import Waits
+from echostream_plugin.model import WaitKLags
+from tests.fairseq_ext.miniature import ROOT
 
 DATA = ROOT / "tests" / "data"
 PARITY = DATA / "streamspeech_parity"
 CHUNKS = (8, 16, 99999)
-WAITS = {"offline": Waits(text=False, n2=None), "k0n1": Waits(0, 1, 0, 2), "k1n2": Waits(1, 2, 1, 1)}
+WAITS = {"offline": WaitKLags(text=False, n2=None), "k0n1": WaitKLags(0, 1, 0, 2), "k1n2": WaitKLags(1, 2, 1, 1)}
 PAD = 1
 FULL_SIZE = (  # of StreamSpeech's train.simul-s2st.sh
     "--task speech_to_speech_ctc --target-is-code --target-code-size 1000 --vocoder code_hifigan "

@@ -5,9 +5,9 @@ import shutil
 import pytest
 import torch
 import yaml
-from miniature import CRITERION, run_cli, task_arguments, train
 
 from echostream_plugin.config import ConfigError
+from tests.fairseq_ext.miniature import CRITERION, run_cli, task_arguments, train
 
 
 def test_resumed_training_equals_uninterrupted(corpus, tmp_path):
@@ -109,7 +109,7 @@ def test_audio_of_any_rate_in_the_manifest(corpus, tmp_path):
 
 def test_every_utterance_is_batched(corpus):
     """fairseq's batcher forgets a last batch that does not fill its size multiple."""
-    from miniature import load_task
+    from tests.fairseq_ext.miniature import load_task
 
     task, dataset = load_task(corpus)
     batches = task.get_batch_iterator(dataset, max_tokens=2000, required_batch_size_multiple=8).frozen_batches
@@ -144,9 +144,8 @@ def test_checkpoint_with_other_dictionaries_is_refused(corpus, tmp_path):
 
 def test_equal_lengths_and_places_in_the_batch_do_not_matter(corpus):
     """Equal target lengths have a unit loss, and an utterance's unit logits are the same anywhere in a batch."""
-    from miniature import load_task
-
     from echostream_plugin.fairseq_ext.criterion import ctc_loss
+    from tests.fairseq_ext.miniature import load_task
 
     task, dataset = load_task(corpus)
     torch.manual_seed(0)
@@ -165,7 +164,8 @@ def test_equal_lengths_and_places_in_the_batch_do_not_matter(corpus):
 @pytest.mark.parametrize("rows", [(0, 3, 6), (1,)], ids=["equal target lengths", "one"])
 def test_batches_without_padding_train(corpus, rows):
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-    from miniature import load_task
+
+    from tests.fairseq_ext.miniature import load_task
 
     task, dataset = load_task(corpus)
     torch.manual_seed(0)
@@ -180,7 +180,7 @@ def test_batches_without_padding_train(corpus, rows):
 
 
 def test_dropout_is_as_asked(corpus):
-    from miniature import load_task
+    from tests.fairseq_ext.miniature import load_task
 
     task, _ = load_task(corpus, "--dropout", "0.25", "--attention-dropout", "0.125", "--relu-dropout", "0.0625")
     model = task.build_model(task.args)
@@ -193,7 +193,8 @@ def test_every_draw_is_under_the_seed(corpus):
     import random
 
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-    from miniature import load_task
+
+    from tests.fairseq_ext.miniature import load_task
 
     task, _ = load_task(corpus, "--multichunk", "--n2", "-1")
     criterion = task.build_criterion(convert_namespace_to_omegaconf(task.args).criterion).train()
@@ -205,7 +206,7 @@ def test_every_draw_is_under_the_seed(corpus):
 
     first = draws(1)
     assert first == draws(2)
-    assert len({segment for _, segment in first}) > 2 and len({waits.n2 for waits, _ in first}) > 2
+    assert len({segment for _, segment in first}) > 2 and len({lags.n2 for lags, _ in first}) > 2
     assert not criterion.eval().draw(9)[1]  # validation draws nothing
 
 
@@ -225,7 +226,8 @@ def test_segments_that_lose_audio_are_refused_with_their_flag(corpus, tmp_path):
 def test_half_precision_trains(corpus, precision):
     """What --bf16 and --fp16 do: parameters and features in half precision, losses in float32."""
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-    from miniature import load_task
+
+    from tests.fairseq_ext.miniature import load_task
 
     task, dataset = load_task(corpus, "--multichunk", "--st-ctc-layers", "2", "--right-context-frames", "2")
     model = task.build_model(task.args).to(precision).train()

@@ -5,16 +5,16 @@ import logging
 import shutil
 from argparse import Namespace
 
-import miniature
 import pytest
 import torch
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from miniature import load_task, run_cli, task_arguments, train
-from test_streamspeech_parity import PARITY, build
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.fairseq_ext.transfer import EncoderTeacher, distill_loss, load_decoders
-from echostream_plugin.model import Waits
+from echostream_plugin.model import WaitKLags
+from tests.fairseq_ext import miniature
+from tests.fairseq_ext.miniature import load_task, run_cli, task_arguments, train
+from tests.fairseq_ext.test_streamspeech_parity import PARITY, build
 
 PARTS = ("source_unigram_decoder", "ctc_target_unigram_decoder", "target_unigram_decoder", "synthesizer_encoder")
 # an echostream that the small StreamSpeech of the parity data fits into
@@ -100,7 +100,7 @@ def test_without_positions_the_units_start_as_the_checkpoints(corpus, streamspee
     flags = ("--no-unit-time-positions", "--no-unit-offset-embedding", "--load-streamspeech-decoders")
     _, _, model = student(corpus, *flags, str(streamspeech))
     hidden, padding = torch.randn(1, 6, 32), torch.zeros(1, 6, dtype=torch.bool)
-    mine, theirs = (m.eval().units(hidden, padding, Waits())[0] for m in (model, original_model()[1]))
+    mine, theirs = (m.eval().units(hidden, padding, WaitKLags())[0] for m in (model, original_model()[1]))
     assert torch.allclose(mine, theirs, atol=1e-6)
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from miniature import ROOT, run_cli, task_arguments, train
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.fairseq_ext.loading import load_checkpoint_bundle, read_checkpoint
 from echostream_plugin.fairseq_ext.unpickling import Inert, check_parameters, load_trusted
+from tests.fairseq_ext.miniature import ROOT, run_cli, task_arguments, train
 
 
 class Ruin:

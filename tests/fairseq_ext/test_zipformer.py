@@ -4,12 +4,10 @@ import json
 import sys
 from argparse import ArgumentParser
 
-import miniature
 import pytest
 import soundfile
 import torch
 from fairseq.models import ARCH_MODEL_REGISTRY
-from miniature import run_cli, task_arguments, train
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.encoders import ENCODERS, encoder_of
@@ -21,6 +19,8 @@ from echostream_plugin.fairseq_ext.loading import export_bundle, load_checkpoint
 from echostream_plugin.fairseq_ext.scaled_adam import Eden, EdenConfig, FairseqScaledAdam, ScaledAdamConfig
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.session import TranslationSession
+from tests.fairseq_ext import miniature
+from tests.fairseq_ext.miniature import generate, train
 from tests.tiny_bundle import speechlike
 
 ZIPFORMER = (
@@ -153,9 +153,5 @@ def test_agents_run_with_it(corpus, checkpoint, tmp_path, monkeypatch, agent):
 
 def test_generate(corpus, checkpoint, tmp_path, capsys):
     capsys.readouterr()
-    run_cli(
-        "fairseq_cli.generate",
-        [*task_arguments(corpus), "--path", str(checkpoint), "--gen-subset", "dev", "--max-tokens", "2000", "--cpu",
-         "--results-path", str(tmp_path)],
-    )  # fmt: skip
+    generate(corpus, checkpoint, tmp_path)
     assert sum(line.startswith("A-") for line in capsys.readouterr().out.splitlines()) == 4

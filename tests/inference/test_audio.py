@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from echostream_plugin.inference.audio import open_recording, read_audio
+from echostream_plugin.inference.audio import open_recording, read_audio, read_mono
 from echostream_plugin.inference.errors import InputError, NoRecordingError
 from tests.tiny_bundle import speechlike
 
@@ -210,3 +210,12 @@ def test_a_wrong_header_is_no_crash():
             piped(bytes(data[:at]))
         except InputError as error:
             assert "standard input" in str(error)
+
+
+def test_channels_of_opposite_phase_are_one_recording_at_16_khz(tmp_path):
+    """Their mean would be silence; as in a session, the louder channel is taken."""
+    speech = speechlike(1.0, 48000)
+    soundfile.write(tmp_path / "swapped.wav", np.stack([speech, -speech], axis=1), 48000, subtype="FLOAT")
+    mono = read_mono(tmp_path / "swapped.wav")
+    assert mono.shape == (16000,) and mono.dtype == np.float32
+    assert np.square(mono).mean() > 0.5 * np.square(speech).mean()

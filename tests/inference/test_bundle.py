@@ -64,6 +64,63 @@ def test_values_beyond_half_precision_survive(folder, tmp_path):
     assert again.model.source_unigram_decoder.proj.bias[3] == 1e6 and again.vocoder is None
 
 
+def save_in_eight_bits(folder, out, parts):
+    return save_bundle(
+        out,
+        load_bundle(folder).model,
+        source_dictionary=folder / "source.dict.txt",
+        target_dictionary=folder / "target.dict.txt",
+        gcmvn=folder / "gcmvn.json",
+        int8=parts,
+    )
+
+
+def test_a_part_in_eight_bits_is_read_back_to_half_a_step_of_each_row(folder, tmp_path):
+    out = save_in_eight_bits(folder, tmp_path / "small", ["encoder"])
+    stored = load_file(out / "model.safetensors")
+    eight = {name for name, tensor in stored.items() if tensor.dtype == torch.int8}
+    assert len(eight) > 5 and all(name.startswith("encoder.") and name + ".row_scales" in stored for name in eight)
+    once, twice = load_bundle(folder).model.state_dict(), load_bundle(out).model.state_dict()
+    for name, tensor in once.items():
+        if name in eight:
+            steps = tensor.flatten(1).abs().amax(1) / 127
+            error = (twice[name] - tensor).flatten(1).abs().amax(1)
+            assert 0 < error.max() and (error <= 0.501 * steps).all(), name
+        else:
+            assert torch.equal(tensor, twice[name]), name
+
+
+def test_eight_bits_of_eight_bits_lose_nothing(folder, tmp_path):
+    once = save_in_eight_bits(folder, tmp_path / "once", ["encoder", "synthesizer_encoder"])
+    twice = save_in_eight_bits(once, tmp_path / "twice", ["encoder", "synthesizer_encoder"])
+    first, second = load_file(once / "model.safetensors"), load_file(twice / "model.safetensors")
+    assert all(torch.equal(first[name], second[name]) for name in first if first[name].dtype == torch.int8)
+
+
+def test_a_part_that_is_none_is_named(folder, tmp_path):
+    with pytest.raises(BundleError, match="no part encode to store in 8 bits; its parts: encoder"):
+        save_in_eight_bits(folder, tmp_path / "small", ["encode"])
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda stored, name: {name + ".row_scales": stored[name + ".row_scales"][:-1]},
+        lambda stored, name: {name + ".row_scales": stored[name + ".row_scales"].int()},
+        lambda stored, name: {name: stored[name].float()},
+        lambda stored, name: {name + ".row_scales": stored[name + ".row_scales"] * float("nan")},
+        lambda stored, name: {name + "x.row_scales": stored[name + ".row_scales"].clone()},
+    ],
+)
+def test_scales_that_do_not_fit_are_named(folder, tmp_path, harm):
+    path = save_in_eight_bits(folder, tmp_path / "small", ["encoder"]) / "model.safetensors"
+    stored = load_file(path)
+    name = next(name for name, tensor in stored.items() if tensor.dtype == torch.int8)
+    save_file({**stored, **harm(stored, name)}, path)
+    with pytest.raises(BundleError, match=f"model.safetensors.*{name}"):
+        load_bundle(path.parent)
+
+
 def break_config(folder, **changes):
     values = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**values, **changes}))

@@ -6,6 +6,7 @@ import pytest
 from echostream_plugin.inference import snapshot
 from echostream_plugin.inference.endpointing import ENDPOINTERS, EnergyEndPointer
 from echostream_plugin.inference.events import Sentence, SourceText
+from echostream_plugin.inference.pushes import push_all
 from echostream_plugin.inference.session import TranslationSession
 from echostream_plugin.inference.translators.incremental import IncrementalTranslator
 from tests.tiny_bundle import speechlike, tiny_bundle
@@ -30,10 +31,7 @@ def late(monkeypatch):
 
 
 def run(session, samples, push_samples=5120):
-    events = []
-    for start in range(0, len(samples), push_samples):
-        events += session.push(samples[start : start + push_samples], 16000)
-    return events + session.finish()
+    return push_all(session, samples, 16000, push_samples)
 
 
 def session(bundle, **changes):

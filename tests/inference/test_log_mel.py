@@ -8,10 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from echostream_plugin.constants import SPECIALS
 from echostream_plugin.decoders.ctc import greedy_collapse
 from echostream_plugin.inference import snapshot
 from echostream_plugin.inference.bundle import Bundle, load_bundle, save_bundle
-from echostream_plugin.inference.dictionary import SPECIALS, Dictionary
+from echostream_plugin.inference.dictionary import Dictionary
 from echostream_plugin.inference.errors import BundleError
 from echostream_plugin.inference.features import Frontend, features_of, raw_features
 from echostream_plugin.inference.log_mel import FLOOR, StreamingLogMel, mel_filters
@@ -20,7 +21,7 @@ from echostream_plugin.inference.pauses import PauseDetector
 from echostream_plugin.inference.session import SessionOptions, TranslationSession
 from echostream_plugin.model import S2STModel
 from tests import native_library
-from tests.tiny_bundle import SOURCE_PIECES, TARGET_PIECES, UNITS, speechlike, tiny_vocoder
+from tests.tiny_bundle import SOURCE_PIECES, TARGET_PIECES, UNITS, make_talkative, speechlike, tiny_vocoder
 from tests.whisper_file import whisper_model_config
 
 KIND = "whisper-log-mel"
@@ -104,12 +105,7 @@ def bundle():
     torch.manual_seed(1)
     source, target = len(SPECIALS) + len(SOURCE_PIECES), len(SPECIALS) + len(TARGET_PIECES)
     model = S2STModel(whisper_model_config(source, target, UNITS + len(SPECIALS) + 1)).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.dim() > 1 and "embed" not in name:
-                parameter.mul_(3.0)
-        model.source_unigram_decoder.proj.bias[0] += 4.0
-        model.ctc_target_unigram_decoder.proj.bias[0] += 3.0
+    make_talkative(model, 4.0, 3.0)
     dictionaries = (Dictionary((*SPECIALS, *pieces)) for pieces in (SOURCE_PIECES, TARGET_PIECES))
     return Bundle(model, model.config, *dictionaries, ZEROS, ONES, tiny_vocoder())
 

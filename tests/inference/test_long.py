@@ -19,6 +19,7 @@ from echostream_plugin.inference import stages
 from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.endpointing import sentence_ends
 from echostream_plugin.inference.events import Finished, Sentence, SourceText, Speech, TargetText
+from echostream_plugin.inference.pushes import push_all
 from echostream_plugin.inference.results import ResultWriter, srt_time
 from echostream_plugin.inference.session import SessionOptions, TranslationSession
 from echostream_plugin.modules.streaming import StreamState
@@ -42,10 +43,7 @@ def bundle():
 
 
 def run(session, samples, push_samples=CHUNK):
-    events = []
-    for start in range(0, len(samples), push_samples):
-        events += session.push(samples[start : start + push_samples], 16000)
-    return events + session.finish()
+    return push_all(session, samples, 16000, push_samples)
 
 
 def options(**changes):

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from echostream_plugin.config import ConfigError
+from echostream_plugin.constants import EOS
 from echostream_plugin.decoders.text import TextDecoder
 from echostream_plugin.evaluation.boundaries import listen, score, spoken_stream
-from echostream_plugin.inference.dictionary import EOS
 from echostream_plugin.inference.events import Finished, Sentence, TargetText
 from echostream_plugin.inference.features import Frontend
 from echostream_plugin.inference.pauses import PauseDetector

@@ -20,7 +20,6 @@ def tokens_to_write(asr, st, last_asr, last_st, written, k1=0, n=1, whole_word=F
     return ctc.decide(PolicyState(asr, st, written, frames=8))
 
 
-
 TABLE = [
     # asr, st, last_asr, last_st, written, k1, n, whole_word, tokens
     (0, 0, 0, 0, 0, 0, 1, False, 0),

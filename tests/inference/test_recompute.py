@@ -22,9 +22,10 @@ from echostream_plugin.config import (
     TextDecoderConfig,
     UnitDecoderConfig,
 )
+from echostream_plugin.constants import EOS
 from echostream_plugin.decoders.ctc import greedy_collapse
 from echostream_plugin.inference.bundle import Bundle
-from echostream_plugin.inference.dictionary import EOS, Dictionary
+from echostream_plugin.inference.dictionary import Dictionary
 from echostream_plugin.inference.events import Speech, TargetText
 from echostream_plugin.inference.features import features_of
 from echostream_plugin.inference.policies import POLICIES
@@ -77,11 +78,11 @@ def test_every_push_is_the_original_agents(model, trace):
         seen = seen_features(clip, record["frames"])
         with torch.no_grad():
             frames, _ = model.encoder(torch.from_numpy(seen)[None], torch.tensor([len(seen)]), chunk_ms // 40)
-            look = translator.look(frames, record["finished"])
-        assert (look.asr, look.st) == (record["asr"], record["st"])
+            step = translator.step(frames, record["finished"])
+        assert (step.asr, step.st) == (record["asr"], record["st"])
         tokens = None if "mt" not in record else [token for token in record["mt"] if token != EOS]
-        assert (look.tokens, look.units) == (tokens, record.get("units"))
-        assert bool(look.new_units or record["finished"]) == (record["action"] == "write")
+        assert (step.tokens, step.units) == (tokens, record.get("units"))
+        assert bool(step.new_units or record["finished"]) == (record["action"] == "write")
 
 
 class StoredFeatures:
@@ -149,17 +150,17 @@ def test_a_session_recomputes(speech):
     assert results[0] == results[1]
 
 
-def test_the_end_is_looked_at_once(monkeypatch):
-    looks, speech = [], speechlike(3.0)
-    look = PrefixTranslator.look
+def test_the_end_is_one_decoding_step(monkeypatch):
+    steps, speech = [], speechlike(3.0)
+    step = PrefixTranslator.step
     monkeypatch.setattr(
-        PrefixTranslator, "look", lambda *args, **kwargs: looks.append(args[2]) or look(*args, **kwargs)
+        PrefixTranslator, "step", lambda *args, **kwargs: steps.append(args[2]) or step(*args, **kwargs)
     )
     session = TranslationSession(tiny_bundle(), SessionOptions(decoding="recompute", speech=False))
     session.push(speech[:16000], 16000)
     session.push(speech[16000:], 16000, last=True)
     session.finish()
-    assert looks == [False, True]
+    assert steps == [False, True]
 
 
 @pytest.mark.parametrize("decoding", ["incremental", "recompute"])

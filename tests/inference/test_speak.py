@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echostream_plugin.config import ConfigError
+from echostream_plugin.constants import EOS, SPECIALS
 from echostream_plugin.decoders.ctc import greedy_collapse
 from echostream_plugin.inference.bundle import load_bundle
-from echostream_plugin.inference.dictionary import EOS, SPECIALS
 from echostream_plugin.inference.errors import InputError, SessionError
 from echostream_plugin.inference.events import Finished, Speech, TargetText
 from echostream_plugin.inference.speak import (
@@ -24,7 +24,7 @@ from echostream_plugin.inference.speak import (
     speak_options,
     steer,
 )
-from echostream_plugin.model import S2STModel, Waits
+from echostream_plugin.model import S2STModel, WaitKLags
 from tests.tiny_bundle import UNITS, save_tiny_bundle, speechlike, tiny_bundle
 
 WORDS = [f"{start}{end}" for start in ("t0", "t3", "t11") for end in ("", "y2", "y7y1")]
@@ -87,7 +87,7 @@ def test_it_is_the_teacher_forced_forward_of_training(bundle, wait):
     with torch.inference_mode():
         model, inputs = bundle.model, torch.tensor([[EOS, *tokens]])
         hidden = model.target_unigram_decoder(inputs, source)
-        logits, _ = model.units(hidden, torch.zeros_like(inputs, dtype=torch.bool), Waits(k2=k2, n2=n2))
+        logits, _ = model.units(hidden, torch.zeros_like(inputs, dtype=torch.bool), WaitKLags(k2=k2, n2=n2))
         units = [u - len(SPECIALS) for u in greedy_collapse(logits[0], blank=-1)[0]]
         units = [unit for unit in units if 0 <= unit < UNITS]
         wave, _ = bundle.vocoder(torch.tensor([units]))

@@ -9,10 +9,10 @@ import soundfile
 import torch
 
 from echostream_plugin.config import ConfigError
+from echostream_plugin.constants import EOS
 from echostream_plugin.evaluation.sounds import level, sounds
 from echostream_plugin.inference import guards, snapshot, vad
 from echostream_plugin.inference.bundle import load_bundle
-from echostream_plugin.inference.dictionary import EOS
 from echostream_plugin.inference.events import Finished, Sentence, SourceText, Speech, TargetText
 from echostream_plugin.inference.features import frame_count
 from echostream_plugin.inference.guards import until_repeat, within, without_repeats

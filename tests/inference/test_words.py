@@ -1,4 +1,4 @@
-"""Text cut into words, sentences and pieces."""
+"""Text cut into words, sentences and subwords."""
 
 import io
 
@@ -7,13 +7,13 @@ import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echostream_plugin.data import tables
+from echostream_plugin.data import manifests
 from echostream_plugin.inference.dictionary import SPECIALS, UNK, Dictionary
 from echostream_plugin.inference.errors import BundleError
 from echostream_plugin.inference.words import (
     LONGEST_WORD,
     SENTENCE_END,
-    Pieces,
+    Subwords,
     WordReader,
     ends_clause,
     ends_sentence,
@@ -70,14 +70,14 @@ def test_punctuation():
 
 def test_text_is_normalised_as_for_training():
     assert normalise("It's  5 o'clock,\tDad!") == "its 5 oclock dad"
-    assert tables.normalise is normalise
+    assert manifests.normalise is normalise
 
 
 DICTIONARY = Dictionary((*SPECIALS, "▁sta", "tion", "▁station", "▁", "s", "▁st", "ation", "a"))
 
 
 @pytest.mark.parametrize(
-    "word, pieces",
+    "word, subwords",
     [
         ("station", ["▁station"]),
         ("stations", ["▁station", "s"]),
@@ -86,20 +86,21 @@ DICTIONARY = Dictionary((*SPECIALS, "▁sta", "tion", "▁station", "▁", "s", 
         ("zs", ["▁", "<unk>", "s"]),
     ],
 )
-def test_fewest_pieces_without_a_model(word, pieces):
-    assert [DICTIONARY.symbols[token] for token in Pieces(DICTIONARY).encode(word)] == pieces
+def test_fewest_subwords_without_a_model(word, subwords):
+    assert [DICTIONARY.symbols[token] for token in Subwords(DICTIONARY).encode(word)] == subwords
 
 
 @given(st.text(alphabet="station", min_size=1, max_size=12))
-def test_pieces_join_to_the_word(word):
-    tokens = Pieces(DICTIONARY).encode(word)
+def test_subwords_join_to_the_word(word):
+    tokens = Subwords(DICTIONARY).encode(word)
     if UNK not in tokens:
         assert DICTIONARY.text(tokens) == word
 
 
 def test_spelling_is_seen():
-    pieces = Pieces(DICTIONARY)
-    assert pieces.spells(pieces.encode("sass"), "sass") and not pieces.spells(pieces.encode("stations"), "stations")
+    subwords = Subwords(DICTIONARY)
+    assert subwords.spells(subwords.encode("sass"), "sass")
+    assert not subwords.spells(subwords.encode("stations"), "stations")
 
 
 def test_a_sentencepiece_model_decides_where_there_is_one(tmp_path):
@@ -112,11 +113,11 @@ def test_a_sentencepiece_model_decides_where_there_is_one(tmp_path):
     processor = sentencepiece.SentencePieceProcessor(model_proto=buffer.getvalue())
     symbols = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
     dictionary = Dictionary((*SPECIALS, *(symbol for symbol in symbols if symbol not in SPECIALS)))
-    pieces = Pieces(dictionary, tmp_path / "t.model")
+    subwords = Subwords(dictionary, tmp_path / "t.model")
     text = "stations state nations"
-    tokens = [token for word in text.split() for token in pieces.encode(word)]
+    tokens = [token for word in text.split() for token in subwords.encode(word)]
     assert [dictionary.symbols[token] for token in tokens] == processor.encode(text, out_type=str)
-    assert UNK in pieces.encode("quiz")
+    assert UNK in subwords.encode("quiz")
     (tmp_path / "bad.model").write_bytes(b"no model")
     with pytest.raises(BundleError, match="bad.model"):
-        Pieces(dictionary, tmp_path / "bad.model")
+        Subwords(dictionary, tmp_path / "bad.model")

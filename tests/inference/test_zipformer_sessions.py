@@ -14,6 +14,7 @@ from echostream_plugin.inference.batch import BatchedSession
 from echostream_plugin.inference.events import Speech
 from echostream_plugin.inference.features import features_of
 from echostream_plugin.inference.optimize import optimize
+from echostream_plugin.inference.pushes import push_all
 from echostream_plugin.inference.session import SessionOptions, TranslationSession
 from echostream_plugin.model import S2STModel
 from echostream_plugin.modules.packed import can_pack
@@ -41,10 +42,7 @@ def bundle():
 
 
 def run(session, samples, push=PUSH):
-    events = []
-    for start in range(0, len(samples), push):
-        events += session.push(samples[start : start + push], 16000)
-    return events + session.finish()
+    return push_all(session, samples, 16000, push)
 
 
 def plain(event):

@@ -77,8 +77,17 @@ KINDS = {
     "zipformer": lambda: encoder(
         ZipformerEncoder,
         ZipformerConfig(
-            dim=16, stack_dims=(16,) * 6, layers=(1,) * 6, ffn_dim=(16,) * 6, heads=(2,) * 6, query_dim=4, value_dim=4,
-            conv_kernel=(5,) * 6, unmasked_dims=(16,) * 6, left_context_frames=16, memory_size=2,
+            dim=16,
+            stack_dims=(16,) * 6,
+            layers=(1,) * 6,
+            ffn_dim=(16,) * 6,
+            heads=(2,) * 6,
+            query_dim=4,
+            value_dim=4,
+            conv_kernel=(5,) * 6,
+            unmasked_dims=(16,) * 6,
+            left_context_frames=16,
+            memory_size=2,
         ),
     ),  # fmt: skip
     "CTC head": lambda: ctc_head(2),

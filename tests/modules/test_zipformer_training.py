@@ -7,9 +7,9 @@ from torch import nn
 from echostream_plugin.encoders.zipformer import ZipformerConfig, ZipformerEncoder
 from echostream_plugin.modules.zipformer.layer import ATTENTION_SKIP
 from echostream_plugin.modules.zipformer.parts import Bypass
-from echostream_plugin.modules.zipformer.regularisers import Balancer, Whiten, penalise_excess
+from echostream_plugin.modules.zipformer.regularisers import Balancer, Whiten, limited, penalise_excess
 from echostream_plugin.modules.zipformer.scaled_adam import ScaledAdam, eden_factor
-from echostream_plugin.modules.zipformer.schedule import Clock, Schedule, SharedDropout, limited
+from echostream_plugin.modules.zipformer.schedule import Clock, Schedule, SharedDropout
 from tests import zipformer_reference as reference
 
 TINY = {

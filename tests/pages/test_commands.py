@@ -35,7 +35,7 @@ SIX += "--encoder-ffn-embed-dim 16,16,16,16,16,16 --encoder-attention-heads 2,2,
 SIX += MODEL[MODEL.index("--translation-decoder-layers") :]
 LISTS = "--source wav_list.txt --target target.txt --source-segment-size 960 --output again"
 LONG = Small(parse=True)
-EVALUATION = Small(add="--no-judge --no-units --segments-ms --jobs 1")  # offline alone, in this process
+EVALUATION = Small(add="--no-asr-bleu --no-units --segments-ms --jobs 1")  # offline alone, in this process
 BUNDLE = Small()
 TABLE = {  # page -> beginning of a command -> how it is made small; the longest beginning counts
     "README.md": {

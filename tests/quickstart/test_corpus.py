@@ -20,10 +20,11 @@ import source_audio  # noqa: E402
 import speech  # noqa: E402
 
 from echostream_plugin.data import unit_models as units  # noqa: E402
-from echostream_plugin.data.tables import normalise, read_table  # noqa: E402
+from echostream_plugin.data.tables import read_table  # noqa: E402
 from echostream_plugin.data.units import read_units  # noqa: E402
 from echostream_plugin.data.waveforms import features_of  # noqa: E402
 from echostream_plugin.fairseq_ext.dataset import load_features  # noqa: E402
+from echostream_plugin.inference.words import normalise  # noqa: E402
 from echostream_plugin.units import reduce_units  # noqa: E402
 
 SIZES = {"train": 6, "dev": 2, "test": 2}
@@ -31,7 +32,7 @@ ROWS = {**SIZES, "train": 6 + 2, "human": 2}  # two of the four human prompts ar
 SHARE = 0.5
 ARGUMENTS = [
     *("--train", "6", "--dev", "2", "--test", "2", "--jobs", "1", "--units", "logmel", "--engines", "espeak"),
-    *("--clusters", "20", "--fit-utterances", "4", "--source-pieces", "60", "--target-pieces", "60"),
+    *("--clusters", "20", "--fit-utterances", "4", "--source-subwords", "60", "--target-subwords", "60"),
     *("--copies", "1", "--human-share", str(SHARE)),
 ]
 
@@ -191,10 +192,10 @@ def test_dictionary_numbers_are_sentencepiece_numbers(corpus, side, column):
     import sentencepiece
 
     folder = corpus / f"{side}_unigram"
-    pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spm_unigram_es.model"))
+    subwords = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spm_unigram_es.model"))
     names = ["<s>", "<pad>", "</s>", "<unk>"]
     names += [line.split()[0] for line in (folder / "spm_unigram_es.txt").read_text(encoding="utf-8").splitlines()]
-    assert names == [pieces.id_to_piece(i) for i in range(pieces.get_piece_size())]
+    assert names == [subwords.id_to_piece(i) for i in range(subwords.get_piece_size())]
     texts = {row["id"]: row[column] for row in read_table(corpus / "fbank2unit" / "train.tsv")}
     rows = read_table(folder / "train.tsv")
     assert {row["id"] for row in rows} == set(texts)

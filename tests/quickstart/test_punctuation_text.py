@@ -1,6 +1,5 @@
 """Texts for the punctuator, from the grammar alone."""
 
-
 from echostream_plugin.data.punctuated import labelled
 from echostream_plugin.punctuation import MARKS
 from tests.quickstart.quickstart_text import load

@@ -2,22 +2,17 @@
 
 import json
 import shutil
-import sys
 from argparse import Namespace
 
 import pytest
 import torch
-
-from tests.scripts.conftest import ROOT
-
-sys.path.insert(0, str(ROOT / "tests" / "fairseq_ext"))
-
 from fairseq import checkpoint_utils, options  # noqa: E402
-from miniature import UNITS, run_cli, task_arguments, train, write_corpus  # noqa: E402
 
 from echostream_plugin.cli import main  # noqa: E402
 from echostream_plugin.fairseq_ext.loading import export_bundle  # noqa: E402
 from echostream_plugin.inference.bundle import load_bundle  # noqa: E402
+from tests.fairseq_ext.miniature import UNITS, run_cli, task_arguments, train, write_corpus  # noqa: E402
+from tests.scripts.conftest import ROOT
 
 PARITY = ROOT / "tests" / "data" / "streamspeech_parity"
 

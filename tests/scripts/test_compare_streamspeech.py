@@ -79,7 +79,7 @@ def test_decoders_and_vocoder_are_the_same_in_all(runs):
 
 
 def test_the_recomputed_encoder_starts_anew_at_every_push(runs, sound):
-    """The work of a look is that of everything heard, and its frames are those of one pass."""
+    """The work of a decoding step is that of all the source so far, and its frames are those of one pass."""
     encoder = runs["StreamSpeech, recomputed"][0].bundle.model.encoder
     assert isinstance(encoder, RecomputedEncoder)
     seen = []

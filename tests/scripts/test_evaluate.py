@@ -36,7 +36,8 @@ def data(tmp_path):
 def test_a_table_is_written_and_a_second_run_translates_nothing_again(bundle_folder, data, tmp_path, monkeypatch):
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- results:begin -->\n<!-- results:end -->\nafter\n")
-    arguments = ["--bundle", str(bundle_folder), "--data", str(data), "--output", str(tmp_path / "eval"), "--no-judge"]
+    arguments = ["--bundle", str(bundle_folder), "--data", str(data), "--output", str(tmp_path / "eval")]
+    arguments += ["--no-asr-bleu"]
     arguments += ["--segments-ms", "320", "--write-readme", str(readme)]
     assert run(arguments) == 0
     results = json.loads((tmp_path / "eval" / "results.json").read_text())
@@ -68,7 +69,8 @@ def test_a_collapsed_model_has_its_own_exit_status(bundle_folder, data, tmp_path
 ])  # fmt: skip
 def test_lists_that_do_not_fit_are_named(bundle_folder, data, tmp_path, capsys, file, text, message):
     (data / file).unlink() if text is None else (data / file).write_text(text)
-    arguments = ["--bundle", str(bundle_folder), "--data", str(data), "--output", str(tmp_path / "eval"), "--no-judge"]
+    arguments = ["--bundle", str(bundle_folder), "--data", str(data), "--output", str(tmp_path / "eval")]
+    arguments += ["--no-asr-bleu"]
     assert run(arguments) == 2
     assert message in capsys.readouterr().err
 
@@ -81,7 +83,7 @@ def test_a_missing_bundle_is_named(data, tmp_path, capsys):
 def test_a_replaced_bundle_is_evaluated_anew_and_its_digest_named(bundle_folder, data, tmp_path, monkeypatch):
     bundle, output = tmp_path / "bundle", tmp_path / "eval"
     shutil.copytree(bundle_folder, bundle)
-    arguments = ["--bundle", str(bundle), "--data", str(data), "--output", str(output), "--no-judge"]
+    arguments = ["--bundle", str(bundle), "--data", str(data), "--output", str(output), "--no-asr-bleu"]
     arguments += ["--segments-ms", "640"]
 
     def results():
@@ -105,7 +107,8 @@ def test_a_replaced_bundle_is_evaluated_anew_and_its_digest_named(bundle_folder,
 
 
 def test_a_replaced_recording_is_refused_and_jobs_are_no_setting(bundle_folder, data, tmp_path, capsys):
-    arguments = ["--bundle", str(bundle_folder), "--data", str(data), "--output", str(tmp_path / "eval"), "--no-judge"]
+    arguments = ["--bundle", str(bundle_folder), "--data", str(data), "--output", str(tmp_path / "eval")]
+    arguments += ["--no-asr-bleu"]
     arguments += ["--segments-ms", "640"]
     assert run([*arguments, "--jobs", "2"]) == 0
     assert run(arguments) == 0

@@ -48,7 +48,7 @@ def corpus(tmp_path_factory):
 
 
 def test_every_part_has_its_rows_and_nothing_is_translated_twice(bundle_folder, corpus, tmp_path, monkeypatch, capsys):
-    arguments = ["--bundle", str(bundle_folder), "--corpus", str(corpus), "--output", str(tmp_path), "--no-judge"]
+    arguments = ["--bundle", str(bundle_folder), "--corpus", str(corpus), "--output", str(tmp_path), "--no-asr-bleu"]
     arguments += ["--row", "2", "--left-out", f"pico={bundle_folder}", "--also", f"us={corpus / 'simuleval' / 'human'}"]
     assert evaluate_voices.main(arguments) == 0
     text = (tmp_path / "voices.md").read_text()
@@ -74,7 +74,7 @@ def test_what_the_corpus_lacks_is_said_and_left_out(bundle_folder, corpus, tmp_p
     folder.parent.mkdir()
     write_list(folder.parent, "test", [corpus / "src_wav" / "0.wav"], TEXTS[:1])
     arguments = ["--bundle", str(bundle_folder), "--corpus", str(folder.parent), "--output", str(tmp_path / "out")]
-    arguments += ["--no-judge", "--parts", "b", "d", "g", "f", "--options", "lagging_k1=2", "--most", "1"]
+    arguments += ["--no-asr-bleu", "--parts", "b", "d", "g", "f", "--options", "lagging_k1=2", "--most", "1"]
     assert evaluate_voices.main(arguments) == 0
     said = capsys.readouterr().err
     assert all(name in said for name in ("test-held-out is not there", "simuleval/human", "not_spanish/test.tsv"))

@@ -29,10 +29,12 @@ def test_a_row_for_each_policy_and_noise(bundle_folder, tmp_path, capsys):
 
 
 def test_recordings_that_do_not_serve(bundle_folder, tmp_path, capsys):
-    for recordings, rate, words in (
-        ([np.zeros(8000, dtype=np.float32)], 16000, "0.wav: nothing but silence"),
-        ([speechlike(0.5, 8000)], 8000, "0.wav: 8000 Hz"),
-    ):
-        write_list(tmp_path, recordings, rate)
-        assert measure.main(["--bundle", str(bundle_folder), "--data", str(tmp_path), "pause_ms=400"]) == 2
-        assert words in capsys.readouterr().err
+    write_list(tmp_path, [np.zeros(8000, dtype=np.float32)], 16000)
+    assert measure.main(["--bundle", str(bundle_folder), "--data", str(tmp_path), "pause_ms=400"]) == 2
+    assert "0.wav: nothing but silence" in capsys.readouterr().err
+
+
+def test_recordings_of_other_rates_are_resampled(tmp_path):
+    write_list(tmp_path, [speechlike(0.5, 8000)], 8000)
+    (samples,) = measure.read_recordings([tmp_path / "0.wav"])
+    assert len(samples) == 8000

@@ -1,4 +1,4 @@
-"""The measurement of text to speech: one row a way of speaking; the judge is replaced by one that hears its length."""
+"""The measurement of text to speech: one row a way of speaking; the scoring ASR is one that hears lengths alone."""
 
 import pytest
 import soundfile
@@ -18,7 +18,7 @@ class HearsOneWord:
 
 @pytest.fixture
 def command(bundle_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(script, "Judge", HearsOneWord)
+    monkeypatch.setattr(script, "ScoringASR", HearsOneWord)
     for number in range(2):
         soundfile.write(tmp_path / f"{number}.wav", speechlike(0.8, seed=number), 16000)
     (tmp_path / "wav_list.txt").write_text("0.wav\n1.wav\n")

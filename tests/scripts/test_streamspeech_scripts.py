@@ -21,15 +21,13 @@ simuleval_agent = pytest.importorskip("simuleval.utils.agent")
 
 import simuleval.cli  # noqa: E402
 
+from echostream_plugin.agents.loading import device_name  # noqa: E402
 from echostream_plugin.data.feature_zip import FeatureZip  # noqa: E402
 from echostream_plugin.inference.features import features_of  # noqa: E402
 from echostream_plugin.vocoder import CodeHiFiGAN, VocoderConfig  # noqa: E402
 from echostream_plugin.vocoder.codehifigan import duration_params  # noqa: E402
 from tests.fairseq_ext.miniature import ROOT, SOURCE, TARGET, WORDS, run_cli  # noqa: E402
 from tests.tiny_bundle import speechlike, write_dictionary  # noqa: E402
-
-sys.path.insert(0, str(ROOT / "agent"))
-import echostream_common  # noqa: E402
 
 UNITS = 1000
 TASK = {
@@ -262,7 +260,7 @@ def evaluate(cvss, monkeypatch, tmp_path):
             }  # fmt: skip
         argv = ["simuleval", *command(flags, **changes), "--latency-metrics", *latency]
         simuleval_agent.EVALUATION_SYSTEM_LIST.clear()
-        echostream_common.device_name.cache_clear()  # its warning comes once
+        device_name.cache_clear()  # its warning comes once
         monkeypatch.setattr(sys, "argv", argv)
         simuleval.cli.main()
         scores = pandas.read_csv(output / "scores.tsv", sep="\t").iloc[0].to_dict()

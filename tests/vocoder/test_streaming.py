@@ -1,6 +1,8 @@
 """Streaming equals the vocoder run once, for any cutting, with every sample computed once and a state of fixed size."""
 
+import copy
 import gc
+import pickle
 import weakref
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from echostream_plugin.vocoder.codehifigan import duration_params
 from echostream_plugin.vocoder.convolution import Convolution, MinimalConvolution
 from echostream_plugin.vocoder.generator import BLOCK_FRAMES, GeneratorState, generator_of
 from echostream_plugin.vocoder.streaming import receptive_field_frames
+from tests.vocoder.shared import stream
 
 K = 20
 BUNDLED = Path(__file__).parents[2] / "examples/quickstart/bundle/vocoder"
@@ -51,15 +54,6 @@ MODELS = {
     "minimal filters": make((3, 7), (2, 2), (4, 4), channels=256, dilations=(1, 2, 1)),
     "two speakers": make(speakers=2),
 }
-
-
-def stream(model, pieces):
-    vocoder = StreamingVocoder(model)
-    state, out = vocoder.initial_state(), []
-    for piece in pieces:
-        samples, state = vocoder.push(piece, state)
-        out.append(samples)
-    return torch.cat([*out, vocoder.finish(state)])
 
 
 def whole(model, units):
@@ -252,8 +246,10 @@ def test_model_made_in_inference_mode_streams():
 
 
 def test_packed_weights_go_with_their_model():
-    model = CodeHiFiGAN(MODELS["full rate"].config)
+    model = CodeHiFiGAN(MODELS["full rate"].config).remove_weight_norm()
     generator = weakref.ref(generator_of(model))
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert generator_of(copied) is not generator() and generator_of(copied) is generator_of(copied)
     del model
     gc.collect()
     assert generator() is None

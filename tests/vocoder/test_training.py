@@ -1,8 +1,6 @@
 """Training lowers the loss, resumes exactly, and reads its data with clear errors; the two command lines run."""
 
 import dataclasses
-import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +14,9 @@ from echostream_plugin.vocoder.codehifigan import duration_params
 from echostream_plugin.vocoder.data import UnitCorpus, parse_unit_line, read_units
 from echostream_plugin.vocoder.losses import mel_distance, mel_filters
 from echostream_plugin.vocoder.training import TrainingConfig, VocoderTrainer, preset
+from tests.scripts.conftest import load_script
+from tests.vocoder.shared import ends_where_the_uninterrupted_ends
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 HOP, K = 320, 6
 VOCODER = VocoderConfig(
     num_embeddings=K,
@@ -65,13 +64,6 @@ def corpus(data) -> UnitCorpus:
     return UnitCorpus(data / "units.txt", data, HOP, 16000, K)
 
 
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_training_learns_and_saves_a_usable_vocoder(data, tmp_path):
     train = corpus(data)
     trainer = VocoderTrainer(VOCODER, dataclasses.replace(TRAINING, adversarial_start=0.6), tmp_path)
@@ -86,20 +78,7 @@ def test_training_learns_and_saves_a_usable_vocoder(data, tmp_path):
 
 
 def test_resumed_training_ends_where_the_uninterrupted_ends(data, tmp_path):
-    train, config = corpus(data), dataclasses.replace(TRAINING, max_steps=8, adversarial_start=0.4, validate_every=100)
-    whole = VocoderTrainer(VOCODER, config, tmp_path)
-    for _ in range(8):
-        whole.train_step(train)
-    first = VocoderTrainer(VOCODER, config, tmp_path)
-    for _ in range(5):
-        first.train_step(train)
-    first.save()
-    second = VocoderTrainer(VOCODER, config, tmp_path)
-    assert second.resume() and second.step == 5
-    for _ in range(3):
-        second.train_step(train)
-    for name, value in whole.ema.items():
-        torch.testing.assert_close(second.ema[name], value, atol=1e-6, rtol=0, msg=name)
+    config = ends_where_the_uninterrupted_ends(VOCODER, TRAINING, corpus(data), tmp_path)
     other = VocoderTrainer(dataclasses.replace(VOCODER, num_embeddings=K + 1), config, tmp_path)
     with pytest.raises(ConfigError, match="another vocoder config"):
         other.resume()
@@ -117,7 +96,7 @@ def test_command_lines_train_and_resynthesize(data, tmp_path, capsys):
     flags = ["--units", data / "units.txt", "--dev-units", data / "units.txt", "--wav-dir", data, "--out", out]
     flags += ["--max-steps", 2, "--batch-size", 2, "--crop-frames", 8, "--upsample-initial-channel", 32]
     flags += ["--resblock-kernel-sizes", "3,", "--dev-utterances", 1, "--period-channels", "4,8", "--precision", "fp32"]
-    train, resynthesize = script("train_vocoder"), script("resynthesize")
+    train, resynthesize = load_script("train_vocoder"), load_script("resynthesize")
     train.main([str(flag) for flag in flags])
     train.main([str(flag) for flag in flags])
     assert "resumed from step 2" in capsys.readouterr().out
@@ -131,7 +110,7 @@ def test_command_lines_train_and_resynthesize(data, tmp_path, capsys):
 
 
 def test_references_are_found_by_order_or_name(tmp_path):
-    read = script("resynthesize").read_references
+    read = load_script("resynthesize").read_references
     path = tmp_path / "refs"
     path.write_text("one\ntwo\n")
     assert read(path, ["a", "b"]) == ["one", "two"]

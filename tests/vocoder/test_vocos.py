@@ -15,6 +15,7 @@ from echostream_plugin.vocoder.files import CONFIG_FILE
 from echostream_plugin.vocoder.pitch import class_hz, pitch_class
 from echostream_plugin.vocoder.synthesis import NOISE_FRAMES
 from echostream_plugin.vocoder.vocos import BLOCK_FRAMES, OUTSIDE, VocosState, VocosStream
+from tests.vocoder.shared import stream
 
 K = 20
 TINY = VocosConfig(
@@ -56,15 +57,6 @@ MODELS = {
 def units_of(count, seed=0):
     draw = torch.Generator().manual_seed(seed)
     return torch.unique_consecutive(torch.randint(0, K, (count,), generator=draw)).tolist()
-
-
-def stream(model, pieces):
-    vocoder = StreamingVocoder(model)
-    state, out = vocoder.initial_state(), []
-    for piece in pieces:
-        samples, state = vocoder.push(piece, state)
-        out.append(samples)
-    return torch.cat([*out, vocoder.finish(state)])
 
 
 def whole(model, units):

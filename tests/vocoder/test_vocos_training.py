@@ -1,8 +1,6 @@
 """code_vocos is trained by the same script, resumes exactly, and a bundle with it speaks."""
 
 import dataclasses
-import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +13,9 @@ from echostream_plugin.vocoder.data import UnitCorpus
 from echostream_plugin.vocoder.pitch import pitch_class, pulses
 from echostream_plugin.vocoder.recipes import TrainingConfig, preset
 from echostream_plugin.vocoder.training import VocoderTrainer
+from tests.scripts.conftest import load_script
+from tests.vocoder.shared import ends_where_the_uninterrupted_ends
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "train_vocoder.py"
 HOP, K = 320, 6
 VOCODER = VocosConfig(
     num_embeddings=K,
@@ -97,26 +96,11 @@ def test_training_learns_sound_duration_and_pitch(data, tmp_path):
 
 
 def test_resumed_training_ends_where_the_uninterrupted_ends(data, tmp_path):
-    train, config = corpus(data), dataclasses.replace(TRAINING, max_steps=8, adversarial_start=0.4, validate_every=100)
-    whole = VocoderTrainer(VOCODER, config, tmp_path)
-    for _ in range(8):
-        whole.train_step(train)
-    first = VocoderTrainer(VOCODER, config, tmp_path)
-    for _ in range(5):
-        first.train_step(train)
-    first.save()
-    second = VocoderTrainer(VOCODER, config, tmp_path)
-    assert second.resume() and second.step == 5
-    for _ in range(3):
-        second.train_step(train)
-    for name, value in whole.ema.items():
-        torch.testing.assert_close(second.ema[name], value, atol=1e-6, rtol=0, msg=name)
+    ends_where_the_uninterrupted_ends(VOCODER, TRAINING, corpus(data), tmp_path)
 
 
 def test_command_line_trains_the_kind_asked_for(data, tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location("train_vocoder", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script("train_vocoder")
     flags = ["--kind", "code_vocos", "--units", data / "units.txt", "--dev-units", data / "units.txt"]
     flags += ["--wav-dir", data, "--out", tmp_path, "--max-steps", 2, "--batch-size", 2, "--crop-frames", 8]
     flags += ["--dim", 16, "--hidden-dim", 16, "--dev-utterances", 1, "--precision", "fp32", "--period-channels", "4,8"]

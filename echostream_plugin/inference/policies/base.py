@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
-from echostream_plugin.encoders.base import FRAME_MS
+from echostream_plugin.constants import FRAME_MS
 
 if TYPE_CHECKING:
     from echostream_plugin.inference.options import SessionOptions  # which is made from the policies' options

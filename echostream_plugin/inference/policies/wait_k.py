@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from echostream_plugin.config import option
-from echostream_plugin.encoders.base import FRAME_MS
+from echostream_plugin.constants import FRAME_MS
 from echostream_plugin.inference.policies.base import Policy, PolicyState, register_policy
 
 

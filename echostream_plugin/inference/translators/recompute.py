@@ -11,18 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from echostream_plugin.constants import EOS, PAD, SPECIALS, UNK
 from echostream_plugin.decoders.ctc import greedy_collapse
-from echostream_plugin.inference.dictionary import EOS, PAD, SPECIALS, UNK, Dictionary
+from echostream_plugin.inference.dictionary import Dictionary
 from echostream_plugin.inference.policies import Policy, PolicyState
 from echostream_plugin.inference.policies.base import complete_words
 from echostream_plugin.inference.stages import cross_attention
 from echostream_plugin.inference.translators.base import Translator, Written, register_translator
-from echostream_plugin.model import S2STModel, Waits
+from echostream_plugin.model import S2STModel, WaitKLags
 from echostream_plugin.vocoder import StreamingVocoder
 
 
 @dataclass(frozen=True)
-class Look:
+class DecodingStep:
     """What one decoding step over the source came to; None where the policy had decided before it was computed.
 
     asr, st: CTC tokens over all frames; tokens: the MT hypothesis without `</s>`; units: all units, as dictionary
@@ -50,27 +51,27 @@ class PrefixTranslator:
         self._started = False
         self._inputs = 0  # length of the newest MT input that units were made from
 
-    def look(self, frames: Tensor, finished: bool, speech: bool = True, source_text: str = "") -> Look:
+    def step(self, frames: Tensor, finished: bool, speech: bool = True, source_text: str = "") -> DecodingStep:
         """frames: [1, S, C] all encoder frames, those of an unfinished chunk included; finished: no more will come."""
         asr, st = (greedy_collapse(head(frames)[0])[0] for head in self._heads())
         count = self._allowed(self._state(frames, len(asr), len(st), finished, source_text))
         if count < 1 and not finished:
-            return Look(asr, st)
+            return DecodingStep(asr, st)
         hypothesis = tokens = self._extend(frames, count)
         if self.whole_word and not finished:
             tokens = tokens[: complete_words([self.dictionary.starts_word(token) for token in tokens])]
         unchanged = self._started and tokens == self.tokens
         if unchanged or (not tokens and not finished):
-            return Look(asr, st, hypothesis)
+            return DecodingStep(asr, st, hypothesis)
         self.tokens, self._started = tokens, True
         # StreamSpeech's input is one padding longer at the end of a source that is read in whole words
         inputs = [EOS, *tokens] + [PAD] * (self.whole_word and finished)
         if not speech or (not finished and len(inputs) <= self._inputs):
-            return Look(asr, st, hypothesis)
+            return DecodingStep(asr, st, hypothesis)
         self._inputs = len(inputs)
         units = self._units(frames, inputs)
         new = self._speak(units)
-        return Look(asr, st, hypothesis, units, tuple(new))
+        return DecodingStep(asr, st, hypothesis, units, tuple(new))
 
     def _heads(self):
         return self.model.source_unigram_decoder, self.model.ctc_target_unigram_decoder
@@ -114,7 +115,7 @@ class PrefixTranslator:
         """Greedy units of all MT states, as dictionary indices."""
         prev_tokens = torch.tensor([inputs], device=frames.device)
         hidden = self.model.target_unigram_decoder(prev_tokens, frames)
-        logits, _ = self.model.units(hidden, prev_tokens.eq(PAD), Waits(text=False, n2=None))
+        logits, _ = self.model.units(hidden, prev_tokens.eq(PAD), WaitKLags(text=False, n2=None))
         return greedy_collapse(logits[0], blank=-1, forbidden=(PAD, UNK))[0]
 
     def _speak(self, units: list) -> list:
@@ -151,20 +152,20 @@ class RecomputeTranslator(Translator):
         self._heard.append(frames)
 
     def decide(self, provisional: Tensor | None = None, source_text: str = ""):
-        yield from ()  # every look has its own length: there is nothing to compute together
+        yield from ()  # every decoding step has its own length: there is nothing to compute together
         frames = [*self._heard, *([] if provisional is None else [provisional])]
-        return self._look(frames, False, source_text)
+        return self._decode(frames, False, source_text)
 
     def finish(self, source_text: str = ""):
         yield from ()
-        return self._look(self._heard, True, source_text)
+        return self._decode(self._heard, True, source_text)
 
-    def _look(self, frames: list, finished: bool, source_text: str) -> Written:
-        look = self.prefix.look(torch.cat(frames, dim=1), finished, self.options.speaks, source_text)
-        if not look.new_units:
+    def _decode(self, frames: list, finished: bool, source_text: str) -> Written:
+        step = self.prefix.step(torch.cat(frames, dim=1), finished, self.options.speaks, source_text)
+        if not step.new_units:
             return Written(self.tokens)
-        samples = speak_last(self.bundle.vocoder, self.prefix.spoken, len(look.new_units))
-        return Written(self.tokens, list(look.new_units), samples)
+        samples = speak_last(self.bundle.vocoder, self.prefix.spoken, len(step.new_units))
+        return Written(self.tokens, list(step.new_units), samples)
 
 
 def speak_last(vocoder, units: list, new: int) -> np.ndarray:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from echostream_plugin.modules.zipformer.schedule import Clock, Schedule, limited, sequence_mask
+from echostream_plugin.modules.zipformer.regularisers import limited
+from echostream_plugin.modules.zipformer.schedule import Clock, Schedule, sequence_mask
 
 CLAMP = Schedule(((0, 0.9), (20_000, 0.2)))  # the least scale of a bypass
 
@@ -23,11 +24,15 @@ def swoosh_r(x: Tensor) -> Tensor:
 
 
 class SwooshL(nn.Module):
+    """`swoosh_l` as a module."""
+
     def forward(self, x: Tensor) -> Tensor:
         return swoosh_l(x)
 
 
 class SwooshR(nn.Module):
+    """`swoosh_r` as a module."""
+
     def forward(self, x: Tensor) -> Tensor:
         return swoosh_r(x)
 

@@ -1,4 +1,4 @@
-"""Balancer and Whiten: nothing in the forward pass, corrections of the gradients in the backward pass.
+"""Balancer, Whiten and two limits: nothing in the forward pass, corrections of the gradients in the backward pass.
 
 Own implementation of what section 3.4 and the appendix of arXiv 2310.11230 and icefall's recipe describe.
 """
@@ -19,13 +19,17 @@ def _value(value: "float | Schedule", clock: Clock) -> float:
     return value.at(clock) if isinstance(value, Schedule) else value
 
 
-class _Balance(torch.autograd.Function):
+class _Correction(torch.autograd.Function):
+    """The identity of x; the `backward` of a subclass corrects the gradient by x and the further arguments."""
+
     @staticmethod
-    def forward(ctx, x, channel, means, sizes, scale):
+    def forward(ctx, x, *options):
         ctx.save_for_backward(x)
-        ctx.options = channel, means, sizes, scale
+        ctx.options = options
         return x.view_as(x)
 
+
+class _Balance(_Correction):
     @staticmethod
     def backward(ctx, gradient):
         channel, means, sizes, scale = ctx.options
@@ -78,16 +82,10 @@ def whiteness(x: Tensor, groups: int) -> Tensor:
     return covariance.square().sum() / (groups * x.size(2)) / (mean.square() + TINY)
 
 
-class _Whitening(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, module):
-        ctx.save_for_backward(x)
-        ctx.module = module
-        return x.view_as(x)
-
+class _Whitening(_Correction):
     @staticmethod
     def backward(ctx, gradient):
-        module = ctx.module
+        (module,) = ctx.options
         x = ctx.saved_tensors[0].detach().float().requires_grad_(True)
         with torch.enable_grad():
             metric = whiteness(x, module.groups)
@@ -122,13 +120,7 @@ def whitening_limit(limit: float, ratio: float = 2.0) -> Schedule:
     return Schedule(((0, limit), (20_000, ratio * limit)), default=limit)
 
 
-class _Penalty(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, limit, penalty):
-        ctx.save_for_backward(x)
-        ctx.options = limit, penalty
-        return x.view_as(x)
-
+class _Penalty(_Correction):
     @staticmethod
     def backward(ctx, gradient):
         (x,), (limit, penalty) = ctx.saved_tensors, ctx.options
@@ -138,3 +130,18 @@ class _Penalty(torch.autograd.Function):
 def penalise_excess(x: Tensor, limit: float, penalty: float) -> Tensor:
     """x itself, as if `penalty` times what its absolute values exceed `limit` by were added to the loss."""
     return _Penalty.apply(x, limit, penalty)
+
+
+class _Limited(_Correction):
+    """The identity; values outside [least, most] get gradients that lead them back in a descent."""
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (x,), (least, most) = ctx.saved_tensors, ctx.options
+        gradient = torch.where((gradient > 0) & (x < least), -gradient, gradient)
+        return torch.where((gradient < 0) & (x > most), -gradient, gradient), None, None
+
+
+def limited(x: Tensor, least: float, most: float) -> Tensor:
+    """x itself; in six of ten calls, the gradient's sign is turned where it would lead a value further out."""
+    return _Limited.apply(x, least, most) if chance(0.6) else x

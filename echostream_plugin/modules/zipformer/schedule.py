@@ -25,6 +25,7 @@ class Schedule:
     default: float = 0.0
 
     def at(self, clock: Clock) -> float:
+        """The value now."""
         if clock.batches is None:
             return self.default
         begin, value = self.points[0]
@@ -62,24 +63,3 @@ class SharedDropout(nn.Module):
             return x
         kept = torch.rand(x.size(0), 1, x.size(2), device=x.device) > probability
         return x * (kept.to(x.dtype) / (1.0 - probability))
-
-
-class _Limited(torch.autograd.Function):
-    """The identity; values outside [least, most] get gradients that lead them back in a descent."""
-
-    @staticmethod
-    def forward(ctx, x, least, most):
-        ctx.save_for_backward(x)
-        ctx.bounds = least, most
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        (x,), (least, most) = ctx.saved_tensors, ctx.bounds
-        gradient = torch.where((gradient > 0) & (x < least), -gradient, gradient)
-        return torch.where((gradient < 0) & (x > most), -gradient, gradient), None, None
-
-
-def limited(x: Tensor, least: float, most: float) -> Tensor:
-    """x itself; in six of ten calls, the gradient's sign is turned where it would lead a value further out."""
-    return _Limited.apply(x, least, most) if chance(0.6) else x

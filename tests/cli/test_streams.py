@@ -12,18 +12,8 @@ from echostream_plugin.cli import main
 from echostream_plugin.cli_options import FRESH_PAUSE_MS, LONG_PAUSE_MS, session_options
 from echostream_plugin.inference.errors import NoRecordingError
 from tests import native_library
-from tests.cli_runs import standard_input, translate, write_recording
-from tests.tiny_bundle import save_tiny_bundle, speechlike, tiny_bundle
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return save_tiny_bundle(tmp_path_factory.mktemp("streams"))
-
-
-@pytest.fixture(scope="module")
-def wav(tmp_path_factory):
-    return write_recording(tmp_path_factory.mktemp("wav"))
+from tests.cli.runs import standard_input, translate
+from tests.tiny_bundle import speechlike, tiny_bundle
 
 
 def records(text: str) -> list:

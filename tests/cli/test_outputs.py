@@ -13,12 +13,7 @@ from echostream_plugin.inference.errors import OutputError
 from echostream_plugin.inference.results import RESULT_FILES, ResultWriter
 from echostream_plugin.inference.runs import BESIDE, CHECKPOINT, claimed, translate_recording
 from echostream_plugin.inference.session import TranslationSession
-from tests.tiny_bundle import save_tiny_bundle, speechlike, tiny_bundle
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return save_tiny_bundle(tmp_path_factory.mktemp("outputs"))
+from tests.tiny_bundle import speechlike, tiny_bundle
 
 
 def translate(bundle, *arguments):

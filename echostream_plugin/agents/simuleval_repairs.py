@@ -3,7 +3,7 @@
 SimulEval 1.1.4, the last release, scores what it reads back from its own log. Spoken output has lost there what
 `--computation-aware` and the Discontinuity metrics need (they end in an exception), and ATD and RTF take it for text;
 with `--computation-aware` the plain columns are computation-aware too. StreamSpeech's own copy (1.1.0, changed) has
-none of these faults, but joins written words without spaces, since its agents write pieces.
+none of these faults, but joins written words without spaces, since its agents write subwords.
 """
 
 from simuleval.evaluator import SentenceLevelEvaluator
@@ -33,7 +33,7 @@ def has_run(instance) -> bool:
     return getattr(instance, "source_finished_reading", instance.finish_prediction)
 
 
-def joins_pieces() -> bool:
+def joins_subwords() -> bool:
     """Whether this SimulEval joins what a text agent writes without spaces, taking `▁` for them."""
     instance = object.__new__(TextOutputInstance)
     instance.prediction_list, instance.latency_unit = ["a", "b"], "word"

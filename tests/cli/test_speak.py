@@ -20,11 +20,6 @@ from tests.tiny_bundle import save_tiny_bundle, speechlike
 TEXT = "T0y2 t3, t11y7y1. t8 t5y0!"
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return save_tiny_bundle(tmp_path_factory.mktemp("speak"))
-
-
 def run(bundle, out, *flags):
     return main(["speak", *map(str, flags), "-o", str(out), "--bundle", str(bundle)])
 

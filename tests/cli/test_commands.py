@@ -10,12 +10,7 @@ import soundfile
 from echostream_plugin.cli import COMMANDS, build_parser, main
 from echostream_plugin.cli_options import options_of
 from echostream_plugin.inference.session import SessionOptions
-from tests.tiny_bundle import save_tiny_bundle, speechlike
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return save_tiny_bundle(tmp_path_factory.mktemp("cli"))
+from tests.tiny_bundle import speechlike
 
 
 def test_translate_writes_everything(bundle, tmp_path, capsys):

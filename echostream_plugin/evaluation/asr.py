@@ -1,7 +1,5 @@
-"""The scoring ASR of translated speech: whisper-base transcribes it, and BLEU or WER compare that with the reference.
-
-The model is that of ``data.whisper_base``. It judges English only.
-"""
+"""The scoring ASR: whisper-base (``data.whisper_base``) transcribes translated speech, English only; `scores` compares
+the transcripts with references."""
 
 import hashlib
 import json
@@ -12,46 +10,46 @@ import numpy as np
 from echostream_plugin.config import ConfigError
 from echostream_plugin.constants import SAMPLE_RATE
 from echostream_plugin.data.whisper_base import whisper_folder
-from echostream_plugin.evaluation.normalize import normalize
-from echostream_plugin.inference import audio
+from echostream_plugin.inference.audio import read_mono
 from echostream_plugin.inference.errors import InputError
 
 SHORTEST_SAMPLES = SAMPLE_RATE // 20
 SILENCE_PEAK = 1e-4
 
 
-class JudgeError(RuntimeError):
+class ScoringASRError(RuntimeError):
     """The scoring ASR cannot be built or a recording cannot be read; the message names what and the fix."""
 
 
-def read_mono(path) -> np.ndarray:
-    """Read a recording as mono float32 [n] at 16 kHz."""
+def samples_of(recording) -> np.ndarray:
+    """float32 [n] at 16 kHz of a path, or of such samples. Raises ScoringASRError for a file that cannot be read."""
+    if isinstance(recording, np.ndarray):
+        return recording
     try:
-        return audio.read_mono(path)
+        return read_mono(recording)
     except InputError as error:
-        raise JudgeError(str(error)) from error
+        raise ScoringASRError(str(error)) from error
 
 
-class Judge:
+class ScoringASR:
     """whisper-base (int8, English, temperature 0), one thread by default so that several can run side by side."""
 
     def __init__(self, beam_size: int = 5, threads: int = 1, compute_type: str = "int8"):
         try:
             from faster_whisper import WhisperModel
         except ImportError as error:
-            raise JudgeError(f"ASR-BLEU needs faster-whisper: pip install faster-whisper ({error})") from error
+            raise ScoringASRError(f"ASR-BLEU needs faster-whisper: pip install faster-whisper ({error})") from error
         self.settings = f"whisper-base {compute_type} beam {beam_size}"
         self.beam_size = beam_size
         try:
             folder = str(whisper_folder())
         except ConfigError as error:
-            raise JudgeError(f"the scoring ASR: {error}") from error
+            raise ScoringASRError(f"the scoring ASR: {error}") from error
         self.model = WhisperModel(folder, device="cpu", compute_type=compute_type, cpu_threads=threads)
 
-    def transcribe(self, audio) -> str:
-        """What is said in `audio`: a path, or float32 samples [n] at 16 kHz. Silence or under 50 ms says nothing."""
-        samples = audio if isinstance(audio, np.ndarray) else read_mono(audio)
-        samples = np.nan_to_num(np.asarray(samples, dtype=np.float32).reshape(-1))
+    def transcribe(self, recording) -> str:
+        """What is said in a path or in float32 samples [n] at 16 kHz. Silence, or under 50 ms, says nothing."""
+        samples = np.nan_to_num(np.asarray(samples_of(recording), dtype=np.float32).reshape(-1))
         if len(samples) < SHORTEST_SAMPLES or np.abs(samples).max() < SILENCE_PEAK:
             return ""
         segments = self._segments(samples, without_timestamps=len(samples) <= 30 * SAMPLE_RATE)
@@ -69,8 +67,8 @@ class Judge:
         options = {"language": "en", "beam_size": self.beam_size, "temperature": 0.0}
         return self.model.transcribe(samples, **options, condition_on_previous_text=False, **more)[0]
 
-    def transcribe_all(self, paths, cache=None, progress: str | None = "scoring ASR") -> list[str]:
-        """Transcripts of many recordings, in order; None in `paths` is a recording that does not exist and says "".
+    def transcribe_all(self, recordings, cache=None, progress: str | None = "scoring ASR") -> list[str]:
+        """Transcripts of many recordings, in order; None is a recording that does not exist and says "".
 
         cache: a jsonl file that keeps every transcript under the samples' hash, so that an interrupted run goes on.
         progress: label of the progress bar, None for none.
@@ -79,15 +77,15 @@ class Judge:
 
         known = TranscriptCache(cache, self.settings)
         transcripts = []
-        for path in tqdm(list(paths), desc=progress, unit="wav", disable=progress is None):
-            if path is None:
+        for recording in tqdm(list(recordings), desc=progress, unit="wav", disable=progress is None):
+            if recording is None:
                 transcripts.append("")
                 continue
-            samples = path if isinstance(path, np.ndarray) else read_mono(path)
+            samples = samples_of(recording)
             text = known.get(samples)
             if text is None:
                 text = self.transcribe(samples)
-                known.put(samples, text, "" if isinstance(path, np.ndarray) else str(path))
+                known.put(samples, text, "" if recording is samples else str(recording))
             transcripts.append(text)
         return transcripts
 
@@ -108,9 +106,11 @@ class TranscriptCache:
                     continue  # the last line of an interrupted run may be torn
 
     def get(self, samples: np.ndarray) -> str | None:
+        """The transcript of samples [n], None where it is not known."""
         return self.texts.get(self._key(samples))
 
     def put(self, samples: np.ndarray, text: str, name: str) -> None:
+        """Keep a transcript of samples [n]; name: of the recording, for people."""
         key = self._key(samples)
         self.texts[key] = text
         if self.path is not None:
@@ -121,39 +121,3 @@ class TranscriptCache:
     def _key(self, samples: np.ndarray) -> str:
         content = np.ascontiguousarray(samples, dtype=np.float32).tobytes()
         return hashlib.sha1(self.settings.encode() + content).hexdigest()
-
-
-def wer(hypotheses: list[str], references: list[str]) -> float:
-    """Word error rate in percent over a corpus, after `normalize`; words said for an empty reference are insertions."""
-    import jiwer
-
-    _require_pairs(hypotheses, references)
-    errors = words = 0
-    for hypothesis, reference in zip(map(normalize, hypotheses), map(normalize, references), strict=True):
-        if reference:
-            counts = jiwer.process_words(reference, hypothesis)
-            errors += counts.substitutions + counts.deletions + counts.insertions
-            words += len(reference.split())
-        else:
-            errors += len(hypothesis.split())
-    return 100.0 * errors / max(words, 1)
-
-
-def bleu(hypotheses: list[str], references: list[str]) -> float:
-    """Corpus BLEU (sacrebleu, 13a) after `normalize`; of transcripts it is ASR-BLEU, of texts it is text BLEU."""
-    import sacrebleu
-
-    _require_pairs(hypotheses, references)
-    hypotheses, references = [normalize(h) for h in hypotheses], [normalize(r) for r in references]
-    # effective_order only matters for corpora without a single 4-gram, such as one short sentence
-    metric = sacrebleu.BLEU(tokenize="13a", effective_order=len(references) < 10)
-    return metric.corpus_score(hypotheses, [references]).score
-
-
-asr_bleu = bleu
-
-
-def _require_pairs(hypotheses, references):
-    if len(hypotheses) != len(references) or not references:
-        message = f"{len(hypotheses)} hypotheses and {len(references)} references: give one of each per utterance"
-        raise ValueError(message)

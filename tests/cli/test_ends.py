@@ -18,21 +18,11 @@ from echostream_plugin import cli_errors
 from echostream_plugin.cli import main
 from echostream_plugin.inference import results
 from echostream_plugin.inference.runs import CHECKPOINT
-from tests.cli_runs import translate, write_recording
-from tests.tiny_bundle import save_tiny_bundle, speechlike
+from tests.cli.runs import translate
+from tests.tiny_bundle import speechlike
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "echostream_plugin.cli"]
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return save_tiny_bundle(tmp_path_factory.mktemp("ends"))
-
-
-@pytest.fixture(scope="module")
-def wav(tmp_path_factory):
-    return write_recording(tmp_path_factory.mktemp("wav"))
 
 
 def one_line(capsys, *words):

@@ -1,0 +1,207 @@
+"""CVSS-C preparation on a miniature of it: three clips a split, in three languages; toy features instead of HuBERT."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+from echostream_plugin.data import DataError
+from echostream_plugin.data.cvss import SPLITS
+from echostream_plugin.data.feature_zip import read_index, read_member
+from echostream_plugin.data.tables import read_table
+from echostream_plugin.inference.features import features_of
+from tests.data_prep.miniature_cvss import CENTRES, ENGLISH, SOURCE
+from tests.scripts.conftest import ROOT
+from tests.scripts.cvss.steps import (
+    check_script,
+    copy_of,
+    downloads_script,
+    features_step,
+    made,
+    manifests_step,
+    prepare,
+    text_step,
+    units_step,
+)
+
+
+@pytest.mark.parametrize("language", SOURCE)
+def test_every_step_leaves_streamspeechs_files(originals, tmp_path, language, capsys):
+    corpus = copy_of(originals, "whole", tmp_path, language)
+    prepare(corpus)
+    train = read_table(corpus.data_folder / "train.tsv")
+    assert [row["id"] for row in train] == [f"common_voice_{language}_0{clip}" for clip in range(3)]
+    index = read_index(corpus.feature_zip)
+    for row in train:
+        path, offset, size = row["src_audio"].rsplit(":", 2)
+        assert (corpus.data_folder / path).resolve() == corpus.feature_zip.resolve()
+        entry = index[row["id"]]
+        assert (int(offset), int(size), int(row["src_n_frames"])) == (entry["offset"], entry["size"], entry["frames"])
+        units = row["tgt_audio"].split()
+        assert len(units) == int(row["tgt_n_frames"]) > 1
+        assert all(unit != following for unit, following in zip(units, units[1:], strict=False))
+        assert row["src_text"] in SOURCE[language] and row["tgt_text"] in ENGLISH
+    clip = corpus.covost / "clips" / f"common_voice_{language}_00.mp3"
+    wanted = features_of(*soundfile.read(clip, dtype="float32"), np.zeros(80), np.ones(80))
+    assert np.allclose(read_member(corpus.feature_zip, index[f"common_voice_{language}_00"]), wanted)
+    for split in SPLITS:
+        assert len(read_table(corpus.output / "tgt_unigram45" / f"{split}.tsv", ("id", "tgt_text"))) == 3
+        lists = corpus.output / "simuleval" / split
+        # CVSS's order, as StreamSpeech's lists
+        assert (lists / "target.txt").read_text().splitlines() == ENGLISH[::-1]
+        assert len((lists / "wav_list.txt").read_text().splitlines()) == 3
+    if language == "fr":
+        assert (lists / "src.txt").read_text().splitlines()[0] == "deux cafés sil vous plaît"
+    tasks = yaml.safe_load((corpus.data_folder / "config_mtl_asr_st_ctcst.yaml").read_text())
+    for task in tasks.values():
+        assert (corpus.data_folder / task["dict"]).is_file()
+        assert all((corpus.data_folder / task["data"] / f"{split}.tsv").is_file() for split in SPLITS)
+    assert check_script.main([str(corpus.output), "--clusters", "4", "--deep"]) == 0
+    assert "all is well" in capsys.readouterr().out
+
+
+def test_a_recording_that_is_missing_or_broken_is_left_out_and_named(corpus, capsys):
+    with pytest.raises(DataError, match="09.mp3: no such recording, nor 0 others of 11.*--max-missing 10"):
+        features_step.build(corpus)
+    wavs = corpus.cvss / "dev"
+    (wavs / "common_voice_fr_11.mp3.wav").write_bytes(b"not audio")
+    soundfile.write(wavs / "common_voice_fr_12.mp3.wav", np.zeros(300), 24000)
+    prepare(corpus)
+    skipped = {row["id"]: row["why"] for row in read_table(corpus.output / "skipped.tsv")}
+    assert sorted(skipped) == [f"common_voice_fr_{n}" for n in ("08", "09", "11", "12")]
+    assert "no such" in skipped["common_voice_fr_09"] and "not a readable" in skipped["common_voice_fr_08"]
+    assert "no units" in skipped["common_voice_fr_11"]
+    assert [row["id"] for row in read_table(corpus.data_folder / "dev.tsv")] == ["common_voice_fr_10"]
+    assert "shorter than 25 ms" in capsys.readouterr().err
+    assert check_script.main([str(corpus.output), "--clusters", "4", "--deep"]) == 0
+
+
+def test_odd_texts_do_not_break_a_table_and_an_empty_translation_is_left_out(originals, tmp_path):
+    corpus = copy_of(originals, "whole", tmp_path)
+    table = corpus.cvss / "dev.tsv"
+    text = table.read_text().replace("where is the hotel", "where\\is\u2028the \t hotel")
+    table.write_text(text.replace("two coffees please", " "), encoding="utf-8")
+    marks = corpus.cvss / "test.tsv"
+    marks.write_text(marks.read_text().replace("two coffees please", "?!"))
+    prepare(corpus)
+    rows = read_table(corpus.data_folder / "dev.tsv")
+    assert [row["tgt_text"] for row in rows] == ["the train is late", "where is the hotel"]
+    skipped = (corpus.output / "skipped.tsv").read_text()
+    assert "dev.tsv: no translation" in skipped and "test.tsv: no translation" in skipped
+
+
+def test_fairseq_task_reads_the_prepared_data(corpus):
+    pytest.importorskip("fairseq")
+    from echostream_plugin.fairseq_ext.task import read_data_config, read_multitask_config
+
+    prepare(corpus)
+    read_data_config(corpus.data_folder / "config_gcmvn.yaml")
+    config = read_multitask_config(corpus.data_folder / "config_mtl_asr_st_ctcst.yaml")
+    assert set(config.get_all_tasks()) == {"target_unigram", "source_unigram", "ctc_target_unigram"}
+
+
+def test_a_second_run_changes_nothing(corpus):
+    prepare(corpus)
+    before = made(corpus)
+    prepare(corpus)
+    assert made(corpus) == before
+
+
+def test_steps_out_of_order_and_missing_tables_say_what_to_do(corpus, capsys):
+    with pytest.raises(DataError, match="train.tsv: not made yet; run scripts/cvss/build_manifests.py"):
+        text_step.build(corpus, 45, 1)
+    with pytest.raises(DataError, match="src_fbank80.zip: no finished feature zip"):
+        manifests_step.build(corpus)
+    features_step.build(corpus, max_missing=50)
+    with pytest.raises(DataError, match="train.txt: not made yet; run scripts/cvss/build_units.py"):
+        manifests_step.build(corpus)
+    corpus.feature_zip.unlink()
+    (corpus.cvss / "dev.tsv").unlink()
+    with pytest.raises(DataError, match="dev.tsv: no such table; unpack cvss_c_fr_en"):
+        features_step.build(corpus)
+    arguments = ["--covost", str(corpus.covost), "--cvss", str(corpus.cvss), "--jobs", "1"]
+    assert features_step.main([*arguments, "--jobs", "0"]) == 1 and "at least 1" in capsys.readouterr().err
+    hubert = [*arguments, "--hubert", "none.pt", "--kmeans", "none.bin"]
+    assert units_step.main(hubert) == 1 and "none.bin" in capsys.readouterr().err
+    assert units_step.main(arguments) == 1 and "--hubert and --kmeans" in capsys.readouterr().err
+    assert text_step.main(arguments[:4]) == manifests_step.main(arguments[:4]) == 1
+    assert features_step.main(["--covost", "nowhere", "--cvss", str(corpus.cvss)]) == 1
+    assert "nowhere: no such folder; scripts/cvss/check_downloads.py" in capsys.readouterr().err
+    assert features_step.main([*arguments, "--merge", "0"]) == 1 and "--merge 0" in capsys.readouterr().err
+    assert units_step.main([*arguments, "--merge", "2", "--shard", "1/2"]) == 1
+    with pytest.raises(SystemExit):
+        features_step.main([*arguments, "--shard", "3/2"])
+    assert "'3/2' is no shard" in capsys.readouterr().err
+    table = corpus.covost / "covost_v2.fr_en.tsv"
+    table.with_name(table.name + ".tar.gz").write_bytes(b"half an archive")
+    table.unlink()
+    assert features_step.main(arguments) == 1
+    assert "covost_v2.fr_en.tsv.tar.gz: not whole" in capsys.readouterr().err
+
+
+TOY_PYTHON = """#!{python}
+import runpy, sys
+sys.path.insert(0, {root!r})
+sys.argv = sys.argv[1:]
+step = runpy.run_path(sys.argv[0])
+if sys.argv[0].endswith("build_units.py"):
+    from tests.data_prep.miniature_cvss import ToyFeatures
+    step["step"].__globals__["hubert_maker"] = lambda path, layer, device: ToyFeatures
+sys.exit(step["main"]())
+"""
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_one_command_prepares_a_language(originals, tmp_path, parts):
+    """prepare.sh on the miniature: at once, and in two parts that are joined. Toy features stand for HuBERT's."""
+    root = tmp_path / "data"
+    corpus = copy_of(originals, "whole", tmp_path, "es")
+    (root / "models").mkdir()
+    np.save(root / "models" / "km.npy", CENTRES)
+    python = tmp_path / "python"
+    python.write_text(TOY_PYTHON.format(python=sys.executable, root=str(ROOT)))
+    python.chmod(0o755)
+    settings = {"KMEANS": root / "models" / "km.npy", "CLUSTERS": 4, "SUBWORDS": 45, "JOBS": 1, "PYTHON": python}
+    command = ["bash", str(ROOT / "examples" / "cvss_c" / "prepare.sh"), "es", str(root)]
+    turns = [{}] if parts == 1 else [{"SHARD": "1/2"}, {"SHARD": "2/2"}, {"MERGE": "2"}]
+    for turn in turns:
+        environment = os.environ | {name: str(value) for name, value in (settings | turn).items()}
+        result = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+    assert "all is well" in result.stdout and f"ready: examples/cvss_c/train.sh {corpus.data_folder}" in result.stdout
+    assert len(read_table(corpus.data_folder / "train.tsv")) == 3
+
+
+def test_prepare_says_how_it_is_used():
+    result = subprocess.run(["bash", str(ROOT / "examples/cvss_c/prepare.sh")], capture_output=True, text=True)
+    assert result.returncode == 2 and "prepare.sh LANG [ROOT]" in result.stdout and "MERGE=N" in result.stdout
+
+
+def test_downloads_are_listed_with_their_names_pages_and_steps(originals, tmp_path, capsys):
+    empty = ["--root", str(tmp_path), "--lang", "de"]
+    assert downloads_script.main(empty) == 1
+    out = capsys.readouterr().out
+    for name in ("de.tar.gz", "covost_v2.de_en.tsv.tar.gz", "cvss_c_de_en_v1.0.tar.gz", "g_00500000", "config.json"):
+        assert name in out
+    assert "mhubert_base_vp_en_es_fr_it3.pt" in out and "L11_km1000.bin" in out and "15.1 GB" in out
+    assert "7 of the downloads missing" in out
+    corpus = copy_of(originals, "whole", tmp_path)
+    models = tmp_path / "data" / "models"
+    (models / "vocoder").mkdir(parents=True)
+    for name in ("mhubert_base_vp_en_es_fr_it3.pt", "mhubert_base_vp_en_es_fr_it3_L11_km1000.bin"):
+        (models / name).write_bytes(b"x")
+    for name in ("g_00500000", "config.json"):
+        (models / "vocoder" / name).write_bytes(b"x")
+    there = ["--root", str(tmp_path / "data"), "--lang", "fr"]
+    assert downloads_script.main(there) == 0
+    assert "test: 3 of 3 English wavs" in capsys.readouterr().out
+    next((corpus.cvss / "test").iterdir()).unlink()
+    assert downloads_script.main(there) == 1 and "2 of 3 English wavs  <- not all" in capsys.readouterr().out
+    shutil.rmtree(corpus.cvss / "test")
+    (corpus.cvss / "cvss_c_fr_en_v1.0.tar.gz").write_bytes(b"x")
+    assert downloads_script.main(there) == 1 and "not unpacked: tar -xzf" in capsys.readouterr().out
