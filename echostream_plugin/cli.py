@@ -24,6 +24,7 @@ examples:
   echostream serve                              live, in the browser; live: the same in the terminal
   echostream prepare table.tsv -o corpus        training data of your own recordings
   echostream evaluate --bundle B --data LISTS -o eval
+  echostream bundle --checkpoint checkpoint_best.pt --vocoder V -o BUNDLE
   echostream card checkpoint_best.pt            what is in a checkpoint or a bundle
   echostream info                               the model, this machine, its devices
 
@@ -39,14 +40,18 @@ COMMANDS = {  # the modules `cli_<name>` ("_" for "-"), read when the command is
     "prepare": "make training data of your own parallel recordings",
     "evaluate": "score a bundle, offline and simultaneously",
     "average": "average checkpoints of one training",
+    "bundle": "make a bundle of a checkpoint: what all the commands above read",
     "card": "describe a checkpoint or a bundle: parts, flags, training",
     "from-bundle": "make a bundle a checkpoint that trains on",
     "info": "describe a model, this machine and its devices",
+    "benchmark": "measure what a second of speech costs here",
 }
 EXTRAS = {  # what a command needs besides the inference core
     "prepare": "train,eval,cvss",
     "evaluate": "eval",
     "average": "train",
+    "bundle": "train,eval",
+    "benchmark": "train,eval",
     "card": "train",
     "from-bundle": "train",
 }

@@ -6,7 +6,7 @@ from echostream_plugin.cli_errors import DONE, check_free
 from echostream_plugin.fairseq_ext.checkpoints import from_bundle
 
 DESCRIPTION = """Makes a checkpoint of a bundle, which fairseq-generate, fairseq-train --finetune-from-model or
---restore-file, and scripts/make_bundle.py read. Without --data, yamls, dictionaries and CMVN are written beside it
+--restore-file, and echostream bundle read. Without --data, yamls, dictionaries and CMVN are written beside it
 (CHECKPOINT_data/fbank2unit). A bundle holds half precision, so the parameters are those of the checkpoint it came from
 to three digits."""
 

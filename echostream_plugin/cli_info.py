@@ -15,6 +15,7 @@ from echostream_plugin import __version__
 from echostream_plugin.cli_errors import DONE
 from echostream_plugin.cli_options import DEFAULT_BUNDLE, devices
 from echostream_plugin.inference.bundle import Bundle, load_bundle
+from echostream_plugin.inference.languages import SIDES, language_of
 from echostream_plugin.inference.runs import bundle_digest, digest
 from echostream_plugin.inference.session import bundle_options
 from echostream_plugin.modules.native import VARIABLE, instructions, library
@@ -31,6 +32,7 @@ PARTS = {
     "target_unigram_decoder": "MT decoder",
     "synthesizer_encoder": "T2U encoder",
     "decoder": "unit decoder",
+    "chunk_decoder": "chunk decoder",
 }
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -129,8 +131,8 @@ def bundle_facts(folder: Path) -> dict:
 
 def languages(bundle: Bundle) -> str:
     """Source and target, where the card says them."""
-    sides = [bundle.card.get(f"{side}_language") for side in ("source", "target")]
-    return " to ".join(map(str, sides)) if all(sides) else "see the card"
+    sides = [language_of(bundle.card, side) for side in SIDES]
+    return " to ".join(sides) if all(sides) else "see the card"
 
 
 def parameters(bundle: Bundle) -> dict:

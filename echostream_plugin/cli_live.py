@@ -6,6 +6,7 @@ import queue
 import sys
 import threading
 from collections import deque
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def live(args: argparse.Namespace) -> int:
         stopped = translate_until_interrupted(session, heard, rate, player)
     finally:
         close(microphone)
-    show(session.finish(), player)
+    show(session.finish_events(), player)
     if player is not None:
         player.finish()
     return DONE if stopped else INCOMPLETE
@@ -79,17 +80,17 @@ def translate_until_interrupted(session: TranslationSession, heard: queue.Queue,
                 return False
             while not heard.empty():
                 pieces.append(heard.get_nowait())
-            show(session.push(np.concatenate(pieces), rate), player)
+            show(session.push_events(np.concatenate(pieces), rate), player)
     except KeyboardInterrupt:
         print(file=sys.stderr)
         rest = [heard.get_nowait() for _ in range(heard.qsize())]
         if rest:
-            show(session.push(np.concatenate(rest), rate), player)
+            show(session.push_events(np.concatenate(rest), rate), player)
         return True
 
 
-def show(events: list, player) -> None:
-    """Print what grew, and play what is spoken."""
+def show(events: Iterable, player) -> None:
+    """Print what grew, and play what is spoken, as it comes."""
     for event in events:
         if isinstance(event, TargetText):
             print(event.added, end="", flush=True)

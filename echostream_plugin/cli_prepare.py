@@ -17,7 +17,7 @@ recording of each side in any format that libsndfile reads, at any rate, and wha
 files), `split` (train, dev, test; else sentences are put into dev and test by a hash of their text) and `src_n_frames`
 (compared with the recordings). Paths are absolute or relative to the table. Rows that cannot be used are listed in
 dropped.tsv. The same command goes on where it was stopped."""
-NEXT = """Next: a vocoder for these units, then the model (README.md has the commands):
+NEXT = """Next: a vocoder for these units, then the model (docs/own_language.md has the commands):
   python scripts/train_vocoder.py --num-units {units} --units {out}/units/train.txt --dev-units {out}/units/dev.txt \\
     --wav-dir {out}/tgt_wav --out VOCODER
   fairseq-train {out}/fbank2unit --user-dir echostream_plugin --target-code-size {units} ..."""

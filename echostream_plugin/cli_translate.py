@@ -221,5 +221,5 @@ def print_events(session: TranslationSession, recording, push_ms: int, name: str
         for event in events:
             record = as_record(event) if name is None else {"recording": name, **as_record(event)}
             sys.stdout.buffer.write(json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
-        sys.stdout.buffer.flush()
+            sys.stdout.buffer.flush()
     return RunReport(hearing.taken / recording.rate, 0.0, recording.problem, hearing.interrupted)

@@ -76,6 +76,7 @@ def _shown(value) -> str:
 
 
 ENCODERS = {}  # kind -> configuration; an encoder's file adds its own
+MODELS = {}  # kind -> configuration of a whole model
 
 
 def encoder_config(kind):
@@ -83,6 +84,18 @@ def encoder_config(kind):
 
     Beside its options, each a flag, the class says which front end makes its `features` (`inference.features`)."""
     ENCODERS[kind.kind] = kind
+    return kind
+
+
+DECODERS = {}  # kind -> configuration of an MT decoder; a decoder's file adds its own
+
+
+def decoder_config(kind):
+    """Class decorator: the configuration of an MT decoder, found by its `kind` in a bundle's json.
+
+    Its options are flags: those with names of `TextDecoderConfig` are set by the same, others as `--mt-<name>`. It must
+    have `vocab`, `dim` and `encoder_dim`, on which other parts depend."""
+    DECODERS[kind.kind] = kind
     return kind
 
 
@@ -185,10 +198,12 @@ class CTCHeadConfig:
         _require(fits, f"dim {self.dim} must be divisible by heads {self.heads}")
 
 
+@decoder_config
 @dataclass(frozen=True)
 class TextDecoderConfig:
     """The MT decoder: fairseq's pre-norm Transformer decoder with tied embeddings."""
 
+    kind: str = option("transformer", "which MT decoder this is")
     vocab: int = option(6000, "target dictionary size")
     dim: int = option(512, "decoder dimension")
     encoder_dim: int = option(256, "dimension of the encoder output")
@@ -206,6 +221,7 @@ class TextDecoderConfig:
 
     def __post_init__(self):
         check_options(self)
+        _require(self.kind == "transformer", f"a Transformer's configuration cannot be of kind '{self.kind}'")
         _require(self.dim % self.heads == 0, f"dim {self.dim} must be divisible by heads {self.heads}")
 
 
@@ -245,14 +261,35 @@ class UnitDecoderConfig:
         )
 
 
+def whole_model(kind):
+    """Class decorator: the configuration of a whole model, found by its `kind` in a bundle's json."""
+    MODELS[kind.kind] = kind
+    return kind
+
+
+def read_model(values: dict):
+    """The configuration of a whole model from nested dicts, as `to_dict` gives them; `kind` says which one it is, a
+    `ModelConfig` where it is left out."""
+    kind = values.get("kind", ModelConfig.kind) if isinstance(values, dict) else ModelConfig.kind
+    fits = isinstance(kind, str) and kind in MODELS
+    _require(fits, f"kind: unknown model {_shown(kind)}; known: {', '.join(MODELS)}")
+    if isinstance(values, dict):
+        values = {name: value for name, value in values.items() if name != "kind"}
+    return MODELS[kind].from_dict(values)
+
+
+@whole_model
 @dataclass(frozen=True)
 class ModelConfig:
     """A whole speech-to-speech model; `asr` and `st` are the CTC heads, `mt` the text decoder."""
 
+    kind: ClassVar[str] = "speech_to_speech"
+    in_chunks: ClassVar[bool] = False  # text comes of a decoder of its own for chunks of audio
+
     encoder: object = field(default_factory=EncoderConfig)  # of one of the kinds in ENCODERS
     asr: CTCHeadConfig = field(default_factory=CTCHeadConfig)
     st: CTCHeadConfig = field(default_factory=CTCHeadConfig)
-    mt: TextDecoderConfig = field(default_factory=TextDecoderConfig)
+    mt: object = field(default_factory=TextDecoderConfig)  # of one of the kinds in DECODERS
     unit: UnitDecoderConfig = field(default_factory=UnitDecoderConfig)
 
     def __post_init__(self):
@@ -262,22 +299,41 @@ class ModelConfig:
         _require(self.mt.encoder_dim == self.encoder.dim, f"mt.encoder_dim must equal encoder.dim {self.encoder.dim}")
         _require(self.unit.dim == self.mt.dim, f"unit.dim must equal mt.dim {self.mt.dim}")
 
+    @property
+    def vocabularies(self) -> tuple:
+        """(side, option, size) of every part that reads or writes subwords."""
+        sizes = ("source", "asr.vocab", self.asr.vocab), ("target", "mt.vocab", self.mt.vocab)
+        return *sizes, ("target", "st.vocab", self.st.vocab)
+
+    def to_dict(self) -> dict:
+        """What `read_model` reads."""
+        return dataclasses.asdict(self)
+
     @classmethod
     def from_dict(cls, values: dict) -> "ModelConfig":
-        """Build from nested dicts; an unknown or ill-typed key raises ConfigError that names it. `encoder.kind` says
-        which encoder it is, an Emformer where it is left out."""
-        _require(isinstance(values, dict), f"model: expected a mapping of options, got {type(values).__name__}")
-        parts = {f.name: f.default_factory for f in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - set(parts))
-        _require(not unknown, f"unknown model option(s) {', '.join(unknown)}; known: {', '.join(parts)}")
-        encoder = values.get("encoder")
-        kind = encoder.get("kind", "emformer") if isinstance(encoder, dict) else "emformer"
-        _require(
-            isinstance(kind, str) and kind in ENCODERS,
-            f"encoder.kind: unknown encoder {kind!r}; known: {', '.join(ENCODERS)}",
-        )
-        parts["encoder"] = ENCODERS[kind]
-        return cls(**{name: _from_dict(parts[name], values.get(name, {}), name) for name in parts})
+        """Build from nested dicts; an unknown or ill-typed key raises ConfigError that names it. `encoder.kind` and
+        `mt.kind` say which encoder and MT decoder it is, an Emformer and a Transformer where they are left out."""
+        return model_from_dict(cls, values)
+
+
+def model_from_dict(cls, values: dict):
+    """The `from_dict` of a whole model's configuration, whose parts are the fields of `cls`."""
+    _require(isinstance(values, dict), f"model: expected a mapping of options, got {type(values).__name__}")
+    parts = {f.name: f.default_factory for f in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - set(parts))
+    _require(not unknown, f"unknown model option(s) {', '.join(unknown)}; known: {', '.join(parts)}")
+    parts["encoder"] = _of_kind(ENCODERS, values.get("encoder"), "encoder.kind: unknown encoder")
+    if "mt" in parts:
+        parts["mt"] = _of_kind(DECODERS, values.get("mt"), "mt.kind: unknown MT decoder")
+    return cls(**{name: _from_dict(parts[name], values.get(name, {}), name) for name in parts})
+
+
+def _of_kind(known: dict, values, unknown: str):
+    """The configuration class that the `kind` of some values names; the first one where they name none."""
+    default = next(iter(known))
+    kind = values.get("kind", default) if isinstance(values, dict) else default
+    _require(isinstance(kind, str) and kind in known, f"{unknown} {kind!r}; known: {', '.join(known)}")
+    return known[kind]
 
 
 def _from_dict(kind, values: dict, where: str):

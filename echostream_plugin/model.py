@@ -1,4 +1,5 @@
-"""The whole speech-to-speech model: one encoder, two CTC heads, MT decoder, text-to-unit.
+"""The whole models: speech to speech (one encoder, two CTC heads, MT decoder, text-to-unit), and speech to text in
+chunks (SpeechLLM-XL).
 
 Module names are StreamSpeech's (Zhang et al., arXiv 2406.03049), so that its checkpoints find their places.
 """
@@ -10,8 +11,11 @@ from torch import Tensor, nn
 
 from echostream_plugin.config import ModelConfig
 from echostream_plugin.constants import PAD
+from echostream_plugin.decoders import DECODERS
 from echostream_plugin.decoders.ctc import CTCHead
-from echostream_plugin.decoders.text import TextDecoder, build_streaming_mask
+from echostream_plugin.decoders.masks import build_streaming_mask
+from echostream_plugin.decoders.speechllm import SpeechLLMDecoder, SpeechLLMModelConfig
+from echostream_plugin.decoders.speechllm.alignment import chunks_of_tokens, token_ends
 from echostream_plugin.decoders.unit import T2UEncoder, UnitDecoder
 from echostream_plugin.encoders import ENCODERS
 
@@ -56,7 +60,7 @@ class S2STModel(nn.Module):
         self.encoder = ENCODERS[config.encoder.kind](config.encoder)
         self.source_unigram_decoder = CTCHead(config.asr)
         self.ctc_target_unigram_decoder = CTCHead(config.st)
-        self.target_unigram_decoder = TextDecoder(config.mt)
+        self.target_unigram_decoder = DECODERS[config.mt.kind](config.mt)
         self.synthesizer_encoder = T2UEncoder(config.unit)
         self.decoder = UnitDecoder(config.unit)
 
@@ -105,6 +109,64 @@ class S2STModel(nn.Module):
         states = self.synthesizer_encoder(hidden, token_padding)
         logits = self.decoder(states, token_padding, lags.k2, lags.n2, batch_positions)
         return logits, (~token_padding).sum(1) * self.config.unit.upsample
+
+
+@dataclass(frozen=True)
+class SpeechLLMOutput:
+    """What a teacher-forced forward gives; S encoder frames of 40 ms, M tokens of all texts with the ends of chunks.
+
+    encoder: [B, S, C]; lengths: [B] valid encoder frames; asr_logits, st_logits: [B, S, V]; logits: [M, V] of the
+    written text's tokens [M], both None where they were not asked for."""
+
+    encoder: Tensor
+    lengths: Tensor
+    asr_logits: Tensor
+    st_logits: Tensor
+    logits: Tensor | None = None
+    tokens: Tensor | None = None
+
+
+class SpeechLLMModel(nn.Module):
+    """Speech to text in chunks (SpeechLLM-XL, Jia et al., arXiv 2410.03752): an encoder, its two CTC heads, and a
+    decoder over audio and text. The head of the text that is written aligns it, in training."""
+
+    def __init__(self, config: SpeechLLMModelConfig):
+        nn.Module.__init__(self)
+        self.config = config
+        self.encoder = ENCODERS[config.encoder.kind](config.encoder)
+        self.source_unigram_decoder = CTCHead(config.asr)
+        self.ctc_target_unigram_decoder = CTCHead(config.st)
+        self.chunk_decoder = SpeechLLMDecoder(config.llm)
+
+    def forward(
+        self,
+        features: Tensor,
+        feature_lengths: Tensor,
+        targets: Tensor | None = None,
+        delay_frames: int = 0,
+        segment_frames: int | None = None,
+    ) -> SpeechLLMOutput:
+        """features: [B, T, 80] normalised mel frames of 10 ms; feature_lengths: [B]; targets: [B, U] the text that is
+        written, right-padded with 1, without `</s>`; None: the CTC heads alone; delay_frames: by which its alignment is
+        shifted; segment_frames: the encoder's segment, default the config's, 0 the whole utterance."""
+        encoder, lengths = self.encoder(features, feature_lengths, segment_frames)
+        asr_logits = self.source_unigram_decoder(encoder, lengths)
+        st_logits = self.ctc_target_unigram_decoder(encoder, lengths)
+        if targets is None:
+            return SpeechLLMOutput(encoder, lengths, asr_logits, st_logits)
+        aligning = asr_logits if self.config.transcribes else st_logits
+        ends = token_ends(aligning.detach().float().log_softmax(-1), lengths, targets)
+        chunks = chunks_of_tokens(ends, lengths, self.config.llm.chunk_frames, delay_frames)
+        logits, tokens = self.chunk_decoder(encoder, lengths, targets, chunks)
+        return SpeechLLMOutput(encoder, lengths, asr_logits, st_logits, logits, tokens)
+
+
+MODELS = {config.kind: model for config, model in ((ModelConfig, S2STModel), (SpeechLLMModelConfig, SpeechLLMModel))}
+
+
+def model_of(config) -> nn.Module:
+    """The model of a configuration, with first values."""
+    return MODELS[config.kind](config)
 
 
 def padding_mask(lengths: Tensor, size: int) -> Tensor:

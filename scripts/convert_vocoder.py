@@ -21,7 +21,7 @@ def main(argv=None) -> int:
     parser.add_argument("--checkpoint", required=True, help="checkpoint with the generator")
     parser.add_argument("--config", required=True, help="its config.json")
     parser.add_argument("--output", required=True, help="vocoder folder")
-    parser.add_argument("--kmeans", help="kmeans.json of the unit files that it speaks; make_bundle.py compares it")
+    parser.add_argument("--kmeans", help="kmeans.json of the unit files that it speaks; echostream bundle compares it")
     args = parser.parse_args(argv)
     try:
         print(save_vocoder(load_public_checkpoint(args.checkpoint, args.config), args.output))

@@ -33,6 +33,7 @@ from echostream_plugin.evaluation.claim import SimulError
 from echostream_plugin.evaluation.long_table import LongEvaluation, evaluate, write_results
 from echostream_plugin.evaluation.resegmentation import SegmentationError, mwer_segments
 from echostream_plugin.inference.errors import BundleError, InputError, OutputError, SessionError
+from echostream_plugin.inference.languages import language_of, load_card
 
 
 def parse_args(argv=None):
@@ -56,7 +57,8 @@ def main(argv=None) -> int:
     except SegmentationError as error:
         print(f"{error}; it is left out", file=sys.stderr)
     try:
-        asr = ScoringASR() if args.speech else None
+        language = language_of(load_card(args.bundle), "target") or "en"
+        asr = ScoringASR(language=language) if args.speech else None
         places = args.bundle, args.recordings, args.output
         asked = LongEvaluation(*places, args.policies, args.push_ms, asr, command)
         print(write_results(*evaluate(asked), asked))

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.data import DataError
-from echostream_plugin.data.punctuated import bible, labelled, with_errors
+from echostream_plugin.data.punctuated import BIBLES, bible, labelled, with_errors
 from echostream_plugin.punctuation import Punctuator, PunctuatorConfig, save_punctuator
 from echostream_plugin.punctuation.training import Recipe, Training, Windows
 
@@ -62,7 +62,7 @@ def texts_of(args) -> dict:
         if not path.is_file():
             raise DataError(f"{path}: no such text")
         texts[language].append((labelled(path.read_text(encoding="utf-8").splitlines(), not consecutive), consecutive))
-    for language in args.languages if not args.no_bible else ():
+    for language in (name for name in args.languages if not args.no_bible and (name in BIBLES or not texts[name])):
         texts[language].append((labelled(bible(language, "train"), complete=False), True))
     empty = [name for name, found in texts.items() if not any(len(text) for text, _ in found)]
     if empty:

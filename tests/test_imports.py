@@ -30,6 +30,8 @@ ALLOWED = {
     "cli": METHOD | {"inference", "cli_prepare", "cli_serve"} | CLI,
     "cli_evaluate": {"config", "inference", "evaluation", "cli_errors"},
     **dict.fromkeys(TRAINED, {"config", "inference", "fairseq_ext", "cli_errors", "cli_options"}),
+    "cli_bundle": {"config", "inference", "data", "evaluation", "fairseq_ext", "cli_errors"},
+    "cli_benchmark": METHOD | {"inference", "benchmark", "evaluation", "cli_errors"},
     "cli_serve": METHOD | {"inference", "cli_options", "serve"},
     "serve": {"config", "inference"},
     "cli_prepare": {"config", "inference", "data"},

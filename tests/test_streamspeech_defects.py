@@ -133,7 +133,12 @@ def test_the_same_sound_at_any_rate_gives_the_same_features(rate):
 
 def test_a_step_that_writes_nothing_does_not_delay_the_next(monkeypatch):
     """There the CTC counts of a decoding step are taken as used up before it is known whether a word comes of it."""
-    monkeypatch.setattr(Writer, "draft", lambda self, count, provisional=None: [])
+
+    def nothing(self, count, provisional=None):
+        yield from ()
+        return []
+
+    monkeypatch.setattr(Writer, "drafting", nothing)
     session, samples = TranslationSession(tiny_bundle(), speech=False), speechlike(3.0)
     for start in range(0, len(samples), 5120):
         session.push(samples[start : start + 5120], 16000)

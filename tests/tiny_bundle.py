@@ -4,9 +4,11 @@ import numpy as np
 import torch
 
 from echostream_plugin.config import CTCHeadConfig, EncoderConfig, ModelConfig, TextDecoderConfig, UnitDecoderConfig
+from echostream_plugin.constants import EOS
+from echostream_plugin.decoders.speechllm import SpeechLLMConfig, SpeechLLMModelConfig
 from echostream_plugin.inference.bundle import Bundle, save_bundle
 from echostream_plugin.inference.dictionary import SPECIALS, Dictionary
-from echostream_plugin.model import S2STModel
+from echostream_plugin.model import S2STModel, model_of
 from echostream_plugin.vocoder import CodeHiFiGAN, VocoderConfig
 from echostream_plugin.vocoder.codehifigan import duration_params
 
@@ -73,13 +75,41 @@ def make_talkative(model, asr_blank: float, st_blank: float):
         model.ctc_target_unigram_decoder.proj.bias[0] += st_blank
 
 
+def tiny_chunk_bundle(target: str = "source_text", seed: int = 0, **llm) -> Bundle:
+    """As `tiny_bundle`, of a model that writes text in chunks of 640 ms: a few tokens for most, more for some."""
+    tiny = tiny_bundle(seed, vocoder=False)
+    asr, st = tiny.config.asr, tiny.config.st
+    options = {
+        "vocab": (asr if target == "source_text" else st).vocab, "target": target, "encoder_dim": 16, "dim": 16,
+        "layers": 2, "heads": 2, "ffn_dim": 32, "chunk_frames": 16, "context_chunks": 2, "max_tokens": 5,
+        "tie_embeddings": False, **llm,
+    }  # fmt: skip
+    config = SpeechLLMModelConfig(tiny.config.encoder, asr, st, SpeechLLMConfig(**options))
+    torch.manual_seed(seed)
+    model = model_of(config).eval()
+    model.load_state_dict({**model.state_dict(), **_shared(tiny.model, model)})
+    with torch.no_grad():
+        for parameter in model.chunk_decoder.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(2.0)
+        model.chunk_decoder.output_projection.weight[EOS] *= 0.8  # neither always nor never
+    session = {"decoding": "chunks", "speech": False, "translate": target == "target_text"}
+    dictionaries = tiny.source_dictionary, tiny.target_dictionary
+    return Bundle(model, config, *dictionaries, tiny.cmvn_mean, tiny.cmvn_std, session=session)
+
+
+def _shared(model, other) -> dict:
+    return {name: tensor for name, tensor in model.state_dict().items() if name in other.state_dict()}
+
+
 def write_dictionary(path, pieces):
     path.write_text("".join(f"{piece} 1\n" for piece in pieces), encoding="utf-8")
 
 
-def save_tiny_bundle(folder, **more):
-    """Write the tiny bundle and its dictionaries into a folder; more: as `save_bundle`. Its path."""
-    bundle = tiny_bundle()
+def save_tiny_bundle(folder, bundle=None, **more):
+    """Write a bundle (default: the tiny one) and its dictionaries into a folder; more: as `save_bundle`. Its path."""
+    bundle = bundle or tiny_bundle()
+    more = {"session": bundle.session, **more}
     write_dictionary(folder / "source.txt", SOURCE_PIECES)
     write_dictionary(folder / "target.txt", TARGET_PIECES)
     np.savez(folder / "gcmvn.npz", mean=bundle.cmvn_mean, std=bundle.cmvn_std)

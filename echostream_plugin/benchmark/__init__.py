@@ -1,1 +1,1 @@
-"""What a second of speech costs, here and elsewhere; run by scripts/benchmark.py."""
+"""What a second of speech costs, here and elsewhere; run by `echostream benchmark`."""

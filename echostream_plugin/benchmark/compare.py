@@ -17,7 +17,6 @@ from echostream_plugin.benchmark.sessions import (
     PUSH_MS,
     RATE,
     TOKENS_PER_SECOND,
-    WARM_UP_SECONDS,
     blank_bias,
     random_bundle,
     stopwatch,
@@ -32,6 +31,7 @@ from echostream_plugin.inference.session import SessionOptions, TranslationSessi
 from echostream_plugin.modules.streaming import StreamState
 from echostream_plugin.vocoder import VocoderConfig
 
+WARM_UP_SECONDS = 12
 PUSH = RATE * PUSH_MS // 1000
 
 

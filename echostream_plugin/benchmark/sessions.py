@@ -1,5 +1,6 @@
 """Whole sessions: time per push, the stages it goes to, and how many sessions a core serves."""
 
+import math
 import time
 from contextlib import contextmanager
 
@@ -16,14 +17,13 @@ from echostream_plugin.inference.dictionary import SPECIALS, Dictionary
 from echostream_plugin.inference.events import Speech, TargetText
 from echostream_plugin.inference.features import Frontend, features_of
 from echostream_plugin.inference.session import SessionOptions, TranslationSession
-from echostream_plugin.inference.stages import Call, Writer
+from echostream_plugin.inference.work import Call
 from echostream_plugin.model import S2STModel
 from echostream_plugin.modules.recording import record_calls
-from echostream_plugin.vocoder import CodeHiFiGAN, StreamingVocoder, VocoderConfig
+from echostream_plugin.vocoder import CodeHiFiGAN, CodeVocos, StreamingVocoder, VocoderConfig, VocosConfig
 
 RATE = 16000
 PUSH_MS = 320
-WARM_UP_SECONDS = 12
 TOKENS_PER_SECOND = 3.0  # of source and of target
 UNITS_PER_TOKEN = 15  # of 20 ms, some of 40: about as much speech comes out as goes in
 
@@ -54,13 +54,14 @@ class ScheduledUnits(nn.Module):
         return self.projection(frames) + self.gain.repeat(frames.size(1) // self.gain.size(0), 1)
 
 
-def random_bundle(config: ModelConfig, vocoder: VocoderConfig | None) -> Bundle:
+def random_bundle(config: ModelConfig, vocoder: VocoderConfig | VocosConfig | None) -> Bundle:
     """A model with random weights that hears and says about three tokens a second, as speech does, and speaks about
     as long as it hears; vocoder None: no speech."""
     torch.manual_seed(0)
     model = S2STModel(config).eval()
     symbols = [Dictionary((*SPECIALS, *(f"▁t{i}" for i in range(head.vocab - 4)))) for head in (config.asr, config.mt)]
-    spoken = None if vocoder is None else CodeHiFiGAN(vocoder).remove_weight_norm()
+    kind = CodeVocos if isinstance(vocoder, VocosConfig) else CodeHiFiGAN
+    spoken = None if vocoder is None else kind(vocoder).remove_weight_norm().eval()
     bins = config.encoder.input_dim
     bundle = Bundle(model, config, *symbols, np.full(bins, 10, np.float32), np.full(bins, 4, np.float32), spoken)
     with torch.inference_mode():
@@ -94,12 +95,16 @@ def stopwatch(bundle: Bundle):
         ("encoder", model.encoder, "finish"),
         ("CTC heads", model.source_unigram_decoder, "step"),
         ("CTC heads", model.ctc_target_unigram_decoder, "step"),
-        ("MT", Writer, "hear"),
-        ("MT", Writer, "draft"),
+        ("MT", model.target_unigram_decoder, "add_source"),
+        ("MT", model.target_unigram_decoder, "propose"),
         ("T2U and units", model.synthesizer_encoder, "step"),
         ("T2U and units", model.decoder, "step"),
-        ("vocoder", StreamingVocoder, "push"),
+        ("T2U and units", model.decoder, "finish"),
+        ("vocoder", StreamingVocoder, "frames"),
     ]
+    if bundle.vocoder is not None:
+        generator = type(StreamingVocoder(bundle.vocoder).generator)
+        watched += [("vocoder", generator, "step"), ("vocoder", generator, "finish")]
     for stage, owner, name in watched:
         spent.setdefault(stage, 0.0)
         own = vars(owner).get(name)
@@ -126,33 +131,43 @@ def _clocked(function, spent: dict, stage: str):
     return call
 
 
-def time_session(bundle: Bundle, seconds: float) -> dict:
-    """A session over so much sound in pushes of 320 ms: real-time factor, times of pushes, seconds by stage."""
+def speaking(bundle: Bundle) -> SessionOptions:
+    """How a random bundle translates: sentences of 10 s, each of which may say ten tokens more at its end."""
     speaks = bundle.vocoder is not None
-    options = SessionOptions(pause_ms=800, longest_sentence_ms=10000, max_tokens=10, speech=speaks)
-    session, samples, pushes = TranslationSession(bundle, options), noise(seconds), []
+    return SessionOptions(pause_ms=800, longest_sentence_ms=10000, max_tokens=10, speech=speaks)
+
+
+def percentile(times: list, share: float) -> float:
+    """The time below which so large a share of them lies; the worst is not left out of a few."""
+    return sorted(times)[min(len(times) - 1, math.ceil(share * len(times)) - 1)]
+
+
+def time_session(bundle: Bundle, seconds: float) -> dict:
+    """A session over so much sound in pushes of 320 ms, its first one among them: real-time factor, times of pushes,
+    how soon the first speech of a push is there, seconds by stage."""
+    session, samples, pushes, soon = TranslationSession(bundle, speaking(bundle)), noise(seconds), [], []
     tokens, spoken, size = 0, 0.0, RATE * PUSH_MS // 1000
-    warm_up = noise(WARM_UP_SECONDS)
-    for start in range(0, len(warm_up), size):
-        session.push(warm_up[start : start + size], RATE)
-    session.reset()
     with stopwatch(bundle) as spent:
         for start in range(0, len(samples), size):
-            began = time.perf_counter()
-            events = session.push(samples[start : start + size], RATE)
+            began, events = time.perf_counter(), []
+            for event in session.push_events(samples[start : start + size], RATE):
+                if isinstance(event, Speech) and not any(isinstance(each, Speech) for each in events):
+                    soon.append(1000 * (time.perf_counter() - began))
+                events.append(event)
             pushes.append(1000 * (time.perf_counter() - began))
             tokens += sum(len(event.added.split()) for event in events if isinstance(event, TargetText))
             spoken += sum(len(event.samples) / event.sample_rate for event in events if isinstance(event, Speech))
         began = time.perf_counter()
         spoken += sum(len(event.samples) / event.sample_rate for event in session.finish() if isinstance(event, Speech))
         last = 1000 * (time.perf_counter() - began)
-    late = sorted(pushes)[int(0.95 * (len(pushes) - 1))]
     return {
         "seconds": seconds,
         "rtf": (sum(pushes) + last) / 1000 / seconds,
         "push_ms": Spread.of(pushes),
-        "push_p95_ms": late,
+        "push_p95_ms": percentile(pushes, 0.95),
+        "push_p99_ms": percentile(pushes, 0.99),
         "push_worst_ms": max(pushes),
+        "speech_soonest_ms": Spread.of(soon) if soon else None,
         "finish_ms": last,
         "tokens": tokens,
         "spoken_seconds": spoken,

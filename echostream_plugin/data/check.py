@@ -247,7 +247,7 @@ class Prepared:
         lists = {name: lines_of(folder / f"{name}.txt") for name in names}
         sizes = {name: len(lines) for name, lines in lists.items()}
         problems = [] if len(set(sizes.values())) == 1 else [f"lists of different lengths: {sizes}"]
-        ids = [Path(wav).stem for wav in lists["wav_list"]]
+        ids = self._names(split, lists["wav_list"])
         units = {row["id"]: row["tgt_audio"] for row in self.manifests.get(split, ())}
         if set(ids) != set(units):
             problems.append(f"{len(set(ids) ^ set(units))} utterances are in wav_list.txt or {split}.tsv but not both")
@@ -257,6 +257,13 @@ class Prepared:
         if missing:
             problems.append(f"{missing[0]} is not there, of wav_list.txt {len(missing)} in all")
         yield Check(f"simuleval/{split}", f"{len(ids)} utterances", summary(problems))
+
+    def _names(self, split: str, wavs: list[str]) -> list[str]:
+        """The utterance of each recording of wav_list.txt: by the table of utterances, else by the file's name."""
+        table = self.folder / "utterances" / f"{split}.tsv"
+        rows = read_table(table, ("id", "src_wav")) if table.is_file() else ()
+        known = {str(Path(row["src_wav"]).resolve()): row["id"] for row in rows}
+        return [known.get(wav, Path(wav).stem) for wav in wavs]
 
     def _data_config(self):
         config = read_yaml(self.data / "config_gcmvn.yaml")

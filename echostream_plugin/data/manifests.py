@@ -9,15 +9,24 @@ from tqdm import tqdm
 from echostream_plugin.data import DataError
 from echostream_plugin.data.feature_zip import read_places
 from echostream_plugin.data.layout import LIST_COLUMNS, SPLITS, Layout
-from echostream_plugin.data.subwords import DECODER, load_subwords, train_subwords, write_configs, write_task_table
+from echostream_plugin.data.subwords import (
+    DECODER,
+    alphabet_size,
+    load_subwords,
+    train_subwords,
+    write_configs,
+    write_task_table,
+)
 from echostream_plugin.data.tables import MANIFEST_COLUMNS, GrowingFile, cell, table_line, write_table
 from echostream_plugin.data.units import UNITS_NOTE, UnitsFile
 from echostream_plugin.data.waveforms import frames_of
 from echostream_plugin.inference.words import normalise
 from echostream_plugin.units import reduce_units
 
-# languages of thousands of characters: what SentencePiece recommends, so that rare ones take no piece each
-WRITTEN_IN_MANY = {"zh-CN": 0.9995, "ja": 0.9995}
+# languages of thousands of characters: the part of the text that SentencePiece recommends to cover, so that rare ones
+# take no piece each
+MANY_CHARACTERS, PART_OF_THEM = 500, 0.9995
+WRITTEN_IN_MANY = ("zh-CN", "ja")
 SIDES = (("src", "src_text"), ("tgt", "tgt_text"))
 
 
@@ -163,8 +172,9 @@ def build_text(corpus: Layout, size: int, threads: int, vocoder=None, decoder=DE
         else:
             print(f"training {size} subwords of the {side} side; minutes for a whole CVSS-C pair")
             sentences = [normalise(row[column]) for row in rows["train"]]
-            coverage = WRITTEN_IN_MANY.get(corpus.language, 1.0) if side == "src" else 1.0
-            processor = train_subwords(folder, name, sentences, size, threads, coverage)
+            known = side == "src" and corpus.language in WRITTEN_IN_MANY
+            many = known or alphabet_size(sentences, 1.0) > MANY_CHARACTERS
+            processor = train_subwords(folder, name, sentences, size, threads, PART_OF_THEM if many else 1.0)
         for split in tqdm(SPLITS, desc=f"{side} subwords", unit="split"):
             write_task_table(folder / f"{split}.tsv", rows[split], column, processor)
         dictionaries.append(folder / f"{name}.txt")

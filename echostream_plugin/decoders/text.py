@@ -1,15 +1,22 @@
 """The MT decoder: fairseq's pre-norm Transformer decoder, parallel in training, one token at a time in use."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from echostream_plugin.config import TextDecoderConfig
 from echostream_plugin.constants import PAD
+from echostream_plugin.decoders.base import StreamingDecoder, register_decoder
 from echostream_plugin.decoders.masks import build_streaming_mask
-from echostream_plugin.decoders.transformer import KeyValues, TransformerLayer, sinusoidal_positions, tied_projection
+from echostream_plugin.decoders.transformer import (
+    KeyValues,
+    Positions,
+    TransformerLayer,
+    sinusoidal_positions,
+    tied_projection,
+)
 from echostream_plugin.modules.streaming import StreamState
 
 __all__ = ["TextDecoder", "TextDecoderState", "build_streaming_mask"]
@@ -36,8 +43,11 @@ class TextDecoderState(StreamState):
         return self.source[0].length
 
 
-class TextDecoder(nn.Module):
+@register_decoder
+class TextDecoder(StreamingDecoder):
     """Transformer decoder whose every target position may see its own part of the source."""
+
+    Config = TextDecoderConfig
 
     def __init__(self, config: TextDecoderConfig):
         super().__init__()
@@ -115,20 +125,43 @@ class TextDecoder(nn.Module):
         ones and that are not kept; attention: takes the cross-attention weights of the step, [B, layers, heads, u, S].
         Returns [B, u, D] after the final layer norm, and the state.
         """
-        source = state.source
+        looking = state
         if provisional is not None and provisional.size(1):
-            source = self._extend(source, provisional)
-        if source[0].length == 0:
+            looking = self.add_source(provisional, state)
+        ((hidden, after),) = self.step_together([(tokens, looking)], attention)
+        return hidden, replace(after, source=state.source)
+
+    def step_together(self, pairs: list, attention: list | None = None) -> list:
+        """`step` of several streams at once, each with a past and a source of its own length.
+
+        pairs: (tokens [B, u], state) of each; returns (hidden [B, u, D], state) of each. attention: takes the weights
+        of the first."""
+        if any(state.source[0].length == 0 for _, state in pairs):
             raise ValueError("the text decoder has no source frames yet: call add_source before step")
-        x = self._embed(tokens, state.position)
+        counts, states = [tokens.size(1) for tokens, _ in pairs], [state for _, state in pairs]
+        x = torch.cat([self._embed(tokens, state.position) for tokens, state in pairs], dim=1)
         targets, weights = [], None if attention is None else []
-        for layer, past, heard in zip(self.layers, state.targets, source, strict=True):
-            x, past = layer(x, past, source=heard, weights=weights)
-            targets.append(past)
+        for index, layer in enumerate(self.layers):
+            parts = [(s.targets[index], s.source[index]) for s in states]
+            streams = [Positions(n, past, source=heard) for n, (past, heard) in zip(counts, parts, strict=True)]
+            x, pasts = layer.together(x, streams, weights=weights)
+            targets.append(pasts)
         if attention is not None:
             attention.append(torch.stack(weights, dim=1))
-        dropped = state.position + tokens.size(1) - targets[0].length
-        return self.layer_norm(x), TextDecoderState(tuple(targets), state.source, dropped)
+        hidden, own = self.layer_norm(x).split(counts, 1), zip(*targets, strict=True)
+        return [(one, _after(past, *pair)) for one, past, pair in zip(hidden, own, pairs, strict=True)]
+
+    def propose_together(self, pairs: list) -> list:
+        """`propose` of several streams at once, as `step_together`."""
+        steps = self.step_together(pairs)
+        hidden = torch.cat([states[:, -1:] for states, _ in steps], dim=1)
+        scores = zip(hidden.split(1, 1), self.logits(hidden).split(1, 1), strict=True)
+        return [((one, each[:, 0]), state) for (one, each), (_, state) in zip(scores, steps, strict=True)]
+
+    def without_source(self) -> TextDecoderState:
+        """A frame whose keys and values are zeros, which nothing is projected to."""
+        heard = tuple(layer.encoder_attn.empty(1, 1) for layer in self.layers)
+        return TextDecoderState(self.initial_state().targets, heard)
 
     def _embed(self, tokens: Tensor, first: int) -> Tensor:
         positions = sinusoidal_positions(first, tokens.size(1), self.config.dim, tokens.device)
@@ -137,3 +170,8 @@ class TextDecoder(nn.Module):
     def _extend(self, source: tuple[KeyValues, ...], frames: Tensor) -> tuple[KeyValues, ...]:
         pairs = zip(self.layers, source, strict=True)
         return tuple(heard.append(layer.encoder_attn.project(frames)) for layer, heard in pairs)
+
+
+def _after(targets: tuple, tokens: Tensor, state: TextDecoderState) -> TextDecoderState:
+    """The state once tokens [B, u] were consumed; targets: the keys and values of each layer then."""
+    return TextDecoderState(targets, state.source, state.position + tokens.size(1) - targets[0].length)

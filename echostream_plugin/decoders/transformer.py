@@ -1,8 +1,9 @@
 """Pre-norm Transformer layers with fairseq's parameter names, shared by every decoder.
 
-One `TransformerLayer.forward` serves training (whole sequence, no past) and streaming (a few positions after a past of
-keys and values). In this file, as in `scaled_dot_product_attention`, a `visible` mask is True where attending is
-allowed; the decoders' public masks are True where something is masked, as fairseq's are.
+One `TransformerLayer.together` serves training (whole sequence, no past) and streaming (a few positions after a past of
+keys and values), of one stream or of several whose pasts differ in length. In this file, as in
+`scaled_dot_product_attention`, a `visible` mask is True where attending is allowed; the decoders' public masks are True
+where something is masked, as fairseq's are.
 """
 
 import math
@@ -31,6 +32,10 @@ class KeyValues(StreamState):
         """Positions of `self`, then those of `other`."""
         return KeyValues(torch.cat((self.keys, other.keys), 2), torch.cat((self.values, other.values), 2))
 
+    def split(self, counts: list) -> list:
+        """The first counts[0] positions, the next counts[1], and so on; views."""
+        return [KeyValues(*pair) for pair in zip(self.keys.split(counts, 2), self.values.split(counts, 2), strict=True)]
+
     def last(self, length: int) -> "KeyValues":
         """The newest `length` positions, or all there are, in memory of their own."""
         start = max(0, self.length - length)
@@ -42,23 +47,32 @@ class MultiHeadAttention(nn.Module):
 
     source_dim: dimension of what is attended (default: dim). rotary: rotate queries and keys by their place in the
     window; the queries are then the window's last positions, and stored keys are not rotated, so that a window
-    that moves needs no absolute position.
+    that moves needs no absolute position. bias: of the four projections.
     """
 
-    def __init__(self, dim: int, heads: int, dropout: float, source_dim: int | None = None, rotary: bool = False):
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        dropout: float,
+        source_dim: int | None = None,
+        rotary: bool = False,
+        bias: bool = True,
+    ):
         super().__init__()
         if dim % heads:
             raise ValueError(f"attention dimension {dim} must be divisible by the number of heads {heads}")
         source_dim = source_dim or dim
         self.heads, self.dropout, self.rotary = heads, dropout, rotary
-        self.q_proj, self.out_proj = nn.Linear(dim, dim), nn.Linear(dim, dim)
-        self.k_proj, self.v_proj = nn.Linear(source_dim, dim), nn.Linear(source_dim, dim)
+        self.q_proj, self.out_proj = nn.Linear(dim, dim, bias), nn.Linear(dim, dim, bias)
+        self.k_proj, self.v_proj = nn.Linear(source_dim, dim, bias), nn.Linear(source_dim, dim, bias)
         # three square maps that act as one wider map, hence the smaller gain (fairseq)
         gain = 1 / math.sqrt(2) if source_dim == dim else 1.0
         for projection in (self.q_proj, self.k_proj, self.v_proj):
             nn.init.xavier_uniform_(projection.weight, gain=gain)
         nn.init.xavier_uniform_(self.out_proj.weight)
-        nn.init.zeros_(self.out_proj.bias)
+        if bias:
+            nn.init.zeros_(self.out_proj.bias)
 
     def project(self, source: Tensor) -> KeyValues:
         """source: [B, S, source_dim] -> keys and values [B, heads, S, head_dim]."""
@@ -72,13 +86,27 @@ class MultiHeadAttention(nn.Module):
 
     def forward(self, x: Tensor, source: KeyValues, visible: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """x: [B, U, dim] queries; visible: bool, broadcastable to [B, heads, U, S]; returns [B, U, dim]."""
-        queries, keys = self._split(self.q_proj(x)), source.keys
+        return self.join([self.attend(self.queries(x), source, visible, is_causal)])
+
+    def queries(self, x: Tensor) -> Tensor:
+        """x: [B, U, dim] -> [B, heads, U, head_dim]."""
+        return self._split(self.q_proj(x))
+
+    def attend(
+        self, queries: Tensor, source: KeyValues, visible: Tensor | None = None, is_causal: bool = False
+    ) -> Tensor:
+        """queries: [B, heads, U, head_dim]; visible, is_causal: as of `forward`; returns [B, heads, U, head_dim]."""
+        keys = source.keys
         if self.rotary:
-            queries, keys = _rotate(queries, first=source.length - x.size(1)), _rotate(keys)
+            queries, keys = _rotate(queries, first=source.length - queries.size(2)), _rotate(keys)
         dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(
+        return F.scaled_dot_product_attention(
             queries, keys, source.values, attn_mask=visible, dropout_p=dropout, is_causal=is_causal
         )
+
+    def join(self, attended: list) -> Tensor:
+        """What `attend` gave for positions that follow each other -> [B, U, dim] of all of them."""
+        out = attended[0] if len(attended) == 1 else torch.cat(attended, 2)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
     def weights(self, x: Tensor, source: KeyValues) -> Tensor:
@@ -89,6 +117,17 @@ class MultiHeadAttention(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class Positions:
+    """The next `count` positions of one stream; the rest as of `TransformerLayer.forward`."""
+
+    count: int
+    past: KeyValues | None = None
+    visible: Tensor | None = None
+    source: KeyValues | None = None
+    source_visible: Tensor | None = None
 
 
 class TransformerLayer(nn.Module):
@@ -143,26 +182,47 @@ class TransformerLayer(nn.Module):
         Returns [B, U, dim] and the self-attention's keys and values of all P + U positions; after a past, with a
         window, of those that the next position sees.
         """
+        one = Positions(x.size(1), past, visible, source, source_visible)
+        x, (attended,) = self.together(x, [one], causal, weights)
+        return x, attended
+
+    def together(
+        self, x: Tensor, streams: list, causal: bool = True, weights: list | None = None
+    ) -> tuple[Tensor, list]:
+        """One layer over the positions of several streams, each after its own past and over its own source.
+
+        x: [B, R, dim], the positions of `streams` (`Positions`) one stream after the other: linear maps take them all
+        at once, attention is each stream's own. Either all have a source or none. Returns [B, R, dim], and for each
+        stream keys and values as `forward`; weights: takes those of the first."""
+        counts = [each.count for each in streams]
         normed = self.self_attn_layer_norm(x)
-        attended = self.self_attn.project(normed)
-        if past is not None:
-            attended = past.append(attended)
-        is_causal = False
+        attended = self.self_attn.project(normed).split(counts)
+        attended = [s.past.append(new) if s.past else new for s, new in zip(streams, attended, strict=True)]
+        queries = self.self_attn.queries(normed).split(counts, 2)
+        own = [self._attend_to_own(*args, causal) for args in zip(queries, attended, streams, strict=True)]
+        x = x + self.dropout(self.self_attn.join(own))
+        if streams[0].source is not None:
+            normed, attention = self.encoder_attn_layer_norm(x), self.encoder_attn
+            if weights is not None:
+                weights.append(attention.weights(normed[:, : counts[0]], streams[0].source))
+            queries = attention.queries(normed).split(counts, 2)
+            asked = zip(queries, streams, strict=True)
+            x = x + self.dropout(attention.join([attention.attend(q, s.source, s.source_visible) for q, s in asked]))
+        hidden = self.activation_dropout(F.relu(self.fc1(self.final_layer_norm(x))))
+        if causal and self.window:
+            newest = (self.window - 1) * self.group
+            attended = [own.last(newest) if s.past else own for own, s in zip(attended, streams, strict=True)]
+        return x + self.dropout(self.fc2(hidden)), attended
+
+    def _attend_to_own(self, queries: Tensor, attended: KeyValues, stream: Positions, causal: bool) -> Tensor:
+        """Self-attention of a stream's new positions [B, heads, U, head_dim] over all of its."""
+        visible, is_causal, count = stream.visible, False, stream.count
         if causal and visible is None:
             windowed = 0 < self.window * self.group < attended.length
-            is_causal = attended.length == x.size(1) and not windowed
-            if not is_causal and (x.size(1) > 1 or windowed):
-                visible = causal_visible(x.size(1), attended.length, x.device, self.window, self.group)
-        x = x + self.dropout(self.self_attn(normed, attended, visible, is_causal))
-        if source is not None:
-            normed = self.encoder_attn_layer_norm(x)
-            if weights is not None:
-                weights.append(self.encoder_attn.weights(normed, source))
-            x = x + self.dropout(self.encoder_attn(normed, source, source_visible))
-        hidden = self.activation_dropout(F.relu(self.fc1(self.final_layer_norm(x))))
-        if past is not None and causal and self.window:
-            attended = attended.last((self.window - 1) * self.group)
-        return x + self.dropout(self.fc2(hidden)), attended
+            is_causal = attended.length == count and not windowed
+            if not is_causal and (count > 1 or windowed):
+                visible = causal_visible(count, attended.length, queries.device, self.window, self.group)
+        return self.self_attn.attend(queries, attended, visible, is_causal)
 
 
 def causal_visible(queries: int, keys: int, device=None, window: int = 0, group: int = 1) -> Tensor:

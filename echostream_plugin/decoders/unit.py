@@ -7,7 +7,13 @@ from torch import Tensor, nn
 
 from echostream_plugin.config import UnitDecoderConfig
 from echostream_plugin.decoders.masks import check_unit_wait, visible_states
-from echostream_plugin.decoders.transformer import KeyValues, TransformerLayer, sinusoidal_positions, tied_projection
+from echostream_plugin.decoders.transformer import (
+    KeyValues,
+    Positions,
+    TransformerLayer,
+    sinusoidal_positions,
+    tied_projection,
+)
 from echostream_plugin.modules.streaming import StreamState
 
 # scale of the learned offsets at the start; the states they are added to have unit variance
@@ -46,15 +52,22 @@ class T2UEncoder(nn.Module):
 
     def step(self, x: Tensor, state: T2UState) -> tuple[Tensor, T2UState]:
         """x: [B, u, D] new MT states -> [B, u, D] and the state."""
+        return self.step_together([(x, state)])[0]
+
+    def step_together(self, pairs: list) -> list:
+        """`step` of several streams at once. pairs: (states [B, u, D], state) of each, u and pasts of any lengths."""
         if not self.config.causal_encoder:
             raise ValueError(
                 "a T2U encoder with causal_encoder=False cannot stream: use forward, or train a causal one"
             )
-        pasts = []
-        for layer, past in zip(self.layers, state.past, strict=True):
-            x, past = layer(x, past)
-            pasts.append(past)
-        return self.layer_norm(x), T2UState(tuple(pasts))
+        counts, kept = [new.size(1) for new, _ in pairs], []
+        x = torch.cat([new for new, _ in pairs], dim=1)
+        for index, layer in enumerate(self.layers):
+            streams = [Positions(n, s.past[index]) for n, (_, s) in zip(counts, pairs, strict=True)]
+            x, pasts = layer.together(x, streams)
+            kept.append(pasts)
+        states = [T2UState(past) for past in zip(*kept, strict=True)]
+        return list(zip(self.layer_norm(x).split(counts, 1), states, strict=True))
 
 
 @dataclass(frozen=True)
@@ -145,34 +158,71 @@ class UnitDecoder(nn.Module):
 
     def step(self, t2u: Tensor, state: UnitDecoderState) -> tuple[Tensor, UnitDecoderState]:
         """t2u: [B, u, D] new states -> logits [B, f, V] of the frames that became final, and the state."""
-        pairs = zip(self.layers, state.source, strict=True)
-        source = tuple(past.append(layer.encoder_attn.project(t2u)) for layer, past in pairs)
-        waiting = torch.cat((state.waiting, t2u), 1)
-        state, ready = replace(state, source=source, waiting=waiting), 0
-        if state.n2 is not None:
-            first = state.available - waiting.size(1)
-            needed = visible_states(first, waiting.size(1), state.available + 1, state.k2, state.n2)
-            ready = int((needed <= state.available).sum())
-        return self._decode(ready, state)
+        return self.step_together([(t2u, state)])[0]
 
     def finish(self, state: UnitDecoderState) -> Tensor:
         """Logits [B, f, V] of the frames that still waited; no more states come."""
-        return self._decode(state.waiting.size(1), state)[0]
+        return self.finish_together([(None, state)])[0]
 
-    def _decode(self, tokens: int, state: UnitDecoderState) -> tuple[Tensor, UnitDecoderState]:
-        """Logits of the frames of the first `tokens` waiting states."""
-        available = state.available
-        first = available - state.waiting.size(1)
-        if tokens == 0:
-            return state.waiting.new_zeros(state.waiting.size(0), 0, self.config.vocab), state
+    def step_together(self, pairs: list) -> list:
+        """`step` of several streams at once. pairs: (T2U states [B, u, D], state) of each, all of any lengths."""
+        states = self._hear([t2u for t2u, _ in pairs], [state for _, state in pairs])
+        return self._decode([self._ready(state) for state in states], states)
+
+    def finish_together(self, pairs: list) -> list:
+        """`finish` of several streams at once. pairs: (None, state) of each."""
+        states = [state for _, state in pairs]
+        return [logits for logits, _ in self._decode([state.waiting.size(1) for state in states], states)]
+
+    def _hear(self, t2u: list, states: list) -> list:
+        """The states once new T2U states [B, u, D] of each stream are known."""
+        counts, x = [new.size(1) for new in t2u], torch.cat(t2u, dim=1)
+        projected = [layer.encoder_attn.project(x).split(counts) for layer in self.layers]
+        return [
+            replace(
+                state,
+                source=tuple(past.append(more) for past, more in zip(state.source, new, strict=True)),
+                waiting=torch.cat((state.waiting, own), 1),
+            )
+            for state, own, new in zip(states, t2u, zip(*projected, strict=True), strict=True)
+        ]
+
+    def _ready(self, state: UnitDecoderState) -> int:
+        """How many of the waiting T2U states have all that their frames see."""
+        if state.n2 is None:
+            return 0
+        count = state.waiting.size(1)
+        needed = visible_states(state.available - count, count, state.available + 1, state.k2, state.n2)
+        return int((needed <= state.available).sum())
+
+    def _decode(self, tokens: list, states: list) -> list:
+        """Of each stream the logits of the frames of its first so many waiting states, and its state then."""
+        first = states[0].waiting
+        none = first.new_zeros(first.size(0), 0, self.config.vocab)
+        decoded = [(none, state) for state in states]
+        chosen = [index for index, count in enumerate(tokens) if count]
+        if not chosen:
+            return decoded
+        tokens, states = [tokens[index] for index in chosen], [states[index] for index in chosen]
+        pairs = list(zip(tokens, states, strict=True))
+        visible = [self._seen(*pair) for pair in pairs]
+        x = torch.cat([self._frames(s.waiting[:, :n], s.available - s.waiting.size(1)) for n, s in pairs], dim=1)
+        kept, counts = [], [n * self.config.upsample for n in tokens]
+        for index, layer in enumerate(self.layers):
+            parts = zip(counts, states, visible, strict=True)
+            streams = [Positions(n, s.frames[index], None, s.source[index], seen) for n, s, seen in parts]
+            x, pasts = layer.together(x, streams)
+            kept.append(pasts)
+        logits = self.output_projection(self.layer_norm(x)).split(counts, 1)
+        for index, own, past, pair in zip(chosen, logits, zip(*kept, strict=True), pairs, strict=True):
+            decoded[index] = own, self._after(pair[0], past, pair[1])
+        return decoded
+
+    def _seen(self, tokens: int, state: UnitDecoderState) -> Tensor:
+        """Which T2U states the frames of the first `tokens` waiting ones see, of those that the state keeps."""
+        available, first = state.available, state.available - state.waiting.size(1)
         seen = visible_states(first, tokens, available, state.k2, state.n2, state.waiting.device)
-        visible = self._visible(first, seen, state.dropped, available)
-        x = self._frames(state.waiting[:, :tokens], first)
-        pasts = []
-        for layer, past, source in zip(self.layers, state.frames, state.source, strict=True):
-            x, past = layer(x, past, source=source, source_visible=visible)
-            pasts.append(past)
-        return self.output_projection(self.layer_norm(x)), self._after(tokens, tuple(pasts), state)
+        return self._visible(first, seen, state.dropped, available)
 
     def _after(self, tokens: int, frames: tuple[KeyValues, ...], state: UnitDecoderState) -> UnitDecoderState:
         """The state when so many waiting states were decoded: what the next ones see."""

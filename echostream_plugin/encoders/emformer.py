@@ -92,6 +92,10 @@ class EmformerEncoder(StreamingEncoder):
         Returns whether they are: False where it was not built."""
         return all([self.subsampling.compile_steps(), self.emformer.compile_steps()])
 
+    def checkpoint_activations(self, enabled: bool = True) -> None:
+        """In training, keep only the inputs of each layer for the backward pass: less memory, more time."""
+        self.emformer.checkpoint_activations(enabled)
+
     def record_steps(self) -> None:
         """From now on the layers' steps can be recorded, within `modules.recording.record_calls`; for inference."""
         self.emformer.record_steps()

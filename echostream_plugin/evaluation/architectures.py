@@ -14,6 +14,7 @@ from echostream_plugin.evaluation.simul import Utterance
 from echostream_plugin.evaluation.voices import Folder
 
 LOG = "train.jsonl"
+LEAST_SECONDS = 10  # that a speed is measured over
 COLUMNS = {
     "arch": "--arch", "parameters": "parameters, M", "updates": "updates", "mode": "mode", "wer": "ASR WER %",
     "text_bleu": "text BLEU", "uer": "unit error rate %", "AL": "AL ms",
@@ -82,6 +83,18 @@ def learning_curve(folder: Path) -> list[dict]:
             scores = {name.removeprefix("dev_"): float(v) for name, v in record.items() if _is_score(name)}
             points.append({"minutes": clock[before], "updates": updates, **scores})
     return points
+
+
+def updates_per_second(folder: Path, warm_up: int) -> float:
+    """The speed of a training whose every update is logged, without the first ones. Raises TrainingError where there
+    are too few: fairseq's clock has whole seconds."""
+    log = Path(folder) / LOG
+    clock = [(float(r["wall"]), int(r["num_updates"])) for r in _records(log) if {"ups", "wall"} <= r.keys()]
+    counted = [(wall, updates) for wall, updates in clock if updates >= warm_up]
+    seconds = counted[-1][0] - counted[0][0] if counted else 0.0
+    if seconds < LEAST_SECONDS:
+        raise TrainingError(f"{log}: {seconds:g} s after {warm_up} updates are too few to measure; train for more")
+    return (counted[-1][1] - counted[0][1]) / seconds
 
 
 def _is_score(name: str) -> bool:

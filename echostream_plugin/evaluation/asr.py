@@ -1,5 +1,5 @@
-"""The scoring ASR: whisper-base (``data.whisper_base``) transcribes translated speech, English only; `scores` compares
-the transcripts with references."""
+"""The scoring ASR: whisper-base (``data.whisper_base``), which knows some hundred languages, transcribes translated
+speech; `scores` compares the transcripts with references, numbers and contractions spelled out as in English."""
 
 import hashlib
 import json
@@ -32,20 +32,26 @@ def samples_of(recording) -> np.ndarray:
 
 
 class ScoringASR:
-    """whisper-base (int8, English, temperature 0), one thread by default so that several can run side by side."""
+    """whisper-base (int8, temperature 0), one thread by default so that several can run side by side.
 
-    def __init__(self, beam_size: int = 5, threads: int = 1, compute_type: str = "int8"):
+    language: of the speech, a code such as `en`. Raises ScoringASRError for one that whisper does not know."""
+
+    def __init__(self, beam_size: int = 5, threads: int = 1, compute_type: str = "int8", language: str = "en"):
         try:
             from faster_whisper import WhisperModel
         except ImportError as error:
             raise ScoringASRError(f"ASR-BLEU needs faster-whisper: pip install faster-whisper ({error})") from error
-        self.settings = f"whisper-base {compute_type} beam {beam_size}"
+        self.language = language.split("-")[0].lower()
+        named = "" if self.language == "en" else f" {self.language}"  # transcripts of before were English
+        self.settings = f"whisper-base {compute_type} beam {beam_size}{named}"
         self.beam_size = beam_size
         try:
             folder = str(whisper_folder())
         except ConfigError as error:
             raise ScoringASRError(f"the scoring ASR: {error}") from error
         self.model = WhisperModel(folder, device="cpu", compute_type=compute_type, cpu_threads=threads)
+        if self.language not in self.model.supported_languages:
+            raise ScoringASRError(f"whisper-base does not know the language '{language}'; evaluate without ASR-BLEU")
 
     def transcribe(self, recording) -> str:
         """What is said in a path or in float32 samples [n] at 16 kHz. Silence, or under 50 ms, says nothing."""
@@ -64,7 +70,7 @@ class ScoringASR:
         return [word for word in words if word[0]]
 
     def _segments(self, samples: np.ndarray, **more):
-        options = {"language": "en", "beam_size": self.beam_size, "temperature": 0.0}
+        options = {"language": self.language, "beam_size": self.beam_size, "temperature": 0.0}
         return self.model.transcribe(samples, **options, condition_on_previous_text=False, **more)[0]
 
     def transcribe_all(self, recordings, cache=None, progress: str | None = "scoring ASR") -> list[str]:

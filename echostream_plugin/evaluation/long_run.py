@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,21 +37,21 @@ class TimedSession(TranslationSession):
 
     notes = None  # an open text file
 
-    def push(self, samples, sample_rate: int, last: bool = False) -> list:
-        return self._noted("push", lambda: super(TimedSession, self).push(samples, sample_rate, last))
+    def push_events(self, samples, sample_rate: int, last: bool = False) -> Iterator:
+        return self._noted("push", super().push_events, samples, sample_rate, last)
 
-    def finish(self) -> list:
-        return self._noted("finish", super().finish)
+    def finish_events(self) -> Iterator:
+        return self._noted("finish", super().finish_events)
 
-    def _noted(self, call: str, function) -> list:
+    def _noted(self, call: str, function, *given) -> Iterator:
         begin = time.perf_counter()
-        events = function()
+        events = list(function(*given))
         spent_ms = 1000 * (time.perf_counter() - begin)
         note = {"call": call, "source_ms": self.source_ms, "spent_ms": round(spent_ms, 3)}
         note |= {"opened_ms": self.sentence_start_ms, "resident_mb": round(resident_mb(), 1)}
         self.notes.write(json.dumps(note) + "\n")
         self.notes.flush()  # before a checkpoint can be written that counts this push
-        return events
+        return iter(events)
 
 
 def resident_mb() -> float:

@@ -12,6 +12,7 @@ from echostream_plugin.evaluation.scores import COLUMNS, LEGEND, bleu, score_run
 from echostream_plugin.evaluation.table import commit, markdown_table
 from echostream_plugin.files import write_json, write_text
 from echostream_plugin.inference.digest import bundle_digest
+from echostream_plugin.inference.languages import language_of, load_card
 
 DIGITS = 12  # of the bundle's digest, in names and tables
 ROOT = Path(__file__).resolve().parents[2]  # of the source tree
@@ -75,7 +76,8 @@ def evaluate(asked: Evaluation) -> list[dict]:
         raise simul.SimulError(f"{simul.AGENT}: not there; evaluate from the source tree, with pip install -e .")
     wavs, references, sources, unit_lines = read_data(asked.data, asked.limit, asked.units)
     bundle, output = asked.bundle.resolve(), asked.runs
-    asr = None if asked.no_asr_bleu else ScoringASR(threads=asked.jobs)
+    language = language_of(load_card(bundle), "target") or "en"
+    asr = None if asked.no_asr_bleu else ScoringASR(threads=asked.jobs, language=language)
     cache = asked.output / "transcripts.jsonl"
     rows = []
     if asr is not None and unit_lines and not asked.no_units:

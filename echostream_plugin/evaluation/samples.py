@@ -12,7 +12,7 @@ from echostream_plugin.evaluation.intervals import CorpusWer
 from echostream_plugin.evaluation.normalize import normalize
 from echostream_plugin.files import write_json
 
-LISTING = "samples.json"
+FOLDER, LISTING = "samples", "samples.json"
 TABLE, LICENCE = "recordings.tsv", "LICENSE"
 HUMAN = "human"  # the voice of recordings of people
 EXACT, REFUSED, ANOTHER = "exact", "refused", "another sentence"
@@ -52,7 +52,7 @@ class Sample:
 
 def of_bundle(folder: Path) -> list[Sample]:
     """The recordings of <bundle>/samples/samples.json. Raises DataError."""
-    path = folder / "samples" / LISTING
+    path = folder / FOLDER / LISTING
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         return [Sample(**{**entry, "wav": path.parent / entry["wav"]}) for entry in entries]

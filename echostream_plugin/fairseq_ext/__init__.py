@@ -1,6 +1,6 @@
 """The only folder that imports fairseq: importing it registers model, task and criterion under StreamSpeech's names."""
 
-from echostream_plugin.fairseq_ext import criterion, model, scaled_adam, task  # noqa: F401
+from echostream_plugin.fairseq_ext import criterion, model, scaled_adam, speechllm, task  # noqa: F401
 from echostream_plugin.fairseq_ext.launch import explain_plugin
 from echostream_plugin.fairseq_ext.unpickling import guard_fairseq
 

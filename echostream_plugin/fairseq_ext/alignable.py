@@ -54,13 +54,16 @@ class Needs:
         return int(rates[len(rates) - 1 - left_out])
 
 
-def needs_of(dataset, output_lengths) -> Needs:
+def needs_of(dataset, output_lengths, targets_are_units: bool = True) -> Needs:
     """Read from the columns of a manifest and the multitask tables, without opening any features.
 
-    output_lengths: feature frames of 10 ms -> encoder frames."""
+    output_lengths: feature frames of 10 ms -> encoder frames; targets_are_units: else units and tokens are left
+    empty."""
     tables = {name: table.data for name, table in dataset.multitask_data.items()}
-    units = np.array([_needed(text.split()) + 1 for text in dataset.tgt_audio_paths])  # and </s>
-    tokens = np.array([len(tables["target_unigram"][name].split()) + 1 for name in dataset.ids])
+    units = tokens = np.zeros(0, dtype=int)
+    if targets_are_units:
+        units = np.array([_needed(text.split()) + 1 for text in dataset.tgt_audio_paths])  # and </s>
+        tokens = np.array([len(tables["target_unigram"][name].split()) + 1 for name in dataset.ids])
     tasks = [task for task in _SCARCE if task in tables]
     subwords = {task: np.array([_needed(tables[task][name].split()) for name in dataset.ids]) for task in tasks}
     return Needs(units, tokens, subwords, output_lengths(np.array(dataset.n_frames)))
@@ -82,7 +85,22 @@ def require_alignments(dataset, upsample: int, output_lengths) -> None:
             f"than the unit decoder has frames ({upsample} for each target subword), so nothing would be learnt from "
             f"them; --ctc-upsample-rate {enough} leaves {needs.percent(enough):.1f} %, {all_} none"
         )
-    said = [f"units {percent:.2f} %"]
+    _log_shares([f"units {percent:.2f} %", *_shares_of_subwords(needs, count)])
+
+
+def require_subword_frames(dataset, output_lengths) -> None:
+    """As `require_alignments`, for a model without units."""
+    needs = needs_of(dataset, output_lengths, targets_are_units=False)
+    _log_shares(_shares_of_subwords(needs, len(dataset.ids)))
+
+
+def _log_shares(said: list[str]) -> None:
+    logger.info(f"training utterances with more targets than frames: {', '.join(said)}")
+
+
+def _shares_of_subwords(needs: Needs, count: int) -> list[str]:
+    """What share of `count` utterances has more subwords than frames, in words. Raises ConfigError for over 2 %."""
+    said = []
     for task, needed in needs.subwords.items():
         share = 100 * float(np.mean(needed > needs.encoder_frames))
         if share > LIMIT_PERCENT:
@@ -92,4 +110,4 @@ def require_alignments(dataset, upsample: int, output_lengths) -> None:
                 "texts those of the recordings? A larger --subwords makes fewer subwords"
             )
         said.append(f"{_SCARCE[task]} {share:.2f} %")
-    logger.info(f"training utterances with more targets than frames: {', '.join(said)}")
+    return said

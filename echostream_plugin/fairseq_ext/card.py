@@ -2,22 +2,24 @@
 
 from pathlib import Path
 
-from echostream_plugin.config import ConfigError, ModelConfig
+from echostream_plugin.config import ConfigError
 from echostream_plugin.encoders import ENCODERS
 from echostream_plugin.fairseq_ext.checkpoints import checkpoint_config, training_updates
 from echostream_plugin.fairseq_ext.flags import flags_of_config
 from echostream_plugin.fairseq_ext.loading import read_checkpoint
+from echostream_plugin.fairseq_ext.speechllm.model import architecture_name
 from echostream_plugin.fairseq_ext.transfer import WARM_PARTS
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.dictionary import SPECIALS
-from echostream_plugin.model import S2STModel
+from echostream_plugin.model import model_of
 
-PARTS = {"encoder": "encoder", **WARM_PARTS}
+PARTS = {"encoder": "encoder", **WARM_PARTS, "chunk_decoder": "chunk decoder"}
 # options of a training that a reader asks for first
 _TRAINING = (
     "k1", "n1", "k2", "n2", "multichunk", "multichunk_sizes", "label_smoothing", "dropout", "optimizer", "lr",
     "warmup_updates", "max_tokens", "update_freq", "fp16", "bf16", "autocast", "seed", "warm_started_from",
-    "distill_from", "distill_weight", "distill_segment", "data", "config_yaml", "multitask_config_yaml",
+    "distill_from", "distill_weight", "distill_segment", "target", "ctc_weight", "ctc_only_updates", "alignment_delay",
+    "data", "config_yaml", "multitask_config_yaml",
 )  # fmt: skip
 
 
@@ -32,7 +34,7 @@ def model_card(path) -> dict:
     else:
         args, state = read_checkpoint(path)
         config = checkpoint_config(args, state, path)
-        model = S2STModel(config)
+        model = model_of(config)
         missing = [name for name in model.state_dict() if name not in state]
         if missing:
             raise ConfigError(f"{path}: lacks parameters of its options: {', '.join(missing[:3])}")
@@ -66,7 +68,7 @@ def as_markdown(card: dict) -> str:
     return "\n".join(lines)
 
 
-def _card(model: S2STModel, config: ModelConfig) -> dict:
+def _card(model, config) -> dict:
     encoder = ENCODERS[config.encoder.kind]
     counts = {title: 0 for title in PARTS.values()}
     for name, parameter in model.named_parameters():  # tied ones are named once
@@ -75,15 +77,16 @@ def _card(model: S2STModel, config: ModelConfig) -> dict:
         flags = flags_of_config(config)
     except ConfigError:
         flags = {}  # a configuration that no command line gives
+    architecture, dictionaries = next(iter(encoder.architectures)), {"source": config.asr.vocab}
+    if config.in_chunks:
+        architecture, dictionaries["target"] = architecture_name(architecture), config.st.vocab
+    else:
+        dictionaries |= {"target": config.mt.vocab, "units": config.unit.vocab - len(SPECIALS) - 1}
     return {
-        "architecture": next(iter(encoder.architectures)),
+        "architecture": architecture,
         "parameters": counts,
         "encoder_ms": encoder.hearing_ms(config.encoder),
-        "dictionaries": {
-            "source": config.asr.vocab,
-            "target": config.mt.vocab,
-            "units": config.unit.vocab - len(SPECIALS) - 1,
-        },
+        "dictionaries": dictionaries,
         "flags": flags,
     }
 

@@ -22,8 +22,15 @@ from tqdm import tqdm
 
 from echostream_plugin.config import ConfigError, ModelConfig
 from echostream_plugin.data.subwords import write_configs
+from echostream_plugin.decoders.speechllm import SpeechLLMModelConfig
 from echostream_plugin.encoders import ENCODERS, encoder_of
-from echostream_plugin.fairseq_ext.flags import config_from_args, fill_defaults, flags_of_config
+from echostream_plugin.fairseq_ext.flags import (
+    TRANSFORMER,
+    config_from_args,
+    fill_defaults,
+    flags_of_config,
+    speechllm_config,
+)
 from echostream_plugin.fairseq_ext.loading import load_parameters, mean_of, read_checkpoint
 from echostream_plugin.fairseq_ext.task import SpeechToSpeechCTCTask
 from echostream_plugin.fairseq_ext.unpickling import load_trusted
@@ -44,6 +51,8 @@ def from_bundle(
     data: a data folder whose yamls and dictionaries are the model's; None: one is written beside the checkpoint from
     what the bundle has (it lacks manifests). Raises ConfigError or BundleError for what does not fit together."""
     bundle, out = load_bundle(folder), Path(out)
+    if bundle.config.in_chunks:
+        raise ConfigError(f"{folder}: writes text in chunks; a training takes its encoder by --load-bundle-encoder")
     if data is None:
         config_yaml, multitask_config_yaml = CONFIG_YAML, MULTITASK_YAML
         data = write_data(bundle, Path(folder), out.with_name(f"{out.stem}_data"))
@@ -80,7 +89,8 @@ def write_data(bundle: Bundle, source: Path, folder: Path) -> Path:
     np.savez(folder / "gcmvn.npz", mean=bundle.cmvn_mean, std=bundle.cmvn_std)
     write_configs(data, *dictionaries)
     tasks = yaml.safe_load((data / MULTITASK_YAML).read_text(encoding="utf-8"))
-    tasks["target_unigram"]["decoder_args"]["decoder_ffn_embed_dim"] = bundle.config.mt.ffn_dim
+    if hasattr(bundle.config.mt, "ffn_dim"):
+        tasks["target_unigram"]["decoder_args"]["decoder_ffn_embed_dim"] = bundle.config.mt.ffn_dim
     (data / MULTITASK_YAML).write_text(yaml.safe_dump(tasks, sort_keys=False), encoding="utf-8")
     return data
 
@@ -149,18 +159,24 @@ def save_checkpoint(path: Path, args: Namespace, state: dict, updates: int = 0) 
     return path
 
 
-def checkpoint_config(args: Namespace, state: dict, where) -> ModelConfig:
+def checkpoint_config(args: Namespace, state: dict, where) -> ModelConfig | SpeechLLMModelConfig:
     """The configuration of the model that a checkpoint holds, from its options and its shapes; no data needed."""
     encoder = encoder_of(state)
     kind, args = encoder.Config.kind, Namespace(**vars(args))
-    fill_defaults(args, kind, **next(iter(encoder.architectures.values())))
+    in_chunks = any(name.startswith("chunk_decoder.") for name in state)
+    fill_defaults(args, kind, in_chunks, **next(iter(encoder.architectures.values())))
+    transformer = not in_chunks and args.mt_decoder == TRANSFORMER  # of others nothing is set by the multitask yaml
     try:
+        if in_chunks:
+            heads = ("source_unigram_decoder", "ctc_target_unigram_decoder")
+            sizes = (state[f"{head}.proj.weight"].size(0) for head in heads)
+            return speechllm_config(args, *sizes, kind)
         return config_from_args(
             args,
             source_vocab=state["source_unigram_decoder.proj.weight"].size(0),
             target_vocab=state["target_unigram_decoder.embed_tokens.weight"].size(0),
             unit_vocab=state["decoder.embed_tokens.weight"].size(0),
-            mt_ffn_dim=state["target_unigram_decoder.layers.0.fc1.weight"].size(0),
+            mt_ffn_dim=state["target_unigram_decoder.layers.0.fc1.weight"].size(0) if transformer else 0,
             kind=kind,
         )
     except KeyError as error:

@@ -57,6 +57,7 @@ class TwoPassCTCCriterion(FairseqCriterion):
         multichunk=False,
         multichunk_sizes="8,16,24,32,0",
         autocast="none",
+        checkpoint_activations=False,
         distill_from="",
         distill_weight=10.0,
         distill_segment=-1,
@@ -73,6 +74,7 @@ class TwoPassCTCCriterion(FairseqCriterion):
         self.segments = _sizes(multichunk_sizes) if multichunk else None
         self.unchecked_segments = self.segments or []
         self.autocast = str(autocast) == "bf16"
+        self.checkpoint_activations = checkpoint_activations
         if distill_weight < 0:
             raise ConfigError(f"--distill-weight {distill_weight}: must not be negative")
         self.distill_weight, self.distill_segment = distill_weight, distill_segment
@@ -109,6 +111,7 @@ class TwoPassCTCCriterion(FairseqCriterion):
         targets = {name: sample["multitask"][name]["target"] for name in self.task_args}
         prev_tokens = sample["multitask"]["target_unigram"]["net_input"]["prev_output_tokens"]
         self.check_segments(model)
+        self.prepare(model)
         lags, segment_frames = self.draw(prev_tokens.size(1))
         net_input = sample["net_input"]
         device = prev_tokens.device.type
@@ -164,6 +167,14 @@ class TwoPassCTCCriterion(FairseqCriterion):
                 sizes = ",".join(map(str, self.segments))
                 raise ConfigError(f"--multichunk-sizes {sizes}: a segment of {segment_frames}: {error}") from error
         self.unchecked_segments = []
+
+    def prepare(self, model):
+        """Before the first batch: what the model is to do differently in training. ConfigError where it cannot."""
+        if self.checkpoint_activations:
+            if not hasattr(model.encoder, "checkpoint_activations"):
+                raise ConfigError("--checkpoint-activations: only the Emformer can; leave it out for another encoder")
+            model.encoder.checkpoint_activations()
+            self.checkpoint_activations = False
 
     def draw(self, target_tokens: int) -> tuple[WaitKLags, int | None]:
         """Wait-k lags and segment of this batch: drawn in training where asked, fixed in validation."""

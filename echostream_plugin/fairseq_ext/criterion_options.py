@@ -34,6 +34,10 @@ class TwoPassCTCConfig(RdropLabelSmoothedCrossEntropyCriterionConfig):
         default="none",
         metadata={"help": "bf16: matrix products in bfloat16 with float32 weights, faster on CPUs with AVX-512 BF16"},
     )
+    checkpoint_activations: bool = field(
+        default=False,
+        metadata={"help": "keep only each encoder layer's input and compute the rest again backward: less memory"},
+    )
     distill_from: str = field(
         default="",
         metadata={"help": "pull the encoder's outputs to those of this StreamSpeech (or EchoStream) checkpoint"},

@@ -70,18 +70,30 @@ def load_features(path: str, kind: str = "kaldi-fbank") -> np.ndarray:
 
 
 def load_split(
-    root: str, split: str, data_cfg, target_dictionary, multitask: dict, seed: int, features: str = "kaldi-fbank"
+    root: str,
+    split: str,
+    data_cfg,
+    target_dictionary,
+    multitask: dict,
+    seed: int,
+    features: str = "kaldi-fbank",
+    text_task: str | None = None,
 ) -> SpeechToUnitDataset:
     """The data set of `<root>/<split>.tsv`, with features of a kind in `FRONTENDS`; raises ConfigError that names the
-    manifest and the missing column."""
+    manifest and the missing column. text_task: one of `multitask`, whose text is the target in place of units."""
     manifest = Path(root) / f"{split}.tsv"
     if not manifest.is_file():
         raise ConfigError(f"{manifest}: no such manifest")
     rows = SpeechToTextDatasetCreator._load_samples_from_tsv(root, split)
+    tables = multitask.items()
+    texts = {name: TextTargetMultitaskData(task.args, split, task.target_dictionary) for name, task in tables}
+    if text_task is not None:
+        rows = _with_text(manifest, rows, texts[text_task].data)
     for column in ("id", "src_audio", "src_n_frames", "tgt_audio", "tgt_n_frames"):
         if rows[0].get(column) is None:
             raise ConfigError(f"{manifest}: no column '{column}'")
-    _require_known_units(manifest, rows, target_dictionary)
+    if text_task is None:
+        _require_known_units(manifest, rows, target_dictionary)
     audio_root = Path(data_cfg.audio_root or root)
     dataset = SpeechToUnitDataset(
         split=split,
@@ -99,9 +111,17 @@ def load_split(
         seed=seed,
         features=features,
     )
-    for name, task in multitask.items():
-        dataset.add_multitask_dataset(name, TextTargetMultitaskData(task.args, split, task.target_dictionary))
+    for name, table in texts.items():
+        dataset.add_multitask_dataset(name, table)
     return dataset
+
+
+def _with_text(manifest: Path, rows: list[dict], texts: dict[str, str]) -> list[dict]:
+    """The rows of a manifest with the subwords of a text, by id, where the units stood."""
+    missing = [row["id"] for row in rows if row["id"] not in texts]
+    if missing:
+        raise ConfigError(f"{manifest}: {missing[0]} has no text in its table; {len(missing)} of {len(rows)} have none")
+    return [row | {"tgt_audio": texts[row["id"]], "tgt_n_frames": len(texts[row["id"]].split()) + 1} for row in rows]
 
 
 def _require_known_units(manifest: Path, rows: list[dict], dictionary) -> None:

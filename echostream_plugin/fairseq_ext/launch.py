@@ -3,12 +3,14 @@
 import functools
 import os
 import sys
+from pathlib import Path
 
 import torch
-from fairseq import options
+from fairseq import checkpoint_utils, options
 
 from echostream_plugin.config import ConfigError
 
+PLUGIN = Path(__file__).resolve().parents[1]
 _ASKED = ("-h", "--help")
 # whose flags `--help` shows where the command line does not say
 _SHOWN = {
@@ -43,6 +45,18 @@ def explain_plugin() -> None:
         return parse(parser, words, *more, **keywords)
 
     options.parse_args_and_arch = parse_or_explain
+
+
+def train(words: list[str]) -> None:
+    """fairseq-train with these words, in this process; the plugin is registered."""
+    from fairseq_cli.train import cli_main  # sets up logging
+
+    vars(checkpoint_utils.save_checkpoint).pop("best", None)  # of another training in this process
+    before, sys.argv = sys.argv, ["fairseq-train", "--user-dir", str(PLUGIN), *words]
+    try:
+        cli_main()
+    finally:
+        sys.argv = before
 
 
 def join_torchrun(args) -> None:

@@ -7,9 +7,12 @@ from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from fairseq.tasks import TASK_REGISTRY
+
 from echostream_plugin.config import ConfigError
+from echostream_plugin.constants import FRAME_MS
 from echostream_plugin.data.units import UNITS_NOTE, units_digest
-from echostream_plugin.fairseq_ext.task import SpeechToSpeechCTCTask, resolve
+from echostream_plugin.fairseq_ext.task import resolve
 from echostream_plugin.fairseq_ext.unpickling import check_parameters, load_trusted
 from echostream_plugin.inference.bundle import Bundle, save_bundle, statistics
 from echostream_plugin.inference.dictionary import Dictionary
@@ -57,6 +60,7 @@ def export_bundle(folder, model_path, data_bin=None, vocoder=None, card=None, se
         Path(task.multitask_tasks[name].args.config["dict"]) for name in ("source_unigram", "target_unigram")
     )
     compare_units(Path(task.args.data), vocoder)
+    session = {**suitable_options(model.config), **(session or {})}
     written = save_bundle(
         folder,
         model,
@@ -74,6 +78,14 @@ def export_bundle(folder, model_path, data_bin=None, vocoder=None, card=None, se
     if vocoder and note.is_file() and (written / "vocoder").resolve() != Path(vocoder).resolve():
         shutil.copyfile(note, written / "vocoder" / UNITS_NOTE)
     return written
+
+
+def suitable_options(config) -> dict:
+    """The session options without which a model does not work; none for speech to speech."""
+    if not config.in_chunks:
+        return {}
+    segment_ms = config.encoder.segment_frames * FRAME_MS
+    return {"chunk_ms": segment_ms, "decoding": "chunks", "speech": False, "translate": not config.transcribes}
 
 
 def compare_units(data: Path, vocoder) -> None:
@@ -161,7 +173,8 @@ def _task_and_model(model_path, **options):
     for name, value in options.items():
         if value:
             setattr(args, name, str(value))
-    task = SpeechToSpeechCTCTask.setup_task(args)
+    name = "speech_to_text_chunks" if hasattr(args, "target") else "speech_to_speech_ctc"
+    task = TASK_REGISTRY[name].setup_task(args)
     model = task.build_model(args)
     load_parameters(model, state, model_path)
     task.load_state_dict(task_state)

@@ -14,49 +14,19 @@ from echostream_plugin.modules.weights import misfits
 TASKS = ("source_unigram", "ctc_target_unigram", "target_unigram")  # names of the multitask yaml, as in StreamSpeech
 
 
-@register_model("echostream")
-class EchoStreamModel(S2STModel, S2STransformerMultitaskModelBase):
-    """`S2STModel` under fairseq's roof: built from the command line, saved in fairseq's checkpoints."""
+class FairseqSide(S2STransformerMultitaskModelBase):
+    """What fairseq asks of a model beyond the network, which the class before this one in the order of bases is."""
 
     encoder_kind = "emformer"
-    defaults: dict = {}  # of flags, where they are not those of config.py
+    defaults: dict = {}  # of flags, where they are not those of the configuration
     mt_task_name = "target_unigram"
     multitask_decoders = {}  # the heads are submodules, so train() and eval() reach them without the task's help
+    num_updates = 0  # of the training so far
 
-    def __init__(self, config, max_positions=(6000, 1024)):
-        super().__init__(config)
-        self._is_generation_fast = False  # what fairseq's base class keeps
-        self._max_positions = max_positions
-
-    @classmethod
-    def add_args(cls, parser):
-        add_model_flags(parser, cls.encoder_kind)
-        add_first_values_flags(parser, ENCODERS[cls.encoder_kind])
-
-    @classmethod
-    def build_model(cls, args, task):
-        missing = [name for name in TASKS if name not in task.multitask_tasks]
-        if missing:
-            raise ConfigError(
-                f"--multitask-config-yaml {args.multitask_config_yaml}: no task named {', '.join(missing)}; "
-                f"the model needs {', '.join(TASKS)}"
-            )
-        fill_defaults(args, cls.encoder_kind, **cls.defaults)
-        dictionaries = {name: task.multitask_tasks[name].target_dictionary for name in TASKS}
-        if len(dictionaries["target_unigram"]) != len(dictionaries["ctc_target_unigram"]):
-            raise ConfigError("target_unigram and ctc_target_unigram must use the same dictionary")
-        decoder_args = task.multitask_tasks["target_unigram"].args.decoder_args
-        config = config_from_args(
-            args,
-            source_vocab=len(dictionaries["source_unigram"]),
-            target_vocab=len(dictionaries["target_unigram"]),
-            unit_vocab=len(task.target_dictionary),
-            mt_ffn_dim=getattr(decoder_args, "decoder_ffn_embed_dim", 2048),
-            kind=cls.encoder_kind,
-        )
-        model = cls(config, task.max_positions())
-        start_warm(model, args, dictionaries)
-        return model
+    def set_num_updates(self, num_updates):
+        """Called before every training step."""
+        super().set_num_updates(num_updates)
+        self.num_updates = num_updates
 
     def load_state_dict(self, state_dict, strict=True, model_cfg=None, args=None):
         """Called by fairseq too; raises ConfigError that names what is missing, unknown or of another shape."""
@@ -92,6 +62,46 @@ class EchoStreamModel(S2STModel, S2STransformerMultitaskModelBase):
 
     def max_decoder_positions(self):
         return self._max_positions[1]
+
+
+@register_model("echostream")
+class EchoStreamModel(S2STModel, FairseqSide):
+    """`S2STModel` under fairseq's roof: built from the command line, saved in fairseq's checkpoints."""
+
+    def __init__(self, config, max_positions=(6000, 1024)):
+        super().__init__(config)
+        self._is_generation_fast = False  # what fairseq's base class keeps
+        self._max_positions = max_positions
+
+    @classmethod
+    def add_args(cls, parser):
+        add_model_flags(parser, cls.encoder_kind)
+        add_first_values_flags(parser, ENCODERS[cls.encoder_kind])
+
+    @classmethod
+    def build_model(cls, args, task):
+        missing = [name for name in TASKS if name not in task.multitask_tasks]
+        if missing:
+            raise ConfigError(
+                f"--multitask-config-yaml {args.multitask_config_yaml}: no task named {', '.join(missing)}; "
+                f"the model needs {', '.join(TASKS)}"
+            )
+        fill_defaults(args, cls.encoder_kind, **cls.defaults)
+        dictionaries = {name: task.multitask_tasks[name].target_dictionary for name in TASKS}
+        if len(dictionaries["target_unigram"]) != len(dictionaries["ctc_target_unigram"]):
+            raise ConfigError("target_unigram and ctc_target_unigram must use the same dictionary")
+        decoder_args = task.multitask_tasks["target_unigram"].args.decoder_args
+        config = config_from_args(
+            args,
+            source_vocab=len(dictionaries["source_unigram"]),
+            target_vocab=len(dictionaries["target_unigram"]),
+            unit_vocab=len(task.target_dictionary),
+            mt_ffn_dim=getattr(decoder_args, "decoder_ffn_embed_dim", 2048),
+            kind=cls.encoder_kind,
+        )
+        model = cls(config, task.max_positions())
+        start_warm(model, args, dictionaries)
+        return model
 
 
 @register_model("streamspeech")

@@ -74,7 +74,11 @@ class SpeechToSpeechCTCTask(SpeechToSpeechTask):
                     f"{Path(self.args.data) / self.args.multitask_config_yaml}: {name}.data: no '{split}.tsv' in "
                     f"'{task.args.data}'; {_FIX_TEXT}"
                 )
-        self.datasets[split] = load_split(
+        self.datasets[split] = self.read_split(split)
+
+    def read_split(self, split: str):
+        """The data set of a split, whose multitask tables are there."""
+        return load_split(
             self.args.data,
             split,
             self.data_cfg,

@@ -15,8 +15,9 @@ from torch import Tensor
 from echostream_plugin.config import ConfigError, ModelConfig
 from echostream_plugin.data.whisper_weights import load_whisper_encoder
 from echostream_plugin.encoders import ENCODERS
+from echostream_plugin.fairseq_ext.bundle_values import load_bundle_encoder
 from echostream_plugin.fairseq_ext.checkpoints import checkpoint_config
-from echostream_plugin.fairseq_ext.flags import FLAGS
+from echostream_plugin.fairseq_ext.flags import FLAGS, TRANSFORMER
 from echostream_plugin.fairseq_ext.loading import read_checkpoint
 from echostream_plugin.fairseq_ext.task import read_multitask_config
 from echostream_plugin.model import S2STModel, padding_mask
@@ -37,9 +38,17 @@ _MARKS = ("version", "_float_tensor")
 _LAST = "checkpoint_last.pt"  # fairseq's default of --restore-file, looked for in --save-dir
 
 
-def add_first_values_flags(parser, encoder) -> None:
-    """Declare `--load-streamspeech-decoders` and what an encoder's class has instead of random first values."""
-    if encoder.warm_start:
+def add_first_values_flags(parser, encoder, decoders: bool = True) -> None:
+    """Declare `--load-streamspeech-decoders` and what an encoder's class has instead of random first values. decoders:
+    the model has those of a speech-to-speech model; else it may take a bundle's encoder."""
+    if not decoders:
+        parser.add_argument(
+            "--load-bundle-encoder",
+            metavar="BUNDLE",
+            help="first values of the encoder from a bundle, and of the CTC heads whose dictionary is the bundle's; "
+            "not read again when the training resumes or its checkpoints are used",
+        )
+    if encoder.warm_start and decoders:
         parser.add_argument(
             "--load-streamspeech-decoders",
             metavar="CKPT",
@@ -66,6 +75,7 @@ def start_warm(model: S2STModel, args, dictionaries: dict) -> None:
     loaders = {
         "load_streamspeech_decoders": lambda path: load_decoders(model, path, dictionaries),
         "load_whisper_encoder": lambda path: [load_whisper_encoder(model.encoder, path)],
+        "load_bundle_encoder": lambda path: load_bundle_encoder(model, path, dictionaries),
     }
     used, resumed = [], _restored_file(args)
     for flag, load in loaders.items():
@@ -96,6 +106,8 @@ def load_decoders(model: S2STModel, path, dictionaries: dict | None = None) -> l
         raise ConfigError(f"--load-streamspeech-decoders {path}: no such checkpoint; only a new training reads it")
     args, state = read_checkpoint(path)
     source = checkpoint_config(args, state, path)
+    if source.in_chunks:
+        raise ConfigError(f"--load-streamspeech-decoders {path}: it writes text in chunks, and has no such decoders")
     own = {name: tensor for name, tensor in model.state_dict().items() if _part(name)}
     theirs = {name: tensor for name, tensor in state.items() if _part(name)}
     problems = [
@@ -195,7 +207,7 @@ def different_flags(theirs: ModelConfig, ours: ModelConfig) -> dict[str, tuple]:
         for part, name in (option.split(".") for option in options):
             if part == "encoder" or "dropout" in name:
                 continue
-            values = tuple(getattr(getattr(config, part), name) for config in (theirs, ours))
+            values = tuple(getattr(getattr(config, part), name, None) for config in (theirs, ours))
             if values[0] != values[1]:
                 flags[flag] = values
     return flags
@@ -264,7 +276,7 @@ def _fix(source: ModelConfig, config: ModelConfig, flags: dict) -> str:
         for name, theirs, ours, fix in sizes
         if theirs != ours
     ]
-    if source.mt.ffn_dim != config.mt.ffn_dim:
+    if source.mt.kind == config.mt.kind == TRANSFORMER and source.mt.ffn_dim != config.mt.ffn_dim:
         fixes.append(f"set decoder_ffn_embed_dim of target_unigram to {source.mt.ffn_dim} in the multitask yaml")
     shaping = {
         flag: theirs

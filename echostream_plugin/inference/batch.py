@@ -1,10 +1,10 @@
-"""Many speakers on one model: the encoder steps and CTC heads of their sessions run as one batch.
+"""Many speakers on one model: what their sessions ask it for is computed as one batch.
 
-Each session stays a `TranslationSession` of its own; only what it asks the model for (`stages.Call`) is answered
-together with the calls of the others. Sessions join and leave between two pushes.
+Each session stays a `TranslationSession` of its own; only what it asks the model for (`work.Call`) is answered together
+with the calls of the others. Sessions join and leave between two pushes.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -12,17 +12,18 @@ import torch
 from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.errors import InputError, SessionError
 from echostream_plugin.inference.session import SessionOptions, TranslationSession, bundle_options
-from echostream_plugin.inference.stages import Call
+from echostream_plugin.inference.work import Call, Work
 from echostream_plugin.modules.streaming import StreamState, shapes
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What one session answered to a push: its events, or the error that it met. After an InputError or a SessionError
-    it goes on; any other error ends it."""
+    """What one session answered to a push: its events, and the error that it met, if any. After an InputError or a
+    SessionError it goes on; any other error ends it. over: nothing more comes of the push."""
 
     events: list = field(default_factory=list)
     error: Exception | None = None
+    over: bool = True
 
 
 class BatchedSession:
@@ -34,13 +35,15 @@ class BatchedSession:
 
     It belongs to one thread at a time, with all its sessions; several may share a bundle.
 
-    Steps of sessions whose pieces complete the same number of frames run as one, so equal pieces (320 ms for all) are
-    the fast case; any others are right too. `optimize.prepare(bundle, streams=n)` records the steps of n that do.
+    Encoder steps of sessions whose pieces complete the same number of frames run as one, so equal pieces (320 ms for
+    all) are the fast case; any others are right too. `optimize.prepare(bundle, streams=n)` records the steps of n that
+    do. MT and unit decoders take sentences of any lengths together, the vocoder those that have equally much to say.
     """
 
-    def __init__(self, bundle: Bundle, options: SessionOptions | None = None):
-        """options: of sessions that join without their own; default `bundle_options(bundle)`."""
-        self.bundle = bundle
+    def __init__(self, bundle: Bundle, options: SessionOptions | None = None, told: Callable | None = None):
+        """options: of sessions that join without their own; default `bundle_options(bundle)`. told(key, events): called
+        by `push` and `finish` with what a session says before they return, which is then not in its reply."""
+        self.bundle, self.told = bundle, told
         self.options = options or bundle_options(bundle)
         self.sessions = {}
         self._ended = {}  # what ended sessions that are still here, by key
@@ -65,23 +68,36 @@ class BatchedSession:
         Returns a `Reply` by key. What one session refuses (InputError, SessionError) is in its own reply and changes
         nothing for it or for the others. Any other error, such as memory that does not suffice, ends the session that
         met it and no other: it says SessionError from then on, until it leaves."""
+        return self._joined(self.push_replies(pieces, sample_rate))
+
+    def push_replies(self, pieces: dict, sample_rate) -> Iterator:
+        """`push`, told as it comes: pairs of a key and a `Reply` with what is new, of each key at last one that is
+        `over`. Of a session whose replies are not all read, the rest is worked off, alone, by its next call, and comes
+        first."""
         self._check(pieces)
         rates = sample_rate if isinstance(sample_rate, dict) else dict.fromkeys(pieces, sample_rate)
-        return self._work({key: self._pushing(key, piece, rates.get(key)) for key, piece in pieces.items()})
+        begun = {key: self._begun(key, "begin_push", piece, rates.get(key)) for key, piece in pieces.items()}
+        return self._work(begun)
 
     def finish(self, keys=None) -> dict:
         """End the utterances of these sessions (None: of all); returns a `Reply` by key. They stay until `leave`."""
+        return self._joined(self.finish_replies(keys))
+
+    def finish_replies(self, keys=None) -> Iterator:
+        """`finish`, told as it comes, as of `push_replies`."""
         keys = list(self.sessions) if keys is None else list(keys)
         self._check(keys)
-        return self._work({key: self._finishing(key) for key in keys})
+        return self._work({key: self._begun(key, "begin_finish") for key in keys})
 
-    def _pushing(self, key, piece, rate):
-        self._check_running(key)
-        return (yield from self.sessions[key].pushing(piece, rate))
-
-    def _finishing(self, key):
-        self._check_running(key)
-        return (yield from self.sessions[key].finishing())
+    def _begun(self, key, begin: str, *given) -> tuple[Work, Exception | None]:
+        """Let the work of a session begin; its work, and the error that it met instead."""
+        session, error = self.sessions[key], None
+        try:
+            self._check_running(key)
+            getattr(session, begin)(*given)
+        except Exception as found:
+            error = found
+        return session.work, error
 
     def _check_running(self, key):
         if key in self._ended:
@@ -92,38 +108,56 @@ class BatchedSession:
         if unknown:
             raise SessionError(f"no session {', '.join(map(repr, unknown))}: join() it first")
 
-    @torch.inference_mode()
-    def _work(self, works: dict) -> dict:
-        """Drive the generators of calls to their ends, a batch of calls at a time."""
-        replies, waiting = {}, {}
-        for key, work in works.items():
-            self._advance(key, work, None, waiting, replies)
-        while waiting:
-            group = self._largest_group(waiting)
-            answers = self._answer([waiting[key][1] for key in group])
-            for key, answer in zip(group, answers, strict=True):
-                self._advance(key, waiting.pop(key)[0], answer, waiting, replies)
-        return replies
+    def _joined(self, replies: Iterator) -> dict:
+        """What was replied by each key, but for what was told."""
+        joined = {}
+        for key, reply in replies:
+            if self.told is not None and not reply.over:
+                self.told(key, reply.events)
+            else:
+                before = joined[key].events if key in joined else []
+                joined[key] = Reply([*before, *reply.events], reply.error)
+        return joined
 
-    def _advance(self, key, work: Generator, answer, waiting: dict, replies: dict):
-        """Let a session go on until its next call or its end. Whatever it raises is its own affair."""
-        try:
-            call = work.throw(answer) if isinstance(answer, Exception) else work.send(answer)
-            waiting[key] = work, call, signature(call)
-        except StopIteration as done:
-            replies[key] = Reply(done.value)
-        except (InputError, SessionError) as error:
-            replies[key] = Reply(error=error)
-        except Exception as error:
+    @torch.inference_mode()
+    def _work(self, begun: dict) -> Iterator:
+        """Do the work of sessions, a batch of calls at a time; replies as they come. begun: of `_begun`, by key."""
+        waiting = {}  # by key what a session waits for: its work, the call, the call's signature
+        for key, (work, error) in begun.items():
+            yield from self._advance(key, work, None, waiting, error)
+        while waiting:
+            asked = {key: waiting.pop(key) for key in self._next_group(waiting)}
+            answers = self._answer([call for _, call, _ in asked.values()])
+            for (key, (work, call, _)), answer in zip(asked.items(), answers, strict=True):
+                if work.call is call:  # else the reader has let the session go on in some other way
+                    yield from self._advance(key, work, answer, waiting)
+
+    def _advance(self, key, work: Work, answer, waiting: dict, error: Exception | None = None) -> Iterator:
+        """Let a session go on until its next call or its end. Whatever it raises is its own affair; error: it has
+        raised that already."""
+        if error is None and not work.over:
+            try:
+                work.advance(answer)
+            except Exception as found:
+                error = found
+        if error is not None and not isinstance(error, InputError | SessionError):
             self._ended[key] = repr(error)  # the error itself would keep the stack and its tensors
-            replies[key] = Reply(error=error)
+        over = error is not None or work.over
+        if not over:
+            waiting[key] = work, work.call, signature(work.call)
+        if over or work.events:
+            events = list(work.events)
+            work.events.clear()
+            yield key, Reply(events, error, over)
 
     @staticmethod
-    def _largest_group(waiting: dict) -> list:
-        """Keys of calls that fit into one batch. The largest group first: the others may still catch up with it."""
-        groups = {}
-        for key, (_, _, kind) in waiting.items():
-            groups.setdefault(kind, []).append(key)
+    def _next_group(waiting: dict) -> list:
+        """Keys of calls that fit into one batch, the most of those that wait for the earliest part of the model: the
+        others wait for these to catch up."""
+        earliest, groups = min(call.part for _, call, _ in waiting.values()), {}
+        for key, (_, call, kind) in waiting.items():
+            if call.part == earliest:
+                groups.setdefault(kind, []).append(key)
         return max(groups.values(), key=len)
 
     def _answer(self, calls: list) -> list:
@@ -147,18 +181,23 @@ def _run(call: Call):
 
 
 def signature(call: Call):
-    """Calls of equal signatures can be stacked: the same part of the model, the same shapes."""
-    function = call.function
-    owner = id(getattr(function, "__self__", None))
+    """Calls of equal signatures can be answered together: the same part of the model, and the same shapes unless it
+    takes any."""
+    owner, name = getattr(call.function, "__self__", None), getattr(call.function, "__name__", id(call.function))
+    if call.together is not None:
+        return owner, name
     inputs = None if call.inputs is None else (call.inputs.shape[1:], call.inputs.dtype)
-    return owner, getattr(function, "__name__", id(function)), inputs, shapes(call.state)
+    return owner, name, inputs, shapes(call.state)
 
 
 def run_together(calls: list) -> list:
-    """The results of calls of one signature, from one call on their stacked streams."""
-    state = type(calls[0].state).stack([call.state for call in calls])
-    if calls[0].inputs is None:
-        return list(calls[0].function(state).split(1))
-    outputs, state = calls[0].function(torch.cat([call.inputs for call in calls]), state)
+    """The results of calls of one signature, from one call on all their streams."""
+    first = calls[0]
+    if first.together is not None:
+        return first.together([(call.inputs, call.state) for call in calls])
+    state = type(first.state).stack([call.state for call in calls])
+    if first.inputs is None:
+        return list(first.function(state).split(1))
+    outputs, state = first.function(torch.cat([call.inputs for call in calls]), state)
     states = state.unstack() if isinstance(state, StreamState) else [state] * len(calls)
     return list(zip(outputs.split(1), states, strict=True))

@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from echostream_plugin.config import ConfigError, ModelConfig
+from echostream_plugin.config import ConfigError, ModelConfig, read_model
+from echostream_plugin.decoders.speechllm import SpeechLLMModelConfig
 from echostream_plugin.files import write_json
 from echostream_plugin.inference.confidence import GateModel
 from echostream_plugin.inference.dictionary import SPECIALS, Dictionary
@@ -31,7 +32,7 @@ from echostream_plugin.inference.features import FRONTENDS, SAMPLE_RATE
 from echostream_plugin.inference.options import named_options
 from echostream_plugin.inference.punctuator import FOLDER as PUNCTUATOR
 from echostream_plugin.inference.punctuator import BundlePunctuator, read_punctuator
-from echostream_plugin.model import S2STModel
+from echostream_plugin.model import S2STModel, SpeechLLMModel, model_of
 from echostream_plugin.modules.weights import ROW_SCALES, build, some, to_int8_rows
 from echostream_plugin.vocoder import CodeHiFiGAN, CodeVocos, load_vocoder, save_vocoder
 
@@ -42,8 +43,8 @@ FORMAT, VERSION = "echostream-bundle", 1
 class Bundle:
     """A model with what belongs to it. Sessions only read it, so any number of them share one."""
 
-    model: S2STModel
-    config: ModelConfig
+    model: S2STModel | SpeechLLMModel
+    config: ModelConfig | SpeechLLMModelConfig
     source_dictionary: Dictionary
     target_dictionary: Dictionary
     cmvn_mean: np.ndarray
@@ -65,8 +66,8 @@ class Bundle:
 
     @property
     def units(self) -> int:
-        """K, the number of units."""
-        return self.config.unit.vocab - len(SPECIALS) - 1
+        """K, the number of units; 0 where the model writes text only."""
+        return 0 if self.config.in_chunks else self.config.unit.vocab - len(SPECIALS) - 1
 
     @property
     def device(self) -> torch.device:
@@ -78,7 +79,7 @@ class Bundle:
         """Marks and case for both languages. Raises BundleError where there is none, or a broken one."""
         if self.punctuator_folder is None:
             raise BundleError(
-                "the bundle has no punctuator (folder punctuator/): add one with scripts/make_bundle.py --punctuator"
+                "the bundle has no punctuator (folder punctuator/): add one with echostream bundle --punctuator"
             )
         return read_punctuator(self.punctuator_folder)
 
@@ -99,9 +100,10 @@ def check_fit(bundle: Bundle, where):
     """Raise BundleError where the parts do not belong together."""
     config = bundle.config
     sizes = [
-        ("source dictionary", len(bundle.source_dictionary), "asr.vocab", config.asr.vocab),
-        ("target dictionary", len(bundle.target_dictionary), "mt.vocab", config.mt.vocab),
-        ("target dictionary", len(bundle.target_dictionary), "st.vocab", config.st.vocab),
+        *(
+            (f"{side} dictionary", len(getattr(bundle, f"{side}_dictionary")), option, size)
+            for side, option, size in config.vocabularies
+        ),
         ("gcmvn mean", len(bundle.cmvn_mean), "encoder.input_dim", config.encoder.input_dim),
         ("gcmvn std", len(bundle.cmvn_std), "encoder.input_dim", config.encoder.input_dim),
     ]
@@ -110,6 +112,8 @@ def check_fit(bundle: Bundle, where):
             raise BundleError(f"{where}: the {part} has {size} entries, but the model's {option} is {wanted}")
     if not (np.isfinite(bundle.cmvn_mean).all() and np.isfinite(bundle.cmvn_std).all() and (bundle.cmvn_std > 0).all()):
         raise BundleError(f"{where}: gcmvn holds numbers that are not finite, or a std that is not positive")
+    if bundle.vocoder is not None and config.in_chunks:
+        raise BundleError(f"{where}: the model writes text only, so a vocoder has nothing to speak; leave it out")
     if bundle.vocoder is not None and bundle.vocoder.config.num_embeddings != bundle.units:
         raise BundleError(
             f"{where}: the vocoder speaks {bundle.vocoder.config.num_embeddings} units, but the model's unit "
@@ -119,7 +123,7 @@ def check_fit(bundle: Bundle, where):
 
 def save_bundle(
     folder,
-    model: S2STModel,
+    model: S2STModel | SpeechLLMModel,
     *,
     source_dictionary,
     target_dictionary,
@@ -129,18 +133,17 @@ def save_bundle(
     target_spm=None,
     card: dict | None = None,
     session: dict | None = None,
-    config: ModelConfig | None = None,
+    config: ModelConfig | SpeechLLMModelConfig | None = None,
     gate: GateModel | None = None,
     int8: Sequence[str] = (),
 ) -> Path:
-    """Write a bundle and read it back once, so that what is written can be used.
+    """Write a bundle and read it back once, so that what is written can be used. Raises BundleError, ConfigError.
 
-    model: any S2STModel (a training model too); source_dictionary, target_dictionary: fairseq dictionary files; gcmvn:
-    an npz or json file with `mean` and `std`, None where the encoder's features need none; vocoder: a folder, or a
-    vocoder of either kind; source_spm, target_spm: SentencePiece models; card: facts for people, kept as json; session:
-    `SessionOptions` that suit the model, by name, taken where a user gives none; config: default `model.config`;
-    gate: of scripts/calibrate_gate.py; int8: parts ("encoder") whose weights are stored in 8 bits, a scale for each
-    row, in place of half precision. Raises BundleError, ConfigError."""
+    model: of any kind, a training's too; source_dictionary, target_dictionary: fairseq's files; gcmvn: npz or json with
+    `mean` and `std`, None where the features need none; vocoder: a folder or a vocoder; source_spm, target_spm:
+    SentencePiece models; card: facts for people; session: `SessionOptions` that suit the model, by name, taken where a
+    user gives none; config: default `model.config`; gate: of scripts/calibrate_gate.py; int8: parts ("encoder") whose
+    weights are stored in 8 bits, a scale for each row, in place of half precision."""
     folder, config = Path(folder), config or model.config
     folder.mkdir(parents=True, exist_ok=True)
     mean, std = statistics(config, gcmvn)
@@ -150,7 +153,7 @@ def save_bundle(
         "version": VERSION,
         "sample_rate": SAMPLE_RATE,
         "features": FRONTENDS[config.encoder.features].DESCRIPTION,
-        "model": dataclasses.asdict(config),
+        "model": config.to_dict(),
         "session": session or {},
         **({"gate": gate.to_dict()} if gate is not None else {}),
     }
@@ -171,7 +174,7 @@ def load_bundle(folder, device="cpu") -> Bundle:
     Sessions only read what this returns, so threads may share it once it is ready (`to`, `inference.optimize`)."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise BundleError(f"{folder}: no such bundle folder; make one with scripts/make_bundle.py")
+        raise BundleError(f"{folder}: no such bundle folder; make one with echostream bundle")
     description = _read_json(folder / "config.json")
     if description.get("format") != FORMAT:
         raise BundleError(f"{folder / 'config.json'}: not an EchoStream bundle ('format' must be '{FORMAT}')")
@@ -181,7 +184,7 @@ def load_bundle(folder, device="cpu") -> Bundle:
         )
     session = _checked_session(description, folder / "config.json")
     try:
-        config = ModelConfig.from_dict(description.get("model", {}))
+        config = read_model(description.get("model", {}))
     except ConfigError as error:
         raise BundleError(f"{folder / 'config.json'}: model: {error}") from error
     gate = _checked_gate(description, session, folder / "config.json")
@@ -192,7 +195,7 @@ def load_bundle(folder, device="cpu") -> Bundle:
         )
     try:
         vocoder = load_vocoder(folder / "vocoder") if (folder / "vocoder").is_dir() else None
-        model = build(lambda: S2STModel(config), folder / "model.safetensors")
+        model = build(lambda: model_of(config), folder / "model.safetensors")
     except ConfigError as error:
         raise BundleError(str(error)) from error
     mean, std = read_gcmvn(folder / "gcmvn.json")
@@ -206,7 +209,7 @@ def load_bundle(folder, device="cpu") -> Bundle:
     return bundle
 
 
-def statistics(config: ModelConfig, gcmvn) -> tuple[np.ndarray, np.ndarray]:
+def statistics(config: ModelConfig | SpeechLLMModelConfig, gcmvn) -> tuple[np.ndarray, np.ndarray]:
     """mean and std of the features, from a file as `read_gcmvn` takes it; 0 and 1 where they come normalised."""
     if FRONTENDS[config.encoder.features].NORMALISED:
         return np.zeros(config.encoder.input_dim, np.float32), np.ones(config.encoder.input_dim, np.float32)
@@ -278,9 +281,9 @@ def _numbers(values) -> np.ndarray:
         return array.astype(np.float32)
 
 
-def _half_precision(model: S2STModel, config: ModelConfig) -> dict:
+def _half_precision(model: S2STModel | SpeechLLMModel, config: ModelConfig | SpeechLLMModelConfig) -> dict:
     """The parameters to store: half precision where the range allows, tied ones once."""
-    wanted, given = S2STModel(config).state_dict(), model.state_dict()
+    wanted, given = model_of(config).state_dict(), model.state_dict()
     missing = sorted(set(wanted) - set(given))
     if missing:
         raise BundleError(f"the model lacks parameters of its config: {some(missing)}")

@@ -31,8 +31,8 @@ class SentenceOutput:
         return MarkedText(stream, self.options.punctuate, stops)
 
     def transcribe(self, asr: CTCPrefix, before: int, source_ms: float, closed: bool = False) -> list:
-        """The events that the transcript's tokens lead to, of those that start before a frame of the stream; closed:
-        there will be no more of them."""
+        """The events that the transcript's tokens lead to, of those that start before a frame of the stream; asr: the
+        ASR head's, or a `ChunkWriter`; closed: there will be no more of them."""
         text, words = self._recognised(asr, before)
         if self.source is not None:
             self.source.read(words if closed else words[:-1], closed)

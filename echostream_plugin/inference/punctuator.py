@@ -61,9 +61,7 @@ def read_punctuator(folder) -> BundlePunctuator:
     except ConfigError as error:
         raise BundleError(f"{folder}: {error}" if str(folder) not in str(error) else str(error)) from error
     except FileNotFoundError as error:
-        raise BundleError(
-            f"{path}: no such file; add the punctuator with scripts/make_bundle.py --punctuator"
-        ) from error
+        raise BundleError(f"{path}: no such file; add the punctuator with echostream bundle --punctuator") from error
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise BundleError(f"{path}: expected names of the languages, source and target ({error!r})") from error
     return BundlePunctuator(model, {side: languages[side] for side in SIDES})

@@ -120,6 +120,7 @@ def translate_recording(
         progress = {"desc": "translating", "unit": "push", "total": total, "initial": began // step}
         hearing = Hearing(session, recording, step, began)
         for events in tqdm(hearing, leave=False, disable=None, **progress):
+            events = list(events)
             run.results.add(events)
             for event in events:
                 if show:
@@ -133,7 +134,7 @@ def translate_recording(
 
 
 class Hearing:
-    """A recording heard by a session, to iterate over: the events of each push, and last those of the end.
+    """A recording heard by a session, to iterate over: the events of each push as they come, and last those of the end.
 
     What the session refuses ends the recording, and is its `problem`; Ctrl-C ends one whose length nobody knows, such
     as live speech. taken: samples so far. Raises InputError where nothing can be heard."""
@@ -147,7 +148,7 @@ class Hearing:
         recording, rate = self.recording, self.recording.rate
         for block in self._blocks():
             try:
-                events = self.session.push(block, rate)
+                events = self.session.push_events(block, rate)
             except InputError as error:
                 after = f" is heard up to {self.taken / rate:.2f} s:" if self.taken else ""
                 recording.problem = f"{recording.name}:{after} {error}"
@@ -156,7 +157,7 @@ class Hearing:
             yield events
         if not self.taken:
             raise InputError(recording.problem or f"{recording.name}: holds no samples")
-        yield self.session.finish()
+        yield self.session.finish_events()
 
     def _blocks(self):
         blocks = self.recording.blocks(self.step, self.taken)

@@ -8,24 +8,26 @@ from torch import Tensor
 
 from echostream_plugin.encoders.base import FRAME_MS
 from echostream_plugin.inference.bundle import Bundle
+from echostream_plugin.inference.chunk_writer import ChunkWriter
 from echostream_plugin.inference.endpointing import ENDPOINTERS
 from echostream_plugin.inference.events import Revision, Sentence, Unsure
 from echostream_plugin.inference.options import SessionOptions
 from echostream_plugin.inference.output import SentenceOutput
 from echostream_plugin.inference.revision import revise
 from echostream_plugin.inference.stages import Listener
-from echostream_plugin.inference.translators import TRANSLATORS
+from echostream_plugin.inference.translators import TRANSLATORS, Written
 
 
 class SentenceStream:
     """The sentences of one stream; what a session does between its features and its events.
 
-    Listener and end-pointer go on for the whole stream, translator and output are new for each sentence. Methods are
-    generators of model calls (`stages.Call`) that append to `events`; `source_ms` is what the session has been given.
+    Listener and end-pointer go on for the whole stream, translator and output are new for each sentence, as is the
+    transcriber of a model that writes the source text in chunks. Methods are generators of model calls (`work.Call`)
+    that append to `events`; `source_ms` is what the session has been given.
     """
 
     SAVED = (
-        *("listener", "endpointer", "translator", "output", "source_ms"),
+        *("listener", "endpointer", "translator", "transcriber", "output", "source_ms"),
         *("_context", "_newest", "_decided_frames", "_count"),
     )
 
@@ -47,6 +49,9 @@ class SentenceStream:
     def _begin_sentence(self, frame: int):
         self.endpointer.open(frame)
         self.output = SentenceOutput(self.bundle, self.options)
+        config = self.bundle.config
+        transcribes = config.in_chunks and config.transcribes
+        self.transcriber = ChunkWriter(self.bundle.model, self.options.chunk_beam) if transcribes else None
         self.translator = None
         if self.options.translate:
             translator = TRANSLATORS[self.options.decoding]
@@ -97,7 +102,7 @@ class SentenceStream:
     def decide_provisionally(self, events: list, last: bool = False):
         """Ask the policy about the unfinished segment, if it has frames that it was not asked about yet. last: `finish`
         is next."""
-        if self.translator is None or (last and not self.translator.decides_last):
+        if self.translator is None or self.translator.in_chunks or (last and not self.translator.decides_last):
             return
         available = self.listener.available_frames
         asked = not self.options.chunk_ms or self.endpointer.asleep or available <= self._decided_frames
@@ -115,23 +120,28 @@ class SentenceStream:
 
     def _take_in(self, frames: Tensor, events: list):
         """Complete encoder frames [1, s, C]: transcript, and source of the translation."""
+        first = self.listener.frames
         yield from self.listener.take_in(frames)
         self.endpointer.advance(frames.size(1))
         self._newest.add(frames)
+        if self.transcriber is not None:
+            self.transcriber.hear(frames, first)
+            yield from self.transcriber.write()
         if self.translator is not None:
             self.translator.hear(frames)
         if self.endpointer.spoken:
             self._transcribe(self.listener.frames - self.endpointer.late_frames, events)
 
     def _transcribe(self, before: int, events: list, closed: bool = False):
-        events += self.output.transcribe(self.listener.asr, before, self.source_ms, closed)
+        heard = self.listener.asr if self.transcriber is None else self.transcriber
+        events += self.output.transcribe(heard, before, self.source_ms, closed)
 
     def _decide(self, events: list, provisional: Tensor | None = None):
         """Write as much as the policy allows; provisional: [1, p, C] frames of the unfinished segment."""
         if self._reads_on:
             return
         self._decided_frames = self.listener.frames + (0 if provisional is None else provisional.size(1))
-        self._tell((yield from self.translator.decide(provisional, self.output.source_text)), events)
+        yield from self._write(self.translator.decide(provisional, self.output.source_text), events)
 
     @property
     def _has_begun(self) -> bool:
@@ -149,14 +159,16 @@ class SentenceStream:
         the frame before which the sentence ended."""
         if not self.endpointer.spoken:
             return
+        if self.transcriber is not None:
+            yield from self.transcriber.finish()
         self._transcribe(end, events, closed=True)
         heard, translator, output = self.listener.token_frames(end), self.translator, self.output
         if translator is not None and (heard or translator.tokens):
-            self._tell((yield from translator.finish(output.source_text)), events, closed=True)
+            yield from self._write(translator.finish(output.source_text), events, closed=True)
             self._doubt(heard, events)
             if self.options.context_tokens:
                 self._context = [*self._context, *translator.tokens][-self.options.context_tokens :]
-        if heard or output.target_text:
+        if heard or output.target_text or output.source_text:
             start, newest = heard or (self.endpointer.opened_frame,) * 2
             times = tuple(map(float, (start * FRAME_MS, (newest + 1) * FRAME_MS, self.source_ms)))
             if self.options.pause_ms:
@@ -186,7 +198,23 @@ class SentenceStream:
         times = start * FRAME_MS, max(start, newest + 1) * FRAME_MS
         events.append(Unsure(*map(float, times), gate.confidence, self.source_ms))
 
-    def _tell(self, written, events: list, closed: bool = False):
+    def _write(self, writing, events: list, closed: bool = False):
+        """Let a translator write (`Translator.decide` or `finish`), and say each piece as soon as it is there. closed:
+        it is all."""
+        answer = None
+        while True:
+            try:
+                step = writing.send(answer)
+            except StopIteration as done:
+                self._tell(done.value, events, closed)
+                return
+            if isinstance(step, Written):
+                self._tell(step, events)
+                answer = None
+            else:
+                answer = yield step
+
+    def _tell(self, written: Written | None, events: list, closed: bool = False):
         """The events of what was written; None: nothing was. closed: it is all."""
         if written is not None:
             events += self.output.write(written, self.source_ms, self.opened_ms, closed)

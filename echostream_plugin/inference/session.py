@@ -5,19 +5,21 @@ share one model and know nothing of each other.
 """
 
 import dataclasses
+from collections.abc import Iterator
 
 import torch
 
 from echostream_plugin.inference.bundle import Bundle
+from echostream_plugin.inference.chunk_writer import check_chunks
 from echostream_plugin.inference.errors import InputError, SessionError
 from echostream_plugin.inference.events import Finished
 from echostream_plugin.inference.features import Frontend, checked_audio
 from echostream_plugin.inference.options import FRAME_MS, SessionOptions, bundle_options
 from echostream_plugin.inference.sentences import SentenceStream
 from echostream_plugin.inference.snapshot import VERSION, check_version, give, take
-from echostream_plugin.inference.stages import alone
 from echostream_plugin.inference.text_sentences import TextSentences
 from echostream_plugin.inference.translators import TRANSLATORS
+from echostream_plugin.inference.work import Work
 
 SLICE_SECONDS = 10  # a longer push is worked off in slices of this size, which bounds its memory
 
@@ -39,6 +41,9 @@ class TranslationSession:
 
     With `vad` the encoder begins at the first speech, and a sentence in which nobody spoke says nothing.
 
+    `push` and `finish` return events, `push_events` and `finish_events` give the same ones as they come. Whoever reads
+    no further loses none: what is left is worked off by the next call, whose events come after those unread.
+
     `snapshot()` between two pushes is all that another session of this bundle and options needs to go on (`restore`).
     """
 
@@ -47,12 +52,14 @@ class TranslationSession:
     def __init__(self, bundle: Bundle, options: SessionOptions | None = None, **changes):
         """options: default `bundle_options(bundle)`; changes: single fields of them by name. Raises SessionError if the
         bundle cannot do it."""
-        self.bundle = bundle
+        self.bundle, self.work = bundle, Work()
         self.options = dataclasses.replace(options or bundle_options(bundle), **changes)
         if self.options.speaks and bundle.vocoder is None:
             raise SessionError("the bundle has no vocoder: use speech=False, or give one to save_bundle(vocoder=...)")
+        translator = TRANSLATORS[self.options.decoding]
+        check_chunks(bundle, self.options, translator.in_chunks)
         if self.options.translate:
-            TRANSLATORS[self.options.decoding].check(bundle, self.options)
+            translator.check(bundle, self.options)
         if self.options.punctuate or self.options.reads_text:
             bundle.punctuator.stream("source", self.options.punctuation_delay)  # raises what is wrong with it
         self.reset()
@@ -61,12 +68,16 @@ class TranslationSession:
         """Forget the utterance, finished or not. The next push begins a new one, at any sample rate."""
         with torch.inference_mode():
             self._stream = (TextSentences if self.options.reads_text else SentenceStream)(self.bundle, self.options)
+        self.work.drop()
         self._frontend = None
         self._pushed_samples = 0
         self._finished = False
 
     def snapshot(self) -> dict:
-        """The stream as it is now, a value: `restore` goes on from it, `inference.snapshot` writes it to a file."""
+        """The stream as it is now, a value: `restore` goes on from it, `inference.snapshot` writes it to a file. Raises
+        SessionError while events are unread, which it does not hold."""
+        if self.work.events or not self.work.over:
+            raise SessionError("the events of the last call are not all read: read them before snapshot()")
         frontend = self._frontend
         rate, saved = (frontend.sample_rate, frontend.snapshot()) if frontend else (None, None)
         return {"version": VERSION, "sample_rate": rate, "frontend": saved, "stream": take(self)}
@@ -106,7 +117,6 @@ class TranslationSession:
         """The translation of the present sentence."""
         return self._stream.output.target_text
 
-    @torch.inference_mode()
     def push(self, samples, sample_rate: int, last: bool = False) -> list:
         """Take a piece of audio; returns the events it leads to.
 
@@ -114,42 +124,58 @@ class TranslationSession:
         same for the whole utterance. Raises InputError, with nothing changed, for what is not audio (NaN, infinity,
         other shapes and types) or for another rate; SessionError after `finish`. last: `finish` is next; where every
         decoding step recomputes everything, the last one is then left to it, as in StreamSpeech's agent."""
-        return alone(self.pushing(samples, sample_rate, last))
+        return list(self.push_events(samples, sample_rate, last))
 
-    def pushing(self, samples, sample_rate: int, last: bool = False):
-        """`push` as a generator of model calls (`stages.Call`), for `inference.batch`."""
-        if self._finished:
-            raise SessionError("this utterance is finished: call reset() before the next push")
-        samples = checked_audio(samples)
-        self._accept_rate(sample_rate)
-        events = []
-        slice_samples = SLICE_SECONDS * self._frontend.sample_rate
-        self._pushed_samples += len(samples)
-        self._stream.source_ms = self.source_ms
-        for start in range(0, len(samples), slice_samples):
-            features = self._frontend.push(samples[start : start + slice_samples])
-            yield from self._stream.hear(features, events)
-        yield from self._stream.decide_provisionally(events, last)
-        return events
+    def push_events(self, samples, sample_rate: int, last: bool = False) -> Iterator:
+        """`push`, told as it comes: an iterator of the same events. The audio is taken at once, with the same errors;
+        it is worked off while the events are read."""
+        self.begin_push(samples, sample_rate, last)
+        return self.work.read()
 
-    @torch.inference_mode()
     def finish(self) -> list:
         """The source ends here: everything is transcribed, written and spoken. A second call returns no events.
 
         Where neither CTC head found a token, nothing is translated (silence, or under 25 ms of audio)."""
-        return alone(self.finishing())
+        return list(self.finish_events())
 
-    def finishing(self):
-        """`finish` as a generator of model calls."""
+    def finish_events(self) -> Iterator:
+        """`finish`, told as it comes, as of `push_events`."""
+        self.begin_finish()
+        return self.work.read()
+
+    @torch.inference_mode()
+    def begin_push(self, samples, sample_rate: int, last: bool = False):
+        """Take the audio of a push, which is then `work`; for `inference.batch`."""
+        self.work.finish()
         if self._finished:
-            return []
-        events = []
+            raise SessionError("this utterance is finished: call reset() before the next push")
+        samples = checked_audio(samples)
+        self._accept_rate(sample_rate)
+        self._pushed_samples += len(samples)
+        self._stream.source_ms = self.source_ms
+        self.work.begin(self._hear(samples, last))
+
+    def begin_finish(self):
+        """The source ends here; what is left to do is then `work`, nothing after a first call."""
+        self.work.finish()
+        if not self._finished:
+            self.work.begin(self._end())
+
+    def _hear(self, samples, last: bool):
+        """Everything that comes of a push: a generator of model calls."""
+        slice_samples, events = SLICE_SECONDS * self._frontend.sample_rate, self.work.events
+        for start in range(0, len(samples), slice_samples):
+            features = self._frontend.push(samples[start : start + slice_samples])
+            yield from self._stream.hear(features, events)
+        yield from self._stream.decide_provisionally(events, last)
+
+    def _end(self):
+        """Everything that comes of the end: a generator of model calls."""
         if self._frontend is not None:
-            yield from self._stream.hear(self._frontend.finish(), events)
-            yield from self._stream.finish(events)
-        events.append(Finished(self.source_ms))
+            yield from self._stream.hear(self._frontend.finish(), self.work.events)
+            yield from self._stream.finish(self.work.events)
+        self.work.events.append(Finished(self.source_ms))
         self._finished = True
-        return events
 
     def _accept_rate(self, sample_rate: int):
         if self._frontend is not None:

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 
 from echostream_plugin.config import check_options, option
+from echostream_plugin.constants import EOS, SPECIALS, UNK
+from echostream_plugin.decoders import StreamingDecoder
 from echostream_plugin.decoders.ctc import collapse_step, greedy_collapse
-from echostream_plugin.decoders.text import TextDecoder, TextDecoderState
 from echostream_plugin.inference.bundle import Bundle
-from echostream_plugin.inference.dictionary import EOS, SPECIALS, UNK
 from echostream_plugin.inference.errors import InputError, SessionError
 from echostream_plugin.inference.events import Finished, Speech, TargetText
 from echostream_plugin.inference.features import features_of
@@ -41,6 +41,7 @@ from echostream_plugin.inference.words import (
     normalise,
 )
 from echostream_plugin.model import WaitKLags
+from echostream_plugin.modules.streaming import StreamState
 from echostream_plugin.vocoder import StreamingVocoder
 
 STEER_STEPS = 12
@@ -125,7 +126,7 @@ class TextSpeaker:
             )
         self.subwords = subwords or Subwords(bundle.target_dictionary, bundle.target_spm)
         with torch.inference_mode():
-            self._source = _decoder_source(bundle.model.target_unigram_decoder, source)
+            self._opening = _opening(bundle.model.target_unigram_decoder, source)
         self.reset()
 
     def reset(self):
@@ -138,7 +139,7 @@ class TextSpeaker:
     def _begin_sentence(self):
         kind = WordVoice if self.word_by_word else SentenceVoice
         with torch.inference_mode():
-            self._voice = kind(self.bundle, self.options, self._source)
+            self._voice = kind(self.bundle, self.options, self._opening)
         self._words = []  # (word, its number of tokens)
         self._sentence_samples = self._samples  # where the sentence begins in the speech
 
@@ -233,11 +234,11 @@ class TextSpeaker:
 class ForcedDecoder:
     """The MT decoder over one sentence whose tokens are given."""
 
-    def __init__(self, decoder: TextDecoder, source: tuple, lead: float):
-        """source: projected keys and values of each layer."""
+    def __init__(self, decoder: StreamingDecoder, opening: StreamState, lead: float):
+        """opening: the decoder's state before the first token."""
         self.decoder, self.lead = decoder, lead
         self._last = EOS
-        self._state = TextDecoderState(decoder.initial_state().targets, source)
+        self._state = opening
 
     def states(self, tokens: list) -> Tensor:
         """The states [1, u, D] that predict the next u tokens."""
@@ -253,8 +254,8 @@ class ForcedDecoder:
 class WordVoice:
     """One sentence, spoken as its words come."""
 
-    def __init__(self, bundle: Bundle, options: SpeakOptions, source: tuple):
-        self._decoder = ForcedDecoder(bundle.model.target_unigram_decoder, source, options.lead)
+    def __init__(self, bundle: Bundle, options: SpeakOptions, opening: StreamState):
+        self._decoder = ForcedDecoder(bundle.model.target_unigram_decoder, opening, options.lead)
         self._speaker = TimedSpeaker(
             bundle.model, StreamingVocoder(bundle.vocoder), options.lagging_k2, options.stride_n2
         )
@@ -283,9 +284,9 @@ class WordVoice:
 class SentenceVoice:
     """One sentence, spoken as a whole at its end, as in training: any model can."""
 
-    def __init__(self, bundle: Bundle, options: SpeakOptions, source: tuple):
+    def __init__(self, bundle: Bundle, options: SpeakOptions, opening: StreamState):
         self.bundle = bundle
-        self._decoder = ForcedDecoder(bundle.model.target_unigram_decoder, source, options.lead)
+        self._decoder = ForcedDecoder(bundle.model.target_unigram_decoder, opening, options.lead)
         # a T2U encoder that looks ahead was trained without a wait
         self._lags = WaitKLags(
             k2=options.lagging_k2, n2=options.stride_n2 if bundle.config.unit.causal_encoder else None
@@ -361,11 +362,9 @@ def source_frames(bundle: Bundle, samples, sample_rate: int) -> Tensor:
     return frames
 
 
-def _decoder_source(decoder: TextDecoder, frames: Tensor | None) -> tuple:
-    """Projected keys and values of the source for each layer; of no source, a single frame of zeros."""
-    if frames is not None:
-        return decoder.add_source(frames, decoder.initial_state()).source
-    return tuple(layer.encoder_attn.empty(1, 1) for layer in decoder.layers)
+def _opening(decoder: StreamingDecoder, frames: Tensor | None) -> StreamState:
+    """The state of a sentence's begin: all of its source, if it has one, and no token."""
+    return decoder.without_source() if frames is None else decoder.add_source(frames, decoder.initial_state())
 
 
 def _real_units(symbols: list, frames: list, count: int) -> tuple[list, list]:

@@ -3,12 +3,10 @@
 Each holds the streaming state of its part and shares the parameters with all other utterances. Every stage works on new
 input only.
 
-What the listener computes it asks for: its methods are generators that yield a `Call` and are sent its result. `alone`
-answers them at once, `inference.batch` answers those of many streams together.
+What they compute they ask for: their methods are generators that yield a `work.Call` and are sent its result.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,37 +17,12 @@ from echostream_plugin.decoders.ctc import CollapseState, CTCHead, collapse_step
 from echostream_plugin.decoders.text import TextDecoderState
 from echostream_plugin.inference.confidence import Heard, frame_sums
 from echostream_plugin.inference.dictionary import EOS, PAD, SPECIALS
+from echostream_plugin.inference.work import Call, alone
 from echostream_plugin.model import S2STModel
-from echostream_plugin.modules.streaming import StreamState
 from echostream_plugin.vocoder import StreamingVocoder
 
+ENCODER, HEADS, MT, T2U, UNITS, SOUND = range(6)  # parts of a `work.Call`
 FEATURES_PER_FRAME = 4  # feature frames of 10 ms in an encoder frame of 40 ms
-
-
-@dataclass(frozen=True)
-class Call:
-    """A part of the model to run on one stream.
-
-    function(inputs, state) -> (outputs, state), or function(state) -> outputs where inputs is None; inputs: [1, t, C].
-    """
-
-    function: Callable
-    inputs: Tensor | None
-    state: StreamState
-
-    def run(self):
-        """Compute it alone; returns what the function returns."""
-        return self.function(self.state) if self.inputs is None else self.function(self.inputs, self.state)
-
-
-def alone(work: Generator):
-    """What a generator of calls returns, each call answered at once."""
-    answer = None
-    while True:
-        try:
-            answer = work.send(answer).run()
-        except StopIteration as done:
-            return done.value
 
 
 class CTCPrefix:
@@ -71,7 +44,7 @@ class CTCPrefix:
 
     def extend(self, frames: Tensor):
         """frames: [1, s, C] that will not change any more."""
-        logits, self._head_state = yield Call(self.head.step, frames, self._head_state)
+        logits, self._head_state = yield Call(self.head.step, frames, self._head_state, part=HEADS)
         tokens, starts, self._collapse_state = collapse_step(logits[0], self._collapse_state)
         self.tokens += tokens
         self.starts += starts
@@ -82,7 +55,7 @@ class CTCPrefix:
         """What was found so far (`confidence.Heard`), with what is in provisional frames [1, p, C] if given."""
         if provisional is None or provisional.size(1) == 0:
             return Heard(list(self.tokens), self.sums)
-        logits, _ = yield Call(self.head.step, provisional, self._head_state)
+        logits, _ = yield Call(self.head.step, provisional, self._head_state, part=HEADS)
         sums = None if self.sums is None else frame_sums(logits[0], self.sums)
         return Heard(self.tokens + collapse_step(logits[0], self._collapse_state)[0], sums)
 
@@ -262,33 +235,60 @@ class Writer:
         if frames.size(1):
             self._state = self.decoder.add_source(frames, self._state)
 
-    def draft(self, count: int, provisional: Tensor | None = None, attention: list | None = None) -> list:
-        """Up to `count` drafts after the committed tokens; a draft of `</s>` is the last.
+    def draft(self, count: int, provisional: Tensor | None = None) -> list:
+        """`drafting`, done at once."""
+        return alone(self.drafting(count, provisional))
 
-        provisional: [1, p, C] frames that are seen now and not kept; attention: takes the weights of each draft, as of
-        `TextDecoder.step`."""
-        drafts, state, unread = [], self._state, self.tokens[-1:] or [EOS, *self.prefix]
+    def drafting(self, count: int, provisional: Tensor | None = None, drafts: list = ()):
+        """Up to `count` drafts after the committed tokens; a draft of `</s>` is the last. A generator of calls.
+
+        provisional: [1, p, C] frames that are seen now and not kept; drafts: the first of them, where they are known
+        (without `</s>`)."""
+        drafts = list(drafts)
+        if count <= len(drafts):
+            return drafts
+        state, unread = self._looking(provisional), self._unread
+        if drafts:
+            state, unread = replace(drafts[-1].state, source=state.source), [drafts[-1].token]
         while len(drafts) < count:
-            previous = torch.tensor([unread], device=self._device)
-            hidden, state = self.decoder.step(previous, state, provisional, attention)
-            hidden = hidden[:, -1:]
-            scores = self.decoder.logits(hidden)[0, -1]
-            scores[PAD] = -torch.inf
-            if not self.tokens and not drafts:
-                scores[EOS] = -torch.inf
-            last = int(scores.argmax())
-            drafts.append(Draft(last, hidden, scores, state))
-            if last == EOS:
+            call = Call(self.decoder.propose, self._tokens(unread), state, self.decoder.propose_together, MT)
+            (hidden, scores), state = yield call
+            drafts.append(self._draft(hidden, scores[0], state, first=not self.tokens and not drafts))
+            unread = [drafts[-1].token]
+            if unread == [EOS]:
                 break
-            unread = [last]
         return drafts
 
     def attention(self, count: int, provisional: Tensor | None = None) -> Tensor:
         """Where the next `count` drafts look: [u, layers, heads, S] weights over the S source frames, provisional ones
         included; u is below `count` where `</s>` comes before. Changes nothing."""
-        weights = []
-        self.draft(count, provisional, weights)
+        weights, state, unread, first = [], self._looking(provisional), self._unread, not self.tokens
+        while len(weights) < count and (not weights or unread != [EOS]):
+            hidden, state = self.decoder.step(self._tokens(unread), state, attention=weights)
+            scores = self.decoder.logits(hidden[:, -1:])[0, -1]
+            unread = [self._draft(hidden, scores, state, first and len(weights) == 1).token]
         return cross_attention(weights)
+
+    def _looking(self, provisional: Tensor | None) -> TextDecoderState:
+        """The state, with provisional frames in its source."""
+        if provisional is None or provisional.size(1) == 0:
+            return self._state
+        return self.decoder.add_source(provisional, self._state)
+
+    @property
+    def _unread(self) -> list:
+        """The tokens that the decoder has not consumed."""
+        return self.tokens[-1:] or [EOS, *self.prefix]
+
+    def _tokens(self, tokens: list) -> Tensor:
+        return torch.tensor([tokens], device=self._device)
+
+    @staticmethod
+    def _draft(hidden: Tensor, scores: Tensor, state: TextDecoderState, first: bool) -> Draft:
+        scores[PAD] = -torch.inf
+        if first:
+            scores[EOS] = -torch.inf
+        return Draft(int(scores.argmax()), hidden, scores, state)
 
     def commit(self, drafts: list):
         """drafts: the first ones of the newest `draft` call; none of them `</s>`."""
@@ -317,18 +317,39 @@ class Speaker:
         self._vocoder_state = vocoder.initial_state()
 
     def speak(self, hidden: Tensor) -> tuple[list, np.ndarray]:
-        """hidden: [1, u, D] new MT states; returns the new units and the samples [n] that are final."""
-        states, self._t2u_state = self.t2u.step(hidden, self._t2u_state)
-        logits, self._unit_state = self.unit_decoder.step(states, self._unit_state)
-        units = self._collapse(logits)
-        samples, self._vocoder_state = self.vocoder.push(units, self._vocoder_state)
-        return units, samples.cpu().numpy()
+        """`speaking`, done at once."""
+        return alone(self.speaking(hidden))
 
     def finish(self) -> tuple[list, np.ndarray]:
-        """The units and samples that waited for more."""
-        units = self._collapse(self.unit_decoder.finish(self._unit_state))
-        samples, state = self.vocoder.push(units, self._vocoder_state)
-        return units, torch.cat([samples, self.vocoder.finish(state)]).cpu().numpy()
+        """`finishing`, done at once."""
+        return alone(self.finishing())
+
+    def speaking(self, hidden: Tensor):
+        """hidden: [1, u, D] new MT states; a generator of calls that returns the new units and the samples [n] that are
+        final."""
+        t2u, units = self.t2u, self.unit_decoder
+        states, self._t2u_state = yield Call(t2u.step, hidden, self._t2u_state, t2u.step_together, T2U)
+        logits, self._unit_state = yield Call(units.step, states, self._unit_state, units.step_together, UNITS)
+        return (yield from self._sound(self._collapse(logits)))
+
+    def finishing(self):
+        """The units and samples that waited for more, as `speaking`."""
+        decoder = self.unit_decoder
+        logits = yield Call(decoder.finish, None, self._unit_state, decoder.finish_together, UNITS)
+        units, samples = yield from self._sound(self._collapse(logits))
+        return units, np.concatenate([samples, self.vocoder.finish(self._vocoder_state).cpu().numpy()])
+
+    def _sound(self, units: list):
+        """The units with the samples [n] that they make final; a generator of calls."""
+        generator = self.vocoder.generator
+        if not hasattr(generator, "step_together"):  # streams of one length are too rare to be stacked
+            samples, self._vocoder_state = self.vocoder.push(units, self._vocoder_state)
+            return units, samples.cpu().numpy()
+        frames, state = self.vocoder.frames(units, self._vocoder_state)
+        call = Call(generator.step, frames, state.generator, generator.step_together, SOUND)
+        samples, made = yield call
+        self._vocoder_state = replace(state, generator=made)
+        return units, samples[0].cpu().numpy().copy()
 
     def _collapse(self, logits: Tensor) -> list:
         """logits: [1, f, K + 5] of the next unit frames; the collapse goes on over token boundaries."""

@@ -1,6 +1,7 @@
 """Target text as it is typed: complete words and sentence ends, and the dictionary's subwords of a word."""
 
 import re
+import unicodedata
 
 from echostream_plugin.inference.dictionary import SPECIALS, UNK, WORD_START, Dictionary
 from echostream_plugin.inference.errors import BundleError
@@ -11,13 +12,22 @@ _CLOSING = "\"'”’»)]}"
 
 
 def normalise(text: str) -> str:
-    """What the model reads and writes: lower case, no punctuation (StreamSpeech's rule), one space between words."""
-    return " ".join(re.sub(r"[^\w\s]", "", text.lower()).split())
+    """What the model reads and writes: lower case, no punctuation (StreamSpeech's rule), one space between words.
+
+    Accents are one character with their letter, and marks that no letter takes in stay: vowel signs of Hindi or Thai,
+    which StreamSpeech's languages do not have."""
+    text = unicodedata.normalize("NFC", text.lower())
+    return " ".join(re.sub(r"[^\w\s]", _kept_mark, text).split())
+
+
+def _kept_mark(found: re.Match) -> str:
+    """What stays of a character that is no letter, digit or space."""
+    return found[0] if unicodedata.category(found[0]).startswith("M") else ""
 
 
 def ends_sentence(word: str) -> bool:
     """Does a word as it is written end with a full stop, a question or an exclamation mark?"""
-    return word.rstrip(_CLOSING).endswith((".", "?", "!", "…"))
+    return word.rstrip(_CLOSING).endswith(tuple(".?!…؟।。？！"))
 
 
 def ends_question(word: str) -> bool:
@@ -27,7 +37,7 @@ def ends_question(word: str) -> bool:
 
 def ends_clause(word: str) -> bool:
     """Does a word as it is written end with a comma, semicolon, colon or dash?"""
-    return word.rstrip(_CLOSING).endswith((",", ";", ":", "–", "—"))
+    return word.rstrip(_CLOSING).endswith(tuple(",;:–—،؛，、；："))
 
 
 def word_times(dictionary: Dictionary, tokens: list[int], frames: list[int], frame_ms: int) -> tuple:

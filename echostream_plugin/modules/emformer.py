@@ -18,6 +18,7 @@ from echostream_plugin.modules.convolution import CausalConvolution
 from echostream_plugin.modules.emformer_step import one_segment
 from echostream_plugin.modules.native_linear import pack_native
 from echostream_plugin.modules.native_step import NativeStep
+from echostream_plugin.modules.recomputing import keep, recompute
 from echostream_plugin.modules.recording import Recorder
 from echostream_plugin.modules.streaming import StreamState
 from echostream_plugin.modules.windows import Windows, WindowShape
@@ -101,6 +102,12 @@ class Emformer(nn.Module):
         self.config = config
         self.layers = nn.ModuleList(EmformerLayer(config, index) for index in range(config.layers))
         self._recorder = self._native = None
+        self._kept = keep
+
+    def checkpoint_activations(self, enabled: bool = True) -> None:
+        """In training, keep only the inputs of each layer for the backward pass and compute the rest again there: less
+        memory, more time, the same gradients."""
+        self._kept = recompute if enabled else keep
 
     def compile_steps(self) -> bool:
         """From now on steps are taken by the compiled operator, where it was built; for inference on a CPU.
@@ -187,12 +194,15 @@ class Emformer(nn.Module):
         segments = -(-frames // count)
         if lengths is None and (segments * count > frames or self.config.right_context_frames):
             lengths = x.new_full((x.size(0),), frames, dtype=torch.long)
-        return self._run(x, lengths, segments, count, state)[0][:, :frames]
+        return self._run(x, lengths, segments, count, state, keeps=False)[0][:, :frames]
 
-    def _run(self, x: Tensor, lengths: Tensor | None, segments: int, count: int, state: EmformerState):
+    def _run(
+        self, x: Tensor, lengths: Tensor | None, segments: int, count: int, state: EmformerState, keeps: bool = True
+    ):
         """N segments at once. x: [B, up to NC + R, D]; lengths: [B] valid frames of x or None.
 
-        Returns [B, NC, D] and the next left context, memory and convolution inputs of all layers."""
+        Returns [B, NC, D] and the next left context, memory and convolution inputs of all layers; None for these, and
+        no memory for them, unless it `keeps` them."""
         batch_size, frames, dim = x.shape
         right = self.config.right_context_frames
         left_frames, memory_size = state.left_context.size(2), state.memory.size(2)
@@ -202,12 +212,14 @@ class Emformer(nn.Module):
         x = F.pad(x, (0, 0, 0, segments * count + right - frames))
         x = x.unfold(1, count + right, count).transpose(2, 3)  # hard copy of the right context, section 2.2
         memory = (windows.summary_weights @ x[:, :, :count]).squeeze(2) if memory_size else None
-        kept = []
+        kept = [] if keeps else None
         pasts = zip(state.left_context.unbind(1), state.memory.unbind(1), state.convolution.unbind(1), strict=True)
         for layer, past in zip(self.layers, pasts, strict=True):
-            x, memory, past = layer(x, memory, past, windows)
-            kept.append(past)
-        kept = tuple(torch.stack(tensors, dim=1) for tensors in zip(*kept, strict=True))
+            x, memory, past = self._kept(layer, x, memory, past, windows)
+            if keeps:
+                kept.append(past)
+        if keeps:
+            kept = tuple(torch.stack(tensors, dim=1) for tensors in zip(*kept, strict=True))
         return x[:, :, :count].reshape(batch_size, segments * count, dim), kept
 
     def _step(self, x: Tensor, count: int, state: EmformerState, keeps: bool = True):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from echostream_plugin.modules import native
 from echostream_plugin.modules.native_linear import NativeLinear
+from echostream_plugin.modules.packed import linear_of
 from echostream_plugin.modules.parts import Parts
 
 
@@ -79,7 +80,4 @@ class Tables:
 def _as_linear(convolution: nn.Conv2d, path: str) -> NativeLinear:
     """A kernel [channels, inputs, 3, 3] as a linear map of patches [3 frames, 3 bands, inputs]."""
     weight = convolution.weight.detach().permute(0, 2, 3, 1).flatten(1)
-    linear = nn.utils.skip_init(nn.Linear, weight.size(1), weight.size(0))
-    linear.weight = nn.Parameter(weight, requires_grad=False)
-    linear.bias = nn.Parameter(convolution.bias.detach(), requires_grad=False)
-    return NativeLinear(linear, "float32", path)
+    return NativeLinear(linear_of(weight, convolution.bias), "float32", path)

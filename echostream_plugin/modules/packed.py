@@ -66,10 +66,7 @@ class PackedLinear(nn.Linear):
 
     def _unpacked(self) -> nn.Linear:
         """The layer that this one was, with the weights that it computes with."""
-        linear = nn.utils.skip_init(nn.Linear, self.in_features, self.out_features, bias=self.bias is not None)
-        linear.weight = nn.Parameter(self.weight, requires_grad=False)
-        linear.bias = self.bias
-        return linear
+        return linear_of(self.weight, self.bias)
 
     def _save_to_state_dict(self, *args):
         self._unpacked()._save_to_state_dict(*args)
@@ -81,6 +78,17 @@ class PackedLinear(nn.Linear):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, packing={self.packing}"
+
+
+def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """A layer with these parameters [N, K] and [N], without gradients. (`nn.utils.skip_init` makes it on the meta
+    device first, which loads torch's compiler: half a second, in the first push of a session.)"""
+    linear = nn.Linear.__new__(nn.Linear)
+    nn.Module.__init__(linear)
+    linear.out_features, linear.in_features = weight.shape
+    linear.weight = nn.Parameter(weight, requires_grad=False)
+    linear.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach(), requires_grad=False))
+    return linear
 
 
 def int8_scales(weight: Tensor) -> Tensor:

@@ -40,6 +40,10 @@ class StreamState:
         """Tensors moved as by `Tensor.to`."""
         return _map(self, lambda tensor: tensor.to(*args, **kwargs))
 
+    def rows(self, places: Tensor):
+        """The streams at these places, int64 [n], each with memory of its own; one may come several times."""
+        return _map(self, lambda tensor: tensor[places])
+
     @classmethod
     def stack(cls, states: list):
         """Join the streams of several states along the batch axis.

@@ -13,6 +13,7 @@ from aiohttp import WSCloseCode, web
 
 from echostream_plugin import __version__
 from echostream_plugin.inference.bundle import Bundle
+from echostream_plugin.inference.languages import SIDES, language_of
 from echostream_plugin.inference.session import SessionOptions, bundle_options
 from echostream_plugin.serve.connection import Connection
 from echostream_plugin.serve.engine import Engine
@@ -53,8 +54,7 @@ class Server:
         self.engine = Engine(bundle, self.limits, self.metrics, self.options, self.folder)
         self.sessions: dict[str, Session] = {}  # by key, also those that wait for their speaker
         self._waiting: dict[str, Session] = {}  # the latter, the oldest first
-        card = bundle.card or {}
-        self.languages = {side: str(card.get(f"{side}_language", "")) for side in ("source", "target")}
+        self.languages = {side: language_of(bundle.card, side) for side in SIDES}
         self._sockets = set()
 
     def app(self) -> web.Application:

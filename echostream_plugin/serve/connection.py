@@ -7,6 +7,7 @@ import time
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from echostream_plugin.inference.languages import differs
 from echostream_plugin.serve.limits import Limits
 from echostream_plugin.serve.protocol import ProtocolError, Settings, read_audio, read_message
 from echostream_plugin.serve.session import NO_SESSION, Session
@@ -86,7 +87,7 @@ class Connection:
     def _check_languages(self, settings: Settings):
         for side in ("source", "target"):
             asked, known = getattr(settings, f"{side}_lang"), self.server.languages[side]
-            if asked and known and asked.lower()[:2] != known[:2]:
+            if differs(asked, known):
                 raise ProtocolError(f"{side}_lang '{asked[:20]}': this server's model has {side} language {known}")
 
     def _check_token(self):

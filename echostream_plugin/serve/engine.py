@@ -40,7 +40,7 @@ class Engine:
         self.capacity = Capacity(limits.push_ms / 1000)
         self.ready = threading.Event()  # the capacity is known
         self._options, self._folder = options or bundle_options(bundle), folder
-        self._batch = BatchedSession(bundle)
+        self._batch = BatchedSession(bundle, told=self._tell)
         self._speakers: dict[str, Speaker] = {}
         self._joining: list = []  # (speaker, snapshot or None)
         self._condition = threading.Condition()
@@ -255,6 +255,11 @@ class Engine:
             return False
         speaker.deliver(reply.events, speaker.heard / speaker.sample_rate)
         return True
+
+    def _tell(self, key, events: list):
+        """Events of a speaker come before its push is worked off."""
+        if key in self._speakers:  # nobody hears a calibration
+            self._speakers[key].deliver(events, None)
 
     def _end(self, speaker: Speaker, error: Exception | None):
         with self._condition:

@@ -99,13 +99,19 @@ class TextWriter:
     def __init__(self, audio_out: bool):
         self._audio_out = audio_out
         self._said = Said()
+        self._early = []  # events of a push that is not worked off
 
     def opening(self, key: str) -> list:
         """What is said when a session begins."""
         return []
 
-    def messages(self, events: list, heard_s: float) -> list:
-        """What a push led to: str and bytes, to be sent in this order."""
+    def messages(self, events: list, heard_s: float | None) -> list:
+        """What a push led to: str and bytes, to be sent in this order; heard_s None: the first part of it, which waits
+        for the rest."""
+        if heard_s is None:
+            self._early += events
+            return []
+        events, self._early = [*self._early, *events], []
         before = self._said.text()
         for event in events:
             self._said.take(event)
@@ -134,16 +140,17 @@ class EventWriter:
         """What is said when a session begins; key: to take it up again."""
         return [json.dumps({"kind": "session", "key": key})]
 
-    def messages(self, events: list, heard_s: float):
-        """What a push led to, and `heard`: how much audio was worked off. One after the other, so that `number` is that
-        of the message that was taken last."""
+    def messages(self, events: list, heard_s: float | None):
+        """What a push led to, and `heard`: how much audio was worked off (None: of this push not all). One after the
+        other, so that `number` is that of the message that was taken last."""
         for event in events:
             if isinstance(event, Speech) and not self._audio_out:
                 continue
             yield self._numbered(self._record(event))
             if isinstance(event, Speech):
                 yield pcm(event.samples)
-        yield self._numbered({"kind": "heard", "seconds": round(heard_s, 3)})
+        if heard_s is not None:
+            yield self._numbered({"kind": "heard", "seconds": round(heard_s, 3)})
 
     def closing(self) -> list:
         """What is said last."""

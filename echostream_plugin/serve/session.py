@@ -128,7 +128,7 @@ class Session:
         if self.over:
             self.outbox.put_nowait(None)
 
-    def _from_engine(self, events: list, heard_s: float):
+    def _from_engine(self, events: list, heard_s: float | None):
         finished = any(isinstance(event, Finished) for event in events)
         self._loop.call_soon_threadsafe(self._deliver, events, heard_s, finished, time.monotonic())
 

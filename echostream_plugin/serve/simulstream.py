@@ -22,6 +22,7 @@ from simulstream.server.speech_processors.incremental_output import IncrementalO
 from echostream_plugin.config import ConfigError
 from echostream_plugin.inference.bundle import Bundle, load_bundle
 from echostream_plugin.inference.events import Finished, Revision, Sentence, SourceText, TargetText
+from echostream_plugin.inference.languages import differs, language_of
 from echostream_plugin.inference.optimize import optimize
 from echostream_plugin.inference.session import TranslationSession, bundle_options
 from echostream_plugin.serve.said import Said, changed_words
@@ -90,8 +91,8 @@ class EchoStreamProcessor(SpeechProcessor):
         self._growing, self._said, self._words = GrowingWords(), Said(self._kind), []
 
     def _check_language(self, side: str, language: str) -> None:
-        known = str((self._bundle.card or {}).get(f"{side}_language", ""))
-        if known and language and language.lower()[:2] != known[:2]:
+        known = language_of(self._bundle.card, side)
+        if differs(language, known):
             raise ConfigError(f"{side} language '{language}': the bundle's is '{known}'")
 
     def _output(self, events: list) -> IncrementalOutput:

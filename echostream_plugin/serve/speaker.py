@@ -22,7 +22,8 @@ class Speaker:
     """One speaker at the engine.
 
     deliver(events, heard_s): called in the engine's thread with what a push led to and the seconds of audio worked off
-    so far; failed(error): called there when the session ends in an error."""
+    so far, and while it is worked off with what is there already, then without the seconds (None); failed(error):
+    called there when the session ends in an error."""
 
     key: str
     sample_rate: int

@@ -6,7 +6,7 @@ keeps the inputs it needs again, so each sample is computed once.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -82,9 +82,15 @@ class StreamingVocoder:
 
     def push(self, units: list[int], state: VocoderState) -> tuple[Tensor, VocoderState]:
         """units: the next reduced units (any number); returns the samples [n] that are now final, and the state."""
-        frames, timed_units, timed = self._frames(units, state, last=False)
+        frames, state = self.frames(units, state)
         samples, generator = self.generator.step(frames, state.generator, self.speaker)
-        return samples[0].clone(), VocoderState(timed_units, timed, generator)
+        return samples[0].clone(), replace(state, generator=generator)
+
+    def frames(self, units: list[int], state: VocoderState) -> tuple[Tensor, VocoderState]:
+        """The first half of `push`: the frames [1, f, ...] of the units whose duration is now final, for the
+        generator's step, and the state but for its `generator`."""
+        frames, timed_units, timed = self._frames(units, state, last=False)
+        return frames, VocoderState(timed_units, timed, state.generator)
 
     def finish(self, state: VocoderState) -> Tensor:
         """The samples [n] that `push` withheld; the state is a value and unchanged."""

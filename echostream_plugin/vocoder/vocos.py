@@ -9,6 +9,7 @@ is causal; that layer sees `right_frames` units ahead.
 
 import dataclasses
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -54,16 +55,37 @@ class Block(nn.Module):
         self.wide, self.narrow = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
         self.scale = nn.Parameter(torch.full((dim,), 1.0 / layers))
 
-    def forward(self, x: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
-        """x: [B, T, dim]; cache: [B, kernel - 1, dim] inputs before it; returns outputs and the next cache."""
-        joined = torch.cat([cache, x], dim=1)
-        taps, frames = self.depthwise.weight.squeeze(1), x.size(1)  # [dim, kernel]
+    def forward(self, x: Tensor, caches: list, counts: list) -> tuple[Tensor, list]:
+        """x: [B, T, dim], the next `counts` frames of each stream, one stream after the other; caches: of each the
+        kernel - 1 inputs before them, [B, kernel - 1, dim]. Returns outputs and the next caches."""
+        before = self.kernel - 1
+        joined = _interleaved(caches, x.split(counts, 1))
+        taps, frames = self.depthwise.weight.squeeze(1), joined.size(1) - before  # [dim, kernel]
         # a sum of shifted products: torch's depthwise convolution takes several times as long on a CPU
         y = self.depthwise.bias + joined[:, :frames] * taps[:, 0]
         for tap in range(1, self.kernel):
             y = torch.addcmul(y, joined[:, tap : tap + frames], taps[:, tap])
-        y = self.narrow(F.gelu(self.wide(self.norm(y))))
-        return torch.addcmul(x, y, self.scale), joined[:, frames:].clone()
+        y = self.narrow(F.gelu(self.wide(self.norm(_rows(y, counts, before)))))
+        ends = _starts([count + before for count in counts])[1:]
+        return torch.addcmul(x, y, self.scale), [joined[:, end - before : end].clone() for end in ends]
+
+
+def _starts(lengths: list) -> list:
+    """Where parts of these lengths begin, one after the other, and where the last one ends."""
+    return [0, *accumulate(lengths)]
+
+
+def _interleaved(firsts: list, seconds: list) -> Tensor:
+    """The first and the second part of each stream, [B, t, C], one stream after the other."""
+    return torch.cat([part for pair in zip(firsts, seconds, strict=True) for part in pair], dim=1)
+
+
+def _rows(y: Tensor, counts: list, between: int) -> Tensor:
+    """Of [B, t, C] the first `counts[0]` frames, then without so many between them the next, and so on."""
+    if len(counts) == 1:
+        return y
+    starts = _starts([count + between for count in counts])
+    return torch.cat([y[:, start : start + count] for start, count in zip(starts, counts, strict=False)], dim=1)
 
 
 class CodeVocos(nn.Module):
@@ -206,15 +228,34 @@ class CodeVocos(nn.Module):
         """frames: [B, f, 2] unit and pitch in Hz; returns the samples [B, n] that are now final, and the state.
 
         last: nothing comes after these frames, and everything is let out."""
-        c, first = self.config, self.config.left_frames
+        return self.step_together([(frames, state)], last)[0]
+
+    def step_together(self, pairs: list, last: bool = False) -> list:
+        """`step` of several streams at once. pairs: (frames [B, f, 2], state) of each, of any lengths."""
+        joined = [self._joined(frames, state, last) for frames, state in pairs]
+        counts = [each.size(1) - self.config.left_frames - self.config.right_frames for each in joined]
+        found = [
+            (frames.new_zeros(frames.size(0), 0), dataclasses.replace(state, frames=frames))
+            for frames, (_, state) in zip(joined, pairs, strict=True)
+        ]
+        ready = [index for index, count in enumerate(counts) if count > 0]
+        if ready:
+            filters = self._filters([joined[i] for i in ready], [pairs[i][1].blocks for i in ready])
+            for index, (own, caches) in zip(ready, filters, strict=True):
+                found[index] = self._sound(joined[index], own, caches, pairs[index][1], last)
+        return found
+
+    def _joined(self, frames: Tensor, state: VocosState, last: bool) -> Tensor:
+        """The frames that wait and the next ones; last: and those after the end."""
         joined = torch.cat([state.frames, frames], dim=1)
         if last:
-            after = joined.new_tensor([OUTSIDE, 0.0]).expand(joined.size(0), c.right_frames, 2)
+            after = joined.new_tensor([OUTSIDE, 0.0]).expand(joined.size(0), self.config.right_frames, 2)
             joined = torch.cat([joined, after], dim=1)
-        count = joined.size(1) - first - c.right_frames
-        if count <= 0:
-            return joined.new_zeros(joined.size(0), 0), dataclasses.replace(state, frames=joined)
-        filters, caches = self._filters(joined, state.blocks)
+        return joined
+
+    def _sound(self, joined: Tensor, filters: Tensor, caches: tuple, state: VocosState, last: bool):
+        """Samples [B, n] of one stream from its filters [B, f * steps, 3 * bins], and its state then."""
+        c, first, count = self.config, self.config.left_frames, filters.size(1) // self.config.steps_per_unit
         pulse, phase = self.synthesis.pulses(joined[:, first - 2 : first + count + 2, 1], state.phase)
         noise, place = self.synthesis.noises(state.noise, filters.size(1))
         spectra = self.synthesis.filtered(filters, pulse, noise)
@@ -228,15 +269,18 @@ class CodeVocos(nn.Module):
         joined, phase, tail = joined[:, count:].clone(), phase.clone(), tail.clone()  # no view of what is longer
         return samples, VocosState(joined, phase, place, caches, tail, state.cut - cut)
 
-    def _filters(self, joined: Tensor, caches: tuple) -> tuple[Tensor, tuple]:
-        """joined: [B, left + f + right, 2]; caches: of each block. Returns [B, f * steps, 3 * bins]
-        and the next caches."""
-        x = self.before(self._embed(joined).transpose(1, 2)).transpose(1, 2)
-        coarse = self.config.coarse_blocks
-        x, first = _run(self.blocks[:coarse], x, caches[:coarse])
-        x = self.refine(x).view(x.size(0), -1, self.config.dim)
-        x, second = _run(self.blocks[coarse:], x, caches[coarse:])
-        return self.head(self.norm(x)), (*first, *second)
+    def _filters(self, joined: list, caches: list) -> list:
+        """joined: [B, left + f + right, 2] of each stream; caches: of each, of its blocks. Returns of each
+        [B, f * steps, 3 * bins] and the next caches."""
+        c, reach = self.config, self.config.left_frames + self.config.right_frames
+        counts = [each.size(1) - reach for each in joined]
+        x = self.before(self._embed(torch.cat(joined, dim=1)).transpose(1, 2)).transpose(1, 2)
+        by_block = [list(of_streams) for of_streams in zip(*caches, strict=True)]
+        x, first = _run(self.blocks[: c.coarse_blocks], _rows(x, counts, reach), by_block[: c.coarse_blocks], counts)
+        x, counts = self.refine(x).view(x.size(0), -1, c.dim), [count * c.steps_per_unit for count in counts]
+        x, second = _run(self.blocks[c.coarse_blocks :], x, by_block[c.coarse_blocks :], counts)
+        after = zip(*first, *second, strict=True) if self.blocks else [()] * len(counts)
+        return list(zip(self.head(self.norm(x)).split(counts, 1), after, strict=True))
 
     def _embed(self, frames: Tensor) -> Tensor:
         """frames: [B, T, 2]; returns [B, T, E], zero outside."""
@@ -248,21 +292,33 @@ class CodeVocos(nn.Module):
         return x * (units != OUTSIDE).unsqueeze(2)
 
 
-def _run(blocks, x: Tensor, caches: tuple) -> tuple[Tensor, list]:
+def _run(blocks, x: Tensor, caches: list, counts: list) -> tuple[Tensor, list]:
+    """Blocks over the streams' frames; caches: of each block those of all streams. Returns the next ones too."""
     after = []
-    for block, cache in zip(blocks, caches, strict=True):
-        x, cache = block(x, cache)
-        after.append(cache)
+    for block, of_streams in zip(blocks, caches, strict=True):
+        x, of_streams = block(x, of_streams, counts)
+        after.append(of_streams)
     return x, after
 
 
+@dataclass(frozen=True)
 class VocosStream:
-    """A `CodeVocos` on a stream of frames, with the interface of `StreamingGenerator`."""
+    """A `CodeVocos` on a stream of frames, with the interface of `StreamingGenerator`; those of one model are equal.
 
-    def __init__(self, model: CodeVocos, dtype: torch.dtype = torch.float32):
-        """dtype: torch.bfloat16 computes the linear maps in it; spectra and pulses stay as they are."""
-        self.model, self.dtype = model, dtype
-        self.hop_samples, self.delay_samples = model.config.hop_samples, model.delay_samples
+    dtype: torch.bfloat16 computes the linear maps in it; spectra and pulses stay as they are."""
+
+    model: CodeVocos
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def hop_samples(self) -> int:
+        """Of a frame."""
+        return self.model.config.hop_samples
+
+    @property
+    def delay_samples(self) -> int:
+        """As of the model."""
+        return self.model.delay_samples
 
     @torch.inference_mode()
     def initial_state(self, batch_size: int = 1) -> VocosState:
@@ -277,11 +333,20 @@ class VocosStream:
             pieces.append(samples)
         return torch.cat(pieces, dim=1), state
 
+    @torch.inference_mode()
+    def step_together(self, pairs: list) -> list:
+        """`step` of several streams at once. pairs: (frames [1, f, 2], state) of each, of any lengths."""
+        with self._precision(pairs[0][0]):
+            return self.model.step_together(pairs)
+
     def finish(self, state: VocosState, speaker: int = 0) -> Tensor:
         """The samples [B, n] that `step` withheld."""
         return self._run(state.frames[:, :0], state, last=True)[0]
 
     @torch.inference_mode()
     def _run(self, frames: Tensor, state: VocosState, last: bool) -> tuple[Tensor, VocosState]:
-        with torch.autocast(frames.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with self._precision(frames):
             return self.model.step(frames, state, last)
+
+    def _precision(self, frames: Tensor):
+        return torch.autocast(frames.device.type, self.dtype, enabled=self.dtype != torch.float32)

@@ -72,8 +72,8 @@ if step bundle; then
   for lists in "$CORPUS"/simuleval/test-{espeak,pico,kokoro}; do
     [ -d "$lists" ] && SAMPLES+=(--samples "$lists:0,1,2")
   done
-  "$PYTHON" scripts/make_bundle.py --checkpoint "$SAVE/checkpoint_best.pt" --data "$CORPUS/fbank2unit" \
-    --vocoder "$WORK/vocoder" --punctuator "$WORK/punctuator" "${SAMPLES[@]}" --recordings examples/quickstart/recordings \
+  "$PYTHON" -m echostream_plugin.cli bundle --overwrite --checkpoint "$SAVE/checkpoint_best.pt" --int8 encoder \
+    --data "$CORPUS/fbank2unit" --languages es en --vocoder "$WORK/vocoder" --punctuator "$WORK/punctuator" "${SAMPLES[@]}" --recordings examples/quickstart/recordings \
     --session '{"chunk_ms": 960, "lagging_k1": 3, "whole_word": false, "fresh_encoder": true, "vad": true, "max_repeats": 4, "speech_factor": 3.0}' --out "$WORK/bundle"
 fi
 

@@ -28,7 +28,7 @@ from echostream_plugin.inference.bundle import load_bundle  # noqa: E402
 from echostream_plugin.inference.errors import BundleError  # noqa: E402
 from echostream_plugin.inference.events import Speech, TargetText  # noqa: E402
 from echostream_plugin.inference.session import TranslationSession  # noqa: E402
-from tests.tiny_bundle import save_tiny_bundle, speechlike  # noqa: E402
+from tests.tiny_bundle import save_tiny_bundle, speechlike, tiny_chunk_bundle  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -189,6 +189,22 @@ def test_texts_are_joined_words(data, evaluate, tmp_path, agent, text):
         session, _ = session_result(data, wav, speech=False)
         assert instance["prediction"] == " ".join(getattr(session, text).split()) != ""
         assert len(instance["delays"]) == len(instance["prediction"].split())
+
+
+@pytest.mark.parametrize(
+    "agent, target", [("echostream_asr_agent", "source_text"), ("echostream_s2tt_agent", "target_text")]
+)
+def test_text_that_is_written_in_chunks(data, evaluate, tmp_path, agent, target):
+    """Words come when the chunk of 640 ms that they are of was heard, or at the end."""
+    save_tiny_bundle(tmp_path, tiny_chunk_bundle(target))
+    for wav in ("a.wav", "b.wav"):
+        (tmp_path / wav).write_bytes((data / wav).read_bytes())
+    write_list(tmp_path / "good", [tmp_path / "a.wav", tmp_path / "b.wav"])
+    instances = evaluate(command(tmp_path, agent, tmp_path / "out"))
+    for instance, wav in zip(instances, ("a.wav", "b.wav"), strict=True):
+        session, _ = session_result(tmp_path, wav)
+        assert instance["prediction"] == " ".join(getattr(session, target).split()) != ""
+        assert all(delay % 640 == 0 or delay == instance["source_length"] for delay in instance["delays"])
 
 
 POLICIES = {

@@ -72,6 +72,19 @@ def test_a_table_becomes_a_folder_that_holds_together(made):
     assert tasks["target_unigram"]["decoder_args"]["decoder_embed_dim"] == 256  # --decoder small
 
 
+def test_ids_need_not_be_the_names_of_the_recordings(tmp_path):
+    table = own_table(tmp_path / "mine", rows=4)
+    head, *rows = table.read_text(encoding="utf-8").splitlines()
+    named = [f"id\t{head}", *(f"sentence_{number}\t{row}" for number, row in enumerate(rows))]
+    table.write_text("\n".join(named) + "\n", encoding="utf-8")
+    assert prepare(table, tmp_path / "out", SETTINGS, Workers(1))[0] == 0
+    assert (tmp_path / "out" / "tgt_wav" / "sentence_3.wav").is_file()
+    lists = tmp_path / "out" / "simuleval" / "train" / "wav_list.txt"
+    lists.write_text("\n".join(reversed(lists.read_text().splitlines())) + "\n")
+    (bad,) = (check for check in Prepared(tmp_path / "out").checks() if check.problem)
+    assert bad.problem == "unit.txt is not in the order of wav_list.txt"
+
+
 def test_units_are_those_of_the_16_khz_copies(made):
     _, out, _, _ = made
     model, units = UnitModel.load(out / "units" / "kmeans.npz"), read_units(out / "units" / "train.txt")

@@ -157,6 +157,20 @@ def test_free_memory_is_a_number_of_gigabytes():
     assert 0 < parallel.free_gigabytes() < 100_000
 
 
+def test_many_characters_are_seen_on_either_side_whatever_the_language_is_called(tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr("echostream_plugin.data.manifests.train_subwords", lambda folder, *rest: seen.setdefault(
+        folder.name, rest[-1]) and None)  # fmt: skip
+    monkeypatch.setattr("echostream_plugin.data.manifests.write_task_table", lambda *rest: None)
+    corpus = miniature_cvss.Corpus(tmp_path, tmp_path, tmp_path / "out", "xx")
+    row = dict.fromkeys(("id", "src_wav", "tgt_wav"), "x") | {"src_text": "abc", "tgt_text": "".join(
+        chr(0x4E00 + number) for number in range(501))}  # fmt: skip
+    for split in ("train", "dev", "test"):
+        corpus.write_list(split, [row])
+    build_text(corpus, 45, 1)
+    assert seen == {"src_unigram45": 1.0, "tgt_unigram45": 0.9995}
+
+
 CHARACTERS = [chr(0x4E00 + number) for number in range(200)]
 CHINESE = ["".join(CHARACTERS[(10 * row + column) % 150] for column in range(10)) for row in range(190)]
 CHINESE += ["".join(CHARACTERS[150 + (5 * row + column) % 50] for column in range(10)) for row in range(10)]

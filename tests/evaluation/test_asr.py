@@ -1,5 +1,8 @@
 """The scoring ASR: normalisation, error rates, the resumable cache; its model only where the packages are."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -92,3 +95,27 @@ def test_the_model_reads_nothing_into_silence():
     assert asr.transcribe(np.zeros(16000, np.float32)) == ""
     assert asr.transcribe(np.zeros(0, np.float32)) == ""
     assert asr.transcribe_all([None, np.zeros(800, np.float32)], progress=None) == ["", ""]
+
+
+class FakeWhisper:
+    """Says which language it was asked for."""
+
+    supported_languages = ("en", "fr")
+
+    def __init__(self, *_, **__):
+        pass
+
+    def transcribe(self, samples, language, **_):
+        return [SimpleNamespace(text=f"in {language}")], None
+
+
+def test_speech_is_read_in_its_language(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "faster_whisper", SimpleNamespace(WhisperModel=FakeWhisper))
+    monkeypatch.setattr("echostream_plugin.evaluation.asr.whisper_folder", lambda: tmp_path)
+    noise = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
+    cache = tmp_path / "cache.jsonl"
+    for language, text in (("en", "in en"), ("fr-CA", "in fr"), ("en", "in en")):  # one's transcript is not another's
+        assert ScoringASR(language=language).transcribe_all([noise], cache, progress=None) == [text]
+    assert len(cache.read_text().splitlines()) == 2
+    with pytest.raises(ScoringASRError, match="does not know the language 'xx'"):
+        ScoringASR(language="xx")

@@ -191,7 +191,7 @@ def test_a_run_that_was_killed_goes_on_with_the_same_output(place, tmp_path, mon
     policy = f"{POLICY},revise=true"
     place = SimpleNamespace(bundle=place.bundle, talks=place.one)
     whole, (one,) = evaluate(asked(place, tmp_path / "whole", policy))
-    pushes, honest = [], TimedSession.push
+    pushes, honest = [], TimedSession.push_events
 
     def fragile(self, *args, **more):
         pushes.append(1)
@@ -200,7 +200,7 @@ def test_a_run_that_was_killed_goes_on_with_the_same_output(place, tmp_path, mon
             raise Killed
         return honest(self, *args, **more)
 
-    monkeypatch.setattr(TimedSession, "push", fragile)
+    monkeypatch.setattr(TimedSession, "push_events", fragile)
     with pytest.raises(Killed):
         evaluate(asked(place, tmp_path / "out", policy))
     shutil.rmtree(tmp_path / "out")

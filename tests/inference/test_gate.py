@@ -202,8 +202,8 @@ def test_batched_sessions_are_the_same(bundle):
 def test_a_closed_gate_drafts_no_more_than_it_judges_by(bundle, monkeypatch):
     from echostream_plugin.inference.stages import Writer
 
-    asked, draft = [], Writer.draft
-    monkeypatch.setattr(Writer, "draft", lambda self, count, p=None: asked.append(count) or draft(self, count, p))
+    asked, draft = [], Writer.drafting
+    monkeypatch.setattr(Writer, "drafting", lambda self, n, *p, **kw: asked.append(n) or draft(self, n, *p, **kw))
     translate(bundle, NEVER, speechlike(12.0), speech=False)
     assert max(asked[:-1]) == 16 and len(asked) > 20
 

@@ -1,9 +1,4 @@
-"""The punctuator of a bundle: read when it is needed, named when it is missing or broken; the script that adds it."""
-
-import json
-import subprocess
-import sys
-from pathlib import Path
+"""The punctuator of a bundle: read when it is needed, named when it is missing or broken."""
 
 import pytest
 import torch
@@ -14,8 +9,6 @@ from echostream_plugin.inference.errors import BundleError
 from echostream_plugin.inference.punctuator import add_punctuator
 from echostream_plugin.punctuation import Punctuator, PunctuatorConfig, save_punctuator
 from tests.tiny_bundle import save_tiny_bundle
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -32,7 +25,7 @@ def punctuator(tmp_path):
 
 def test_a_bundle_without_one_serves_and_says_so_when_asked(folder):
     bundle = load_bundle(folder)
-    with pytest.raises(BundleError, match="no punctuator .*make_bundle.py --punctuator"):
+    with pytest.raises(BundleError, match="no punctuator .*echostream bundle --punctuator"):
         assert bundle.punctuator
 
 
@@ -74,12 +67,3 @@ def test_languages_that_it_does_not_know_are_refused_and_nothing_is_written(fold
     with pytest.raises(BundleError, match="nowhere/punctuator.json: no such file"):
         add_punctuator(folder, folder / "nowhere")
     assert not (folder / "punctuator").exists()
-
-
-def test_the_script_adds_one_to_a_bundle(folder, punctuator):
-    script = [sys.executable, ROOT / "scripts" / "make_bundle.py", "--out", folder, "--punctuator", punctuator]
-    run = subprocess.run([*script, "--punctuator-languages", "es", "en"], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert json.loads((folder / "punctuator" / "languages.json").read_text()) == {"source": "es", "target": "en"}
-    run = subprocess.run([*script[:3], folder / "none", *script[4:]], capture_output=True, text=True)
-    assert run.returncode == 1 and "none: no such bundle folder" in run.stderr and not (folder / "none").exists()

@@ -118,14 +118,14 @@ def contents(out: Path) -> dict:
 def attempt(bundle, folder, wav, out, options, kill_at=None) -> bool:
     """Run or go on; killed before push number `kill_at`. Was it finished?"""
     session, pushes = TranslationSession(bundle, options), itertools.count()
-    push = session.push
+    push = session.push_events
 
     def fragile(samples, rate):
         if next(pushes) == kill_at:
             raise Killed
         return push(samples, rate)
 
-    session.push = fragile
+    session.push_events = fragile
     checkpoint = Checkpoint(out, describe(session, wav, folder, 100))
     try:
         translate_recording(session, wav, 100, out, 16000, checkpoint, checkpoint_ms=400)

@@ -17,6 +17,7 @@ from echostream_plugin.inference.events import Finished, SourceText, Speech, Tar
 from echostream_plugin.inference.features import Frontend, features_of
 from echostream_plugin.inference.session import SessionOptions, TranslationSession, bundle_options
 from echostream_plugin.inference.stages import Listener, Speaker, Writer, alone
+from echostream_plugin.inference.translators.incremental import IncrementalTranslator
 from tests.tiny_bundle import speechlike, tiny_bundle
 
 CHUNK = 5120  # 320 ms
@@ -143,8 +144,8 @@ def test_written_tokens_are_the_masked_forward_of_training(bundle, monkeypatch):
 
 def test_speech_is_the_whole_utterance_vocoded_once(bundle, monkeypatch):
     hidden = []
-    speak = Speaker.speak
-    monkeypatch.setattr(Speaker, "speak", lambda self, states: hidden.append(states) or speak(self, states))
+    speaking = Speaker.speaking
+    monkeypatch.setattr(Speaker, "speaking", lambda self, states: hidden.append(states) or speaking(self, states))
     session = TranslationSession(bundle, max_tokens=12)
     events = run(session, speechlike(2.5, seed=3))
     assert len(hidden) > 2
@@ -175,13 +176,13 @@ def test_writing_stays_behind_the_ctc_translation(bundle, k1, stride_n):
 def test_whole_word_mode_stops_before_the_start_of_a_word(bundle, monkeypatch):
     """What follows a write in the draft it was cut from begins a word: the word before it is complete."""
     cuts, drafted = [], []
-    draft, commit = Writer.draft, Writer.commit
+    whole, commit = IncrementalTranslator._complete_words, Writer.commit
 
     def spy(self, drafts):
         cuts.append(drafted[-1][len(drafts)].token)
         commit(self, drafts)
 
-    monkeypatch.setattr(Writer, "draft", lambda self, *given: drafted.append(draft(self, *given)) or drafted[-1][:])
+    monkeypatch.setattr(IncrementalTranslator, "_complete_words", lambda self, d: drafted.append(d) or whole(self, d))
     monkeypatch.setattr(Writer, "commit", spy)
     session, samples = TranslationSession(bundle, chunk_ms=640, speech=False), speechlike(5.12, seed=5)
     for start in range(0, len(samples), 10240):

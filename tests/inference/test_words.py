@@ -7,8 +7,9 @@ import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
+from echostream_plugin.constants import SPECIALS, UNK
 from echostream_plugin.data import manifests
-from echostream_plugin.inference.dictionary import SPECIALS, UNK, Dictionary
+from echostream_plugin.inference.dictionary import Dictionary
 from echostream_plugin.inference.errors import BundleError
 from echostream_plugin.inference.words import (
     LONGEST_WORD,
@@ -66,6 +67,7 @@ def test_an_endless_word_is_not_kept():
 def test_punctuation():
     assert ends_sentence('end."') and ends_sentence("what?!") and not ends_sentence("e.g") and not ends_sentence("a,")
     assert ends_clause("first,") and ends_clause("so:)") and not ends_clause("first") and not ends_clause("")
+    assert all(map(ends_sentence, ("पिला।", "لأشرب؟", "喝。"))) and ends_clause("ماء،") and not ends_sentence("ماء،")
 
 
 def test_text_is_normalised_as_for_training():
@@ -121,3 +123,17 @@ def test_a_sentencepiece_model_decides_where_there_is_one(tmp_path):
     (tmp_path / "bad.model").write_bytes(b"no model")
     with pytest.raises(BundleError, match="bad.model"):
         Subwords(dictionary, tmp_path / "bad.model")
+
+
+@pytest.mark.parametrize(
+    "written, words",
+    [
+        ("Où est l’Hôtel ?", "où est lhôtel"),
+        ("Ou\u0300 est l’Ho\u0302tel ?", "où est lhôtel"),  # accents as characters of their own
+        ("मुझे पानी पिला।", "मुझे पानी पिला"),  # vowel signs are marks, the danda is none
+        ("ขอน้ำหน่อย!", "ขอน้ำหน่อย"),
+        ("Soft\u00adhyphen", "softhyphen"),
+    ],
+)
+def test_normalising_keeps_the_letters_of_other_languages(written, words):
+    assert normalise(written) == words

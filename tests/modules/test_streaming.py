@@ -8,6 +8,7 @@ import torch
 from echostream_plugin import model
 from echostream_plugin.config import ChunkConformerConfig, CTCHeadConfig, EncoderConfig, TextDecoderConfig
 from echostream_plugin.decoders.ctc import CollapseState, CTCHead, collapse_step
+from echostream_plugin.decoders.speechllm import SpeechLLMConfig, SpeechLLMDecoder
 from echostream_plugin.decoders.text import TextDecoder
 from echostream_plugin.decoders.unit import T2UEncoder, UnitDecoder
 from echostream_plugin.encoders.chunk_conformer import ChunkConformerEncoder
@@ -39,6 +40,16 @@ def text_decoder():
     def push(n, state):
         state = part.add_source(torch.randn(1, n, 16), state or part.initial_state())
         return part.step(torch.ones(1, n, dtype=torch.long), state)[1]
+
+    return push
+
+
+def speechllm(context):
+    part = SpeechLLMDecoder(SpeechLLMConfig(vocab=11, encoder_dim=16, context_chunks=context, **SMALL)).eval()
+
+    def push(n, state):
+        state = part.hear(torch.randn(1, n, 16), state or part.initial_state())[1]
+        return part.write(torch.full((1, 2), 4), state)[1]
 
     return push
 
@@ -94,6 +105,8 @@ KINDS = {
     "linear CTC head": lambda: ctc_head(0),
     "collapse": lambda: lambda n, state: collapse_step(torch.randn(n, 9), state or CollapseState.initial())[2],
     "MT decoder": text_decoder,
+    "SpeechLLM": lambda: speechllm(2),
+    "SpeechLLM that keeps all": lambda: speechllm(-1),
     "T2U encoder": t2u_encoder,
     "unit decoder": unit_decoder,
     "vocoder": lambda: vocoder(tiny_vocoder()),

@@ -2,6 +2,7 @@
 parallel form for any cutting, and a state is a value. Encoders have the same in tests/encoders/test_streaming_suite.py.
 """
 
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from echostream_plugin import decoders, punctuation, vocoder
 from echostream_plugin.config import CTCHeadConfig, TextDecoderConfig, UnitDecoderConfig
 from echostream_plugin.decoders.ctc import CollapseState, CTCHead, collapse_step, greedy_collapse
+from echostream_plugin.decoders.speechllm import SpeechLLMConfig, SpeechLLMDecoder
 from echostream_plugin.decoders.text import TextDecoder
 from echostream_plugin.decoders.unit import T2UEncoder, UnitDecoder
 from echostream_plugin.inference import snapshot
@@ -85,6 +87,28 @@ class UnitStream(Stream):
 
     def whole(self, x):
         return self.part(x, None, *self.wait)
+
+
+class ChunkStream(Stream):
+    """Positions of chunks of three, as audio and text are to the decoder that reads both."""
+
+    def __init__(self, context):
+        config = SpeechLLMConfig(**SMALL, encoder_dim=DIM, layers=2, chunk_frames=4, max_tokens=3)
+        super().__init__(SpeechLLMDecoder(dataclasses.replace(config, context_chunks=context)), grows=context < 0)
+
+    def step(self, x, state):
+        outputs = [x[:, :0]]
+        while x.size(1):
+            done = int(state.lengths[0, -1]) % 3
+            if not done and int(state.lengths.sum()):
+                state = self.part.begin_chunk(state)
+            out, state = self.part.step(x[:, : 3 - done], state)
+            outputs.append(out)
+            x = x[:, 3 - done :]
+        return torch.cat(outputs, 1), state
+
+    def whole(self, x):
+        return self.part.hidden(x, torch.arange(x.size(1)).expand(x.size(0), -1) // 3)
 
 
 class CollapseStream(Stream):
@@ -184,6 +208,9 @@ STREAMS = {
     "CTC head": lambda: ctc_head(2),
     "CTC head without context": lambda: ctc_head(1, left=0),
     "greedy CTC": CollapseStream,
+    "SpeechLLM": lambda: ChunkStream(1),
+    "SpeechLLM without context": lambda: ChunkStream(0),
+    "SpeechLLM that keeps all": lambda: ChunkStream(-1),
     "MT decoder": lambda: TextStream(TextDecoder(TextDecoderConfig(**SMALL, layers=2, encoder_dim=DIM))),
     "MT decoder with a window": lambda: TextStream(
         TextDecoder(TextDecoderConfig(**SMALL, layers=2, encoder_dim=DIM, window_tokens=3)), grows=False

@@ -39,6 +39,7 @@ def test_the_strongest_of_several_marks_counts_and_verses_stay_open():
     assert "".join(MARKS[m] or "_" for m in text.marks) == "____,."
     assert text.ends.tolist() == [False, False, True, False, False, True]
     assert labelled(["«», ...", ""]).words == []
+    assert names(labelled(["ماء، اعطيني؟"])) == [("ماء", ",", "lower"), ("اعطيني", "?", "lower")]
 
 
 def test_errors_come_at_their_rate_and_keep_marks():

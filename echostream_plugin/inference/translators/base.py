@@ -47,7 +47,8 @@ class Translator(ABC):
     """Translates one sentence; a new object for each. What was written and spoken stays.
 
     `hear` takes the encoder frames that are complete, `decide` writes what the policy allows, `finish` writes the rest.
-    The last two are generators that may yield a `stages.Call` for what many streams compute together.
+    The last two are generators that may yield a `work.Call` for what many streams compute together, and a `Written`
+    that can be said already, before they return the last one.
 
     A class says of itself:
         name: the value of the session option `decoding`.
@@ -58,6 +59,8 @@ class Translator(ABC):
         uses_vad: the option `vad` applies.
         takes_context: it can be given the end of the sentence before.
         gated: the option `gate` applies: what it is not sure of is not written.
+        in_chunks: it is for models that write text in chunks, and for no others. Nothing is asked of it before a
+            segment is complete.
     """
 
     name: ClassVar[str]
@@ -68,6 +71,7 @@ class Translator(ABC):
     uses_vad: ClassVar[bool] = True
     takes_context: ClassVar[bool] = False
     gated: ClassVar[bool] = False
+    in_chunks: ClassVar[bool] = False
 
     def __init__(self, bundle: "Bundle", options: "SessionOptions", listener: Listener, context: list | None = None):
         """listener: whose CTC prefixes are those of the sentence; context: the last target tokens before it."""

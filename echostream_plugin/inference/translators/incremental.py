@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +13,8 @@ from echostream_plugin.inference.policies.base import complete_words
 from echostream_plugin.inference.stages import Speaker, Writer
 from echostream_plugin.inference.translators.base import Translator, Written, register_translator
 from echostream_plugin.vocoder import StreamingVocoder
+
+PIECE_TOKENS = 4  # of a long write so many are written, and so many spoken, before the next ones are begun
 
 
 @register_translator
@@ -53,34 +54,64 @@ class IncrementalTranslator(Translator):
         heads = yield from self._look(provisional)
         state = self._state(heads, provisional, source_text)
         count = self.policy.decide(state)
-        drafts = self.writer.draft(count if self.gate is None else self.gate.most(count), provisional)
+        count = count if self.gate is None else self.gate.most(count)
+        drafts = yield from self.writer.drafting(count, provisional)
         if drafts and drafts[-1].token == EOS:
             drafts.pop()  # the sentence may seem complete, but its source goes on: read
         drafts = drafts[: self._until_repeat(drafts)]
         if self.options.writes_whole_words:
-            starts = [self.bundle.target_dictionary.starts_word(draft.token) for draft in drafts]
-            drafts = drafts[: complete_words(starts)]
+            drafts = drafts[: self._complete_words(drafts)]
         if not drafts or not self._allowed(drafts, heads, provisional):
-            return None
+            return
         self.policy.wrote(state)
-        self.writer.commit(drafts)
-        speech = self.speaker.speak(_hidden(drafts)) if self.speaker is not None else ()
-        return Written(self.tokens, *speech)
+        yield from self._write(drafts, drafts)
 
     def finish(self, source_text: str = ""):
         """Decode to `</s>` and speak everything, the state that predicts `</s>` included."""
         heads = yield from self._look(None)
         state = self._state(heads, None, source_text, ended=True)
-        drafts = self.writer.draft(self.policy.rest(state) + 1)
-        drafts = drafts[: self._until_repeat(drafts) + 1]  # the last one is </s>, or stands for it
-        if drafts[:-1] and not self._allowed(drafts[:-1], heads, None):
-            return Written(self.tokens, *(self.speaker.finish() if self.speaker is not None and self.tokens else ()))
-        self.writer.commit(drafts[:-1])
-        if self.speaker is None:
-            return Written(self.tokens)
-        units, samples = self.speaker.speak(_hidden(drafts))
-        last_units, last_samples = self.speaker.finish()
-        return Written(self.tokens, units + last_units, np.concatenate([samples, last_samples]))
+        most, known = self.policy.rest(state) + 1, None
+        if self.gate is not None:  # which judges all of them
+            known = yield from self.writer.drafting(most)
+            written = known[: self._until_repeat(known) + 1][:-1]
+            if written and not self._allowed(written, heads, None):
+                return Written(self.tokens, *((yield from self._speak_rest()) if self.tokens else ()))
+        yield from self._write_rest(most, known)
+        return Written(self.tokens, *(yield from self._speak_rest()))
+
+    def _write_rest(self, most: int, known: list | None):
+        """Write the last drafts of the sentence a few at a time, as their words are complete, and speak them. There are
+        `most`, if they do not end by themselves; the last one is `</s>`, or stands for it. known: them, None: not yet.
+        """
+        drafts, over = [], False
+        while not over:
+            count = min(most, len(drafts) + PIECE_TOKENS)
+            if known is None:
+                drafts = yield from self.writer.drafting(count, drafts=drafts)
+            else:
+                drafts = known[:count]
+            kept = self._until_repeat(drafts) + 1
+            over = kept <= len(drafts) or drafts[-1].token == EOS or len(drafts) == most
+            whole = len(drafts[:kept]) - 1 if over else self._complete_words(drafts)
+            if whole or over:
+                yield from self._write(drafts[:whole], drafts[: whole + over])
+            drafts, most, known = drafts[whole:], most - whole, known and known[whole:]
+
+    def _speak_rest(self):
+        """Units and speech that waited for more."""
+        return () if self.speaker is None else (yield from self.speaker.finishing())
+
+    def _write(self, written: list, spoken: list):
+        """Commit drafts and speak the states of drafts, a few at a time; yields calls and what is written."""
+        self.writer.commit(written)
+        yield Written(self.tokens)
+        if self.speaker is not None:
+            for hidden in torch.cat([draft.hidden for draft in spoken], dim=1).split(PIECE_TOKENS, dim=1):
+                yield Written(self.tokens, *(yield from self.speaker.speaking(hidden)))
+
+    def _complete_words(self, drafts: list) -> int:
+        """How many of the drafts make up whole words."""
+        return complete_words([self.bundle.target_dictionary.starts_word(draft.token) for draft in drafts])
 
     def _look(self, provisional: Tensor | None):
         """What the CTC heads have found (`confidence.Heard` of transcript and translation)."""
@@ -107,7 +138,3 @@ class IncrementalTranslator(Translator):
         """How many of the drafts can be written before they say the same over and over."""
         return until_repeat(self.tokens, [draft.token for draft in drafts], self.options.max_repeats)
 
-
-def _hidden(drafts: list) -> Tensor:
-    """[1, u, D] MT states of u drafts."""
-    return torch.cat([draft.hidden for draft in drafts], dim=1)

@@ -1,9 +1,12 @@
 """CVSS-C preparation on a miniature of it: three clips a split, in three languages; toy features instead of HuBERT."""
 
+import contextlib
 import os
+import runpy
 import shutil
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from echostream_plugin.data.cvss import SPLITS
 from echostream_plugin.data.feature_zip import read_index, read_member
 from echostream_plugin.data.tables import read_table
 from echostream_plugin.inference.features import features_of
-from tests.data_prep.miniature_cvss import CENTRES, ENGLISH, SOURCE
+from tests.data_prep.miniature_cvss import CENTRES, ENGLISH, SOURCE, ToyFeatures
 from tests.scripts.conftest import ROOT
 from tests.scripts.cvss.steps import (
     check_script,
@@ -145,36 +148,93 @@ def test_steps_out_of_order_and_missing_tables_say_what_to_do(corpus, capsys):
 
 
 TOY_PYTHON = """#!{python}
-import runpy, sys
+import sys
 sys.path.insert(0, {root!r})
-sys.argv = sys.argv[1:]
-step = runpy.run_path(sys.argv[0])
-if sys.argv[0].endswith("build_units.py"):
-    from tests.data_prep.miniature_cvss import ToyFeatures
-    step["step"].__globals__["hubert_maker"] = lambda path, layer, device: ToyFeatures
-sys.exit(step["main"]())
+from tests.scripts.cvss.test_steps import run_step
+sys.exit(run_step(sys.argv[1:]))
+"""
+ASKING = """#!/usr/bin/env bash
+printf '%s\\n' "$@" > '{folder}/asked'
+read -r status < '{folder}/answer'
+cat '{folder}/said'
+exit "$status"
 """
 
 
-@pytest.mark.parametrize("parts", [1, 2])
-def test_one_command_prepares_a_language(originals, tmp_path, parts):
-    """prepare.sh on the miniature: at once, and in two parts that are joined. Toy features stand for HuBERT's."""
-    root = tmp_path / "data"
-    corpus = copy_of(originals, "whole", tmp_path, "es")
-    (root / "models").mkdir()
-    np.save(root / "models" / "km.npy", CENTRES)
-    python = tmp_path / "python"
-    python.write_text(TOY_PYTHON.format(python=sys.executable, root=str(ROOT)))
-    python.chmod(0o755)
+def run_step(words: list) -> int:
+    """A step's script, with toy features in place of HuBERT's."""
+    step = runpy.run_path(words[0])
+    if words[0].endswith("build_units.py"):
+        step["step"].__globals__["hubert_maker"] = lambda path, layer, device: ToyFeatures
+    return step["main"](words[1:])
+
+
+def write_program(path, content):
+    path.write_text(content)
+    path.chmod(0o755)
+    return path
+
+
+@contextlib.contextmanager
+def one_python(folder):
+    """A program to take for Python, whose scripts all run in this process: it starts at once."""
+    for name in ("asked", "answer"):
+        os.mkfifo(folder / name)
+
+    def serve():
+        while words := (folder / "asked").read_text().splitlines():
+            with open(folder / "said", "w") as said, contextlib.redirect_stdout(said):
+                try:
+                    status = run_step(words)
+                except Exception as error:  # else the shell would wait for ever
+                    print(repr(error))
+                    status = 1
+            (folder / "answer").write_text(f"{status}\n")
+
+    served = threading.Thread(target=serve)
+    served.start()
+    try:
+        yield write_program(folder / "python", ASKING.format(folder=folder))
+    finally:
+        (folder / "asked").write_text("")
+        served.join()
+
+
+def run_prepare(corpus, root, python, **turn):
+    """prepare.sh for Spanish; what it says."""
     settings = {"KMEANS": root / "models" / "km.npy", "CLUSTERS": 4, "SUBWORDS": 45, "JOBS": 1, "PYTHON": python}
     command = ["bash", str(ROOT / "examples" / "cvss_c" / "prepare.sh"), "es", str(root)]
-    turns = [{}] if parts == 1 else [{"SHARD": "1/2"}, {"SHARD": "2/2"}, {"MERGE": "2"}]
-    for turn in turns:
-        environment = os.environ | {name: str(value) for name, value in (settings | turn).items()}
-        result = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert result.returncode == 0, result.stderr
-    assert "all is well" in result.stdout and f"ready: examples/cvss_c/train.sh {corpus.data_folder}" in result.stdout
+    environment = os.environ | {name: str(value) for name, value in (settings | turn).items()}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture
+def spanish(originals, tmp_path):
+    """A corpus and the folder it lies in, with a k-means model."""
+    corpus, root = copy_of(originals, "whole", tmp_path, "es"), tmp_path / "data"
+    (root / "models").mkdir()
+    np.save(root / "models" / "km.npy", CENTRES)
+    return corpus, root
+
+
+def is_ready(said: str, corpus):
+    assert "all is well" in said and f"ready: examples/cvss_c/train.sh {corpus.data_folder}" in said
     assert len(read_table(corpus.data_folder / "train.tsv")) == 3
+
+
+def test_one_command_prepares_a_language(spanish, tmp_path):
+    """prepare.sh on the miniature, every step a process. Toy features stand for HuBERT's."""
+    python = write_program(tmp_path / "python", TOY_PYTHON.format(python=sys.executable, root=str(ROOT)))
+    is_ready(run_prepare(*spanish, python), spanish[0])
+
+
+def test_one_command_prepares_a_language_in_two_parts_that_are_joined(spanish, tmp_path):
+    with one_python(tmp_path) as python:
+        for turn in ({"SHARD": "1/2"}, {"SHARD": "2/2"}):
+            assert f"part {turn['SHARD']} is made" in run_prepare(*spanish, python, **turn)
+        is_ready(run_prepare(*spanish, python, MERGE="2"), spanish[0])
 
 
 def test_prepare_says_how_it_is_used():

@@ -1,29 +1,20 @@
-"""The benchmark runs on a tiny model and writes what it promises."""
+"""`echostream benchmark` runs on a tiny model and writes what it promises."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 import torch
 
 from echostream_plugin.benchmark.encoders import forms
 from echostream_plugin.benchmark.measure import Machine, Spread, peak_bytes
+from echostream_plugin.benchmark.regressions import compare, read
 from echostream_plugin.benchmark.report import ratios
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("benchmark_script", ROOT / "scripts" / "benchmark.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from echostream_plugin.cli import main
 
 
-def test_a_quick_run_writes_table_json_and_plot(script, tmp_path, capsys):
-    assert script.main(["--quick", "--threads", "1", "--output", str(tmp_path)]) == 0
+def test_a_quick_run_writes_table_json_and_plot(tmp_path, capsys):
+    command = ["benchmark", "--quick", "--threads", "1", "--output", str(tmp_path)]
+    assert main(command) == 0
     results = json.loads((tmp_path / "benchmark.json").read_text())
     (run,) = results["runs"]
     rows = {row["name"]: row for row in run["encoders"]}
@@ -37,13 +28,24 @@ def test_a_quick_run_writes_table_json_and_plot(script, tmp_path, capsys):
     assert "operator: " in results["machine"]
     assert "torchaudio Emformer.infer" in (tmp_path / "benchmark.md").read_text()
     assert (tmp_path / "benchmark.png").stat().st_size > 1000
+    assert results["command"].startswith("echostream benchmark --quick --threads 1 --output ")
+    assert main(command) == 2 and "benchmark.json: is there already" in capsys.readouterr().err
+    assert run["crowd"] and run["starts"] and run["sessions_vocos"][0]["push_worst_ms"] > 0
+    assert "Nothing got slower or larger" in compare(read(tmp_path / "benchmark.json"), results)
 
 
-def test_the_rows_of_the_zipformer(script, tmp_path, capsys):
+@pytest.mark.parametrize("part", ["sessions", "crowd"])
+def test_a_part_is_measured_alone(part, tmp_path, capsys):
+    assert main(["benchmark", "--quick", "--rows", part, "--threads", "1", "--output", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / f"{part}.json").read_text())[0]["rtf"] > 0
+    assert "real-time factor" in capsys.readouterr().out
+
+
+def test_the_rows_of_the_zipformer(tmp_path, capsys):
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- results:begin -->\n<!-- results:end -->\nafter\n")
     flags = ["--rows", "zipformer", "--quick", "--threads", "1", "--output", str(tmp_path), "--write", str(page)]
-    assert script.main(flags) == 0
+    assert main(["benchmark", *flags]) == 0
     found = json.loads((tmp_path / "zipformer.json").read_text())
     assert set(found["claims"]) == {"small", "medium"}
     assert len({step["name"] for step in found["steps"]}) == 3 and len(found["steps"]) >= 6
@@ -55,16 +57,19 @@ def test_the_rows_of_the_zipformer(script, tmp_path, capsys):
     assert "| 42.15 M parameters | true |" in written and "heard after" in written and written.endswith("after\n")
 
 
-def test_the_profile_names_the_parts_of_a_step(script, capsys):
-    assert script.main(["--quick", "--profile", "--threads", "1"]) == 0
+def test_the_profile_names_the_parts_of_a_step(capsys):
+    assert main(["benchmark", "--quick", "--profile", "--threads", "1"]) == 0
     printed = capsys.readouterr().out
     assert "torchaudio Emformer.infer" in printed and "addmm" in printed
 
 
-def test_wrong_flags_are_refused(script, capsys):
-    with pytest.raises(SystemExit):
-        script.main(["--threads", "0"])
-    assert "--threads must be at least 1" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "flags, why", [("--threads 0", "--threads must be at least 1"), ("--write nowhere.md", "nowhere.md: no such page"),
+     ("--compare nothing.json", "nothing.json: cannot be read")],
+)
+def test_wrong_flags_are_refused_before_the_measuring(flags, why, capsys):
+    assert main(["benchmark", *flags.split()]) == 2
+    assert why in capsys.readouterr().err
 
 
 def test_the_floor_is_the_larger_of_reading_and_computing():

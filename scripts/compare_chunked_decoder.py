@@ -1,0 +1,197 @@
+#!/usr/bin/env python3
+"""How good SpeechLLM-XL is by chunk, context and length, beside CTC and a decoder without chunks; and what it costs.
+
+    python scripts/compare_chunked_decoder.py --bundle BUNDLE --data CORPUS/fbank2unit --out comparison
+
+Trains each system from the bundle's encoder on the corpus (fairseq-train, the same updates, decoders of one size),
+writes the test utterances down alone and joined to recordings of 2, 5 and 10, and makes the tables in OUT/tables.md:
+word error rates with 95 % intervals (bootstrap over recordings), milliseconds and bytes a chunk. What was done is kept,
+so that the same command goes on where it was stopped. `--quick` does it in seconds on what is there, for a test.
+"""
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from echostream_plugin.benchmark.chunks import cost_rows
+from echostream_plugin.config import ConfigError
+from echostream_plugin.data import DataError
+from echostream_plugin.data.tables import read_table
+from echostream_plugin.decoders.speechllm import SpeechLLMConfig
+from echostream_plugin.evaluation.chunked import Utterance, length_table, measure
+from echostream_plugin.evaluation.table import TableError, commit, markdown_table, replace_block
+from echostream_plugin.files import write_json, write_text
+from echostream_plugin.inference.bundle import load_bundle
+from echostream_plugin.inference.errors import BundleError
+
+LENGTHS = (1, 2, 5, 10)
+CONTEXT_FRAMES = 128  # 5.12 s, of the systems whose chunks differ
+
+
+@dataclass(frozen=True)
+class System:
+    """chunk_frames 0: no chunks; context_chunks -1: all."""
+
+    chunk_frames: int
+    context_chunks: int
+
+    @property
+    def name(self) -> str:
+        return f"chunk{self.chunk_frames}_context{self.context_chunks}"
+
+    def __str__(self):
+        if not self.chunk_frames:
+            return "without chunks"
+        context = "all" if self.context_chunks < 0 else self.context_chunks
+        return f"chunks of {self.chunk_frames * 40 / 1000:.2f} s, context {context}"
+
+
+MAIN = System(32, 4)
+BY_CHUNK = [System(size, CONTEXT_FRAMES // size) for size in (8, 16, 32, 64)]
+BY_CONTEXT = [System(32, context) for context in (-1, 4, 2, 1, 0)]
+WHOLE = System(0, -1)
+SYSTEMS = list(dict.fromkeys([MAIN, WHOLE, *BY_CHUNK, *BY_CONTEXT]))
+# both in seconds
+QUICK = {"systems": [System(8, 4), WHOLE], "updates": 2, "lengths": (1, 2), "limit": 4, "seconds": (1, 10)}
+SECONDS, COST_CONTEXTS = (1, 60, 1800), (-1, 4, 1, 0)
+COSTS = {"context": "context, chunks", "seconds": "after, s", "ms": "ms a chunk", "state_mb": "state, MB"}
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", type=Path, required=True, help="whose encoder and CTC heads trainings begin with")
+    parser.add_argument("--data", type=Path, required=True, help="data folder: manifests and yamls of the corpus")
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, results and tables.md")
+    parser.add_argument("--config-yaml", default="config_gcmvn.yaml")
+    parser.add_argument("--multitask-config-yaml", default="config_mtl_asr_st_ctcst.yaml")
+    parser.add_argument("--train-subset", default="train")
+    parser.add_argument("--test-subset", default="test")
+    parser.add_argument("--updates", type=int, default=1000, help="of each training (default %(default)s)")
+    parser.add_argument("--ctc-only-updates", type=int, default=0, help="of them, with CTC alone, where the bundle's "
+                        "dictionary is not the corpus's")  # fmt: skip
+    parser.add_argument("--max-tokens", type=int, default=6000, help="feature frames of 10 ms a batch")
+    parser.add_argument("--encoder-lr-scale", type=float, default=0.1, help="of the encoder, by that of the rest")
+    parser.add_argument("--beam", type=int, default=1, help="hypotheses inside a chunk; 1: greedy")
+    parser.add_argument("--limit", type=int, help="test utterances (default: all)")
+    parser.add_argument("--decoder", default="--arch speechllm_xl_tiny", help="further flags of fairseq-train: "
+                        "the --arch, and others such as --autocast bf16 (default %(default)s)")  # fmt: skip
+    parser.add_argument("--write", type=Path, help="also put the tables between the marks of this page")
+    parser.add_argument("--quick", action="store_true", help="two systems, two updates, four utterances")
+    args = parser.parse_args(argv)
+    if args.quick:
+        args.updates, args.limit = QUICK["updates"], QUICK["limit"]
+    return args
+
+
+def training_words(args, system: System, folder: Path) -> list[str]:
+    """fairseq-train's command line."""
+    from echostream_plugin.fairseq_ext.flags import encoder_words
+
+    return [
+        str(args.data), "--task", "speech_to_text_chunks", "--target", "source_text",
+        "--config-yaml", args.config_yaml, "--multitask-config-yaml", args.multitask_config_yaml,
+        *args.decoder.split(), *encoder_words(load_bundle(args.bundle).config), "--load-bundle-encoder",
+        str(args.bundle), "--encoder-lr-scale", str(args.encoder_lr_scale),
+        "--llm-chunk-frames", str(system.chunk_frames), "--llm-context-chunks", str(system.context_chunks),
+        "--criterion", "speechllm_ctc", "--ctc-only-updates", str(args.ctc_only_updates),
+        "--optimizer", "adam", "--lr", "0.001", "--lr-scheduler", "inverse_sqrt",
+        "--warmup-updates", str(max(1, args.updates // 10)), "--clip-norm", "1.0", "--max-update", str(args.updates),
+        "--max-tokens", str(args.max_tokens), "--train-subset", args.train_subset, "--disable-validation",
+        "--save-dir", str(folder), "--no-epoch-checkpoints", "--save-interval-updates", "250",
+        "--keep-interval-updates", "1", "--seed", "1", "--log-interval", "50", "--log-format", "tqdm",
+        *([] if torch.cuda.is_available() else ["--cpu"]),
+    ]  # fmt: skip
+
+
+def utterances_of(args, bundle) -> list[Utterance]:
+    """The test split, its features normalised as the bundle says."""
+    from echostream_plugin.fairseq_ext.dataset import load_features
+
+    rows = read_table(args.data / f"{args.test_subset}.tsv", ("id", "src_audio", "src_text"))
+    kind = bundle.config.encoder.features
+    return [
+        Utterance((load_features(str(args.data / row["src_audio"]), kind) - bundle.cmvn_mean) / bundle.cmvn_std,
+                  row["src_text"])
+        for row in tqdm(rows[: args.limit], desc="features", unit="utterance")
+    ]  # fmt: skip
+
+
+def evaluated(args, system: System) -> dict:
+    """What a system writes, trained and measured now where that was not done before."""
+    from echostream_plugin.fairseq_ext.launch import train
+    from echostream_plugin.fairseq_ext.loading import load_checkpoint_bundle
+
+    folder = args.out / system.name
+    results = folder / "results.json"
+    asked = {name: str(value) for name, value in vars(args).items() if name not in ("out", "write")}
+    if results.is_file():
+        found = json.loads(results.read_text(encoding="utf-8"))
+        if found["asked"] != asked:
+            raise ConfigError(f"{results}: of other options; give another --out, or remove it")
+        return found["lengths"]
+    train(training_words(args, system, folder))
+    bundle = load_checkpoint_bundle(folder / "checkpoint_last.pt", args.data)
+    bundle.to("cuda" if torch.cuda.is_available() else "cpu")
+    lengths = QUICK["lengths"] if args.quick else LENGTHS
+    found = {"system": asdict(system), "asked": asked}
+    found["lengths"] = measure(bundle, utterances_of(args, bundle), lengths, args.beam, system.name)
+    write_json(results, found)
+    return found["lengths"]
+
+
+def tables(results: dict, costs: list, lengths: tuple) -> str:
+    """All that was measured, as markdown."""
+    by_name = {system.name: str(system) for system in SYSTEMS + QUICK["systems"]}
+    sections = {
+        "By length: joined test utterances": [MAIN, WHOLE, *QUICK["systems"]],
+        f"By chunk, context {CONTEXT_FRAMES * 40 / 1000:.2f} s": BY_CHUNK,
+        f"By context, {MAIN}": BY_CONTEXT,
+    }
+    parts = []
+    for title, systems in sections.items():
+        chosen = {each.name: results[each.name] for each in dict.fromkeys(systems) if each.name in results}
+        if chosen:
+            parts += [f"### {title}", "", length_table(chosen, lengths, by_name.get), ""]
+    costs = [row | {"context": "all" if row["context"] < 0 else row["context"]} for row in costs]
+    return "\n".join([*parts, "### Cost of a chunk of 1.28 s", "", markdown_table(costs, COSTS), ""])
+
+
+def compare(args) -> str:
+    """Train, measure, write the tables."""
+    systems = QUICK["systems"] if args.quick else SYSTEMS
+    results = {each.name: evaluated(args, each) for each in tqdm(systems, desc="systems", unit="system")}
+    costs = cost_rows(
+        SpeechLLMConfig(vocab=1000, encoder_dim=192, dim=256, layers=4, heads=4, ffn_dim=688),
+        COST_CONTEXTS,
+        QUICK["seconds"] if args.quick else SECONDS,
+        repeats=1 if args.quick else 9,
+    )
+    page = tables(results, costs, QUICK["lengths"] if args.quick else LENGTHS)
+    shown = ("updates", "max_tokens", "encoder_lr_scale", "beam", "decoder")
+    page += f"\n{', '.join(f'{name} {getattr(args, name)}' for name in shown)}; commit {commit()}\n"
+    write_text(args.out / "tables.md", page)
+    if args.write:
+        replace_block(args.write, page)
+    return page
+
+
+def main(argv=None) -> int:
+    args = parse_args(argv)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+        print(compare(args))
+    except (ConfigError, BundleError, DataError, TableError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,26 @@
+"""The first push costs what any other does: nothing is loaded or made ready in live audio."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = """
+import sys, torch
+from echostream_plugin.inference.optimize import optimize
+from echostream_plugin.inference.session import TranslationSession
+from tests.tiny_bundle import speechlike, tiny_bundle
+session = TranslationSession(optimize(tiny_bundle()))
+samples = speechlike(3.0)
+session.push(samples[:100], 16000)  # makes the front end
+before = set(sys.modules)
+session.push(samples, 16000)
+session.finish()
+print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
+print(*[name for name in ("sympy", "torch._dynamo", "torch.fx.experimental.symbolic_shapes") if name in sys.modules])
+"""
+
+
+def test_no_module_is_loaded_by_a_push():
+    done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
