@@ -40,3 +40,19 @@ def write_text(path, text: str) -> Path:
 def write_json(path, value) -> Path:
     """Write a whole json file or nothing; returns its path."""
     return write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def json_lines(path, mend: bool = False) -> list[dict]:
+    """The json objects of a log with one in a line; [] where there is no file. What an interruption left torn, or is no
+    object, is passed over. mend: cut a torn last line off the file, so that what is appended stands in its own line."""
+    path = Path(path)
+    content = path.read_bytes() if path.is_file() else b""
+    whole = content.rfind(b"\n") + 1
+    if mend and whole < len(content):
+        os.truncate(path, whole)
+        content = content[:whole]
+    found = []
+    for line in content.decode("utf-8", errors="replace").split("\n"):
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return [entry for entry in found if isinstance(entry, dict)]

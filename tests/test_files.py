@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from echostream_plugin.files import whole_file, write_json, write_text
+from echostream_plugin.files import json_lines, whole_file, write_json, write_text
 
 
 def test_what_breaks_off_leaves_the_file_that_was_there(tmp_path):
@@ -32,3 +32,14 @@ def test_json_is_written_as_it_is_read(tmp_path):
     value = {"words": ["mañana", "naïve"], "score": 0.5}
     path = write_json(tmp_path / "a.json", value)
     assert json.loads(path.read_text(encoding="utf-8")) == value and "mañana" in path.read_text(encoding="utf-8")
+
+
+def test_a_log_is_read_up_to_where_it_is_torn(tmp_path):
+    path, line = tmp_path / "log.jsonl", '{"n": 1}\n'
+    assert json_lines(path, mend=True) == [] and not path.exists()
+    path.write_text(line + "no json\n[2]\n" + '{"n": "half')
+    assert json_lines(path) == [{"n": 1}] and path.read_text().endswith("half")
+    assert json_lines(path, mend=True) == [{"n": 1}]
+    with open(path, "a") as log:
+        log.write('{"n": 3}\n')
+    assert json_lines(path) == [{"n": 1}, {"n": 3}]

@@ -56,4 +56,3 @@ def cost_rows(config: SpeechLLMConfig, contexts, seconds, repeats: int = 9) -> l
             milliseconds = chunk_ms(decoder, state, repeats)
             rows.append({"context": context, "seconds": length, "ms": milliseconds, "state_mb": state.nbytes / 1e6})
     return rows
-

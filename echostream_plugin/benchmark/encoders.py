@@ -18,6 +18,7 @@ from echostream_plugin.modules.recording import record_calls
 SEGMENT_FRAMES = 8  # 320 ms
 FEATURES = 32  # feature frames of a segment
 SEGMENT_SECONDS = 0.32
+CHECKPOINTED = "forward+backward, --checkpoint-activations"  # a training that keeps less
 
 
 class Stream:
@@ -218,8 +219,8 @@ def time_steps(stream: Stream, ages: list, runs: int, device: str) -> list:
 
 
 def time_offline(stream: Stream, lengths_s: list, runs: int, device: str) -> list:
-    """Forward, and forward with backward, over utterances of so many seconds: time (of one run beyond 30 s) and peak
-    memory."""
+    """Forward, and forward with backward (also with less kept), over utterances of so many seconds: time (of one run
+    beyond 30 s) and peak memory."""
     rows = []
     for seconds in lengths_s:
         inputs = stream.offline_input(seconds)
@@ -232,8 +233,15 @@ def time_offline(stream: Stream, lengths_s: list, runs: int, device: str) -> lis
             stream.module.zero_grad()
             stream.offline(*inputs).square().mean().backward()
 
-        row = {"seconds": seconds}
-        for name, work in (("forward", forward), ("forward+backward", both)):
+        def recomputed(both=both):
+            stream.module.checkpoint_activations()
+            both()
+            stream.module.checkpoint_activations(False)
+
+        row, works = {"seconds": seconds}, [("forward", forward), ("forward+backward", both)]
+        if hasattr(stream.module, "checkpoint_activations"):
+            works.append((CHECKPOINTED, recomputed))
+        for name, work in works:
             long = seconds > 30  # runs of seconds to minutes: one is enough, and warm enough
             row[name] = timed(work, 1 if long else runs, device, warmup=0 if long else 1)
             row[f"{name} peak_bytes"] = peak_bytes(work, device)

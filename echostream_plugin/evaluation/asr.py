@@ -10,6 +10,7 @@ import numpy as np
 from echostream_plugin.config import ConfigError
 from echostream_plugin.constants import SAMPLE_RATE
 from echostream_plugin.data.whisper_base import whisper_folder
+from echostream_plugin.files import json_lines
 from echostream_plugin.inference.audio import read_mono
 from echostream_plugin.inference.errors import InputError
 
@@ -102,14 +103,8 @@ class TranscriptCache:
     def __init__(self, path, settings: str):
         self.path = None if path is None else Path(path)
         self.settings = settings
-        self.texts = {}
-        if self.path is not None and self.path.exists():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
-                try:
-                    entry = json.loads(line)
-                    self.texts[entry["key"]] = entry["text"]
-                except (ValueError, KeyError, TypeError):
-                    continue  # the last line of an interrupted run may be torn
+        entries = [] if self.path is None else json_lines(self.path, mend=True)
+        self.texts = {entry["key"]: entry["text"] for entry in entries if {"key", "text"} <= entry.keys()}
 
     def get(self, samples: np.ndarray) -> str | None:
         """The transcript of samples [n], None where it is not known."""

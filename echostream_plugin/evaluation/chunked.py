@@ -13,7 +13,7 @@ from echostream_plugin.evaluation.intervals import CorpusWer, bootstrap
 from echostream_plugin.evaluation.table import markdown_table
 from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.chunk_writer import ChunkWriter
-from echostream_plugin.inference.stages import alone
+from echostream_plugin.inference.work import alone
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from pathlib import Path
 from echostream_plugin.evaluation.claim import claim, note_work
 from echostream_plugin.evaluation.latency import SpeechInstance, playback
 from echostream_plugin.evaluation.simul import Utterance
+from echostream_plugin.files import json_lines
 from echostream_plugin.inference.events import Sentence, SourceText, Speech, TargetText, Unsure
 
 _worker = {}  # session and push of this process
@@ -146,18 +147,9 @@ def _spoken(chunks: list, target: str) -> dict:
 
 
 def _read(log: Path) -> dict[int, dict]:
-    entries = {}
-    for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
-        try:
-            entry = json.loads(line)
-            if {"pushes", "units"} <= entry.keys():  # an older version's lines lack them: done again
-                entries[entry["index"]] = entry
-        except (ValueError, TypeError, KeyError):
-            continue  # torn by an interruption
-    if log.is_file() and not log.read_text(encoding="utf-8").endswith("\n"):
-        with open(log, "a", encoding="utf-8") as file:
-            file.write("\n")
-    return entries
+    """By index; an older version's lines lack something: they are done again."""
+    wanted = {"index", "pushes", "units"}
+    return {entry["index"]: entry for entry in json_lines(log, mend=True) if wanted <= entry.keys()}
 
 
 def _utterance(entry: dict, reference: str) -> Utterance:

@@ -9,7 +9,7 @@ import torch
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.data.tables import stream_table
-from echostream_plugin.files import whole_file
+from echostream_plugin.files import json_lines, whole_file
 from echostream_plugin.inference.digest import module_digest, value_digest
 from echostream_plugin.units import reduce_units, units_of
 from echostream_plugin.vocoder import CodeHiFiGAN, CodeVocos, StreamingVocoder, load_public_checkpoint, load_vocoder
@@ -117,18 +117,10 @@ class _Notes:
     """Name of a wav -> digest of what it was made from, in a jsonl file that only grows; a name's last line counts."""
 
     def __init__(self, path: Path):
-        self.path, self.keys = path, {}
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
-        for line in text.splitlines():
-            try:
-                entry = json.loads(line)
-                self.keys[entry["wav"]] = entry["digest"]
-            except (ValueError, KeyError, TypeError):
-                continue  # torn by an interruption
-        self._torn = bool(text) and not text.endswith("\n")
+        self.path, entries = path, json_lines(path, mend=True)
+        self.keys = {entry["wav"]: entry["digest"] for entry in entries if {"wav", "digest"} <= entry.keys()}
 
     def add(self, name: str, key: str) -> None:
         self.keys[name] = key
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write("\n" * self._torn + json.dumps({"wav": name, "digest": key}) + "\n")
-        self._torn = False
+            file.write(json.dumps({"wav": name, "digest": key}) + "\n")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from echostream_plugin.evaluation.claim import NOTE, SimulError, claim, note_work
 from echostream_plugin.evaluation.latency import SpeechInstance, TextInstance, read_speech_log, words_with_delays
-from echostream_plugin.files import write_text
+from echostream_plugin.files import json_lines, write_text
 from echostream_plugin.inference.events import KINDS, REFUSED, Unsure
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -224,14 +224,8 @@ def _nearest(times: list[float], time_ms: float) -> float:
 
 
 def _read_notes(path: Path) -> dict[int, dict]:
-    notes = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            entry = json.loads(line)
-            notes[entry["index"]] = entry
-        except ValueError:
-            continue  # torn by an interruption; the utterance is run again
-    return notes
+    """By index; an utterance whose line is torn is run again."""
+    return {entry["index"]: entry for entry in json_lines(path)}
 
 
 class EventTail:

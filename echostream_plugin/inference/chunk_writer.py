@@ -9,7 +9,8 @@ from torch import Tensor
 from echostream_plugin.constants import EOS, FRAME_MS
 from echostream_plugin.decoders.speechllm.search import Found, allowed, search_chunk
 from echostream_plugin.inference.errors import SessionError
-from echostream_plugin.inference.stages import Call
+from echostream_plugin.inference.stages import MT
+from echostream_plugin.inference.work import Call
 from echostream_plugin.model import SpeechLLMModel
 
 if TYPE_CHECKING:  # both import this module
@@ -23,7 +24,7 @@ class ChunkWriter:
     tokens, and for each in `starts` a frame of the stream: a decoder does not say where in its chunk a word was, so
     those of a chunk are spread over it evenly. capped: chunks whose text was cut at the most tokens; beam: hypotheses
     inside a chunk, 1 is greedy and lets the steps of many streams run as one. Methods that compute are generators of
-    calls (`stages.Call`)."""
+    calls (`work.Call`)."""
 
     SAVED = ("tokens", "starts", "capped", "_frame", "_waiting", "_state")
 
@@ -64,13 +65,14 @@ class ChunkWriter:
 
     def _read(self, frames: Tensor):
         """frames: [1, s, C], all of a chunk."""
-        logits, state = yield Call(self.decoder.hear, frames, self._state)
+        logits, state = yield Call(self.decoder.hear, frames, self._state, part=MT)
         most = self.decoder.config.most_tokens(frames.size(1))
         if self.beam > 1:
             found = search_chunk(self.decoder, logits, state, self.beam, most)
         else:
             found = yield from self._greedy(logits, state, most)
-        _, self._state = yield Call(self.decoder.write, logits.new_tensor([[EOS]], dtype=torch.long), found.state)
+        end = torch.tensor([[EOS]], device=logits.device)
+        _, self._state = yield Call(self.decoder.write, end, found.state, part=MT)
         self.tokens += found.tokens
         count = len(found.tokens)
         self.starts += [self._frame + place * frames.size(1) // count for place in range(count)]
@@ -85,7 +87,7 @@ class ChunkWriter:
                 return Found(tokens, True, state)
             tokens.append(token)
             inputs = torch.tensor([[token]], device=logits.device)
-            logits, state = yield Call(self.decoder.write, inputs, state)
+            logits, state = yield Call(self.decoder.write, inputs, state, part=MT)
         return Found(tokens, False, state)
 
 

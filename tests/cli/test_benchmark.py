@@ -26,7 +26,8 @@ def test_a_quick_run_writes_table_json_and_plot(tmp_path, capsys):
     assert run["sessions"][0]["rtf"] > 0 and set(run["sessions"][0]["stages_rtf"]) > {"encoder", "MT"}
     assert [row["sessions"] for row in run["batches"]] == [1, 2]
     assert "operator: " in results["machine"]
-    assert "torchaudio Emformer.infer" in (tmp_path / "benchmark.md").read_text()
+    page = (tmp_path / "benchmark.md").read_text()
+    assert "torchaudio Emformer.infer" in page and "Offline forward+backward, --checkpoint-activations" in page
     assert (tmp_path / "benchmark.png").stat().st_size > 1000
     assert results["command"].startswith("echostream benchmark --quick --threads 1 --output ")
     assert main(command) == 2 and "benchmark.json: is there already" in capsys.readouterr().err
@@ -64,8 +65,12 @@ def test_the_profile_names_the_parts_of_a_step(capsys):
 
 
 @pytest.mark.parametrize(
-    "flags, why", [("--threads 0", "--threads must be at least 1"), ("--write nowhere.md", "nowhere.md: no such page"),
-     ("--compare nothing.json", "nothing.json: cannot be read")],
+    "flags, why",
+    [
+        ("--threads 0", "--threads must be at least 1"),
+        ("--write nowhere.md", "nowhere.md: no such page"),
+        ("--compare nothing.json", "nothing.json: cannot be read"),
+    ],
 )
 def test_wrong_flags_are_refused_before_the_measuring(flags, why, capsys):
     assert main(["benchmark", *flags.split()]) == 2

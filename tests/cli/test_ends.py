@@ -153,7 +153,7 @@ def test_a_full_disk_is_said_and_the_same_command_goes_on(bundle, wav, tmp_path,
 def test_ctrl_c_keeps_what_was_done(bundle, wav, tmp_path, capsys, monkeypatch):
     from echostream_plugin.inference.session import TranslationSession
 
-    push, pushes = TranslationSession.push, []
+    push, pushes = TranslationSession.push_events, []
 
     def interrupted(session, samples, rate):
         pushes.append(samples)
@@ -163,7 +163,7 @@ def test_ctrl_c_keeps_what_was_done(bundle, wav, tmp_path, capsys, monkeypatch):
 
     before = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patched:
-        patched.setattr(TranslationSession, "push", interrupted)
+        patched.setattr(TranslationSession, "push_events", interrupted)
         assert translate(bundle, wav, "-o", tmp_path / "out", "--push-ms", "100", "--quiet") == 130
     signal.signal(signal.SIGINT, before)
     one_line(capsys, "stopped")

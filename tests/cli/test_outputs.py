@@ -77,7 +77,7 @@ def test_results_of_another_run_stay_until_the_new_ones_are_complete(bundle, tmp
     assert translate(bundle, two, "-o", out) == 2 and "--overwrite" in capsys.readouterr().err
     assert translate(bundle, one, "-o", out) == 2 and tree(out) == before
     with monkeypatch.context() as patched:
-        patched.setattr(TranslationSession, "finish", lambda self: 1 / 0)
+        patched.setattr(TranslationSession, "finish_events", lambda self: 1 / 0)
         assert translate(bundle, two, "-o", out, "--overwrite") == 70
     assert {name: data for name, data in tree(out).items() if str(name) in RESULT_FILES} == before
     assert translate(bundle, two, "-o", out, "--overwrite") == 0  # goes on

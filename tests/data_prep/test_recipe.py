@@ -166,7 +166,7 @@ def test_many_characters_are_seen_on_either_side_whatever_the_language_is_called
     row = dict.fromkeys(("id", "src_wav", "tgt_wav"), "x") | {"src_text": "abc", "tgt_text": "".join(
         chr(0x4E00 + number) for number in range(501))}  # fmt: skip
     for split in ("train", "dev", "test"):
-        corpus.write_list(split, [row])
+        write_table(corpus.list_path(split), LIST_COLUMNS, [row])
     build_text(corpus, 45, 1)
     assert seen == {"src_unigram45": 1.0, "tgt_unigram45": 0.9995}
 

@@ -77,6 +77,8 @@ def test_the_cache_survives_a_torn_last_line(tmp_path):
         log.write('{"key": "to')
     again = TranscriptCache(path, "settings")
     assert again.get(first) == "hello" and again.get(second) is None
+    again.put(second, "there", "b.wav")
+    assert TranscriptCache(path, "settings").get(second) == "there", "what is appended stands in its own line"
     assert TranscriptCache(path, "other settings").get(first) is None
 
 

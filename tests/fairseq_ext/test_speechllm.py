@@ -23,7 +23,7 @@ from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.chunk_writer import ChunkWriter
 from echostream_plugin.inference.events import SourceText, TargetText
 from echostream_plugin.inference.session import TranslationSession
-from echostream_plugin.inference.stages import alone
+from echostream_plugin.inference.work import alone
 from tests.fairseq_ext import miniature
 from tests.fairseq_ext.miniature import ROOT, run_cli
 

@@ -17,7 +17,7 @@ from echostream_plugin.inference.events import Sentence, SourceText, TargetText
 from echostream_plugin.inference.features import features_of
 from echostream_plugin.inference.optimize import optimize
 from echostream_plugin.inference.session import TranslationSession, bundle_options
-from echostream_plugin.inference.stages import alone
+from echostream_plugin.inference.work import alone
 from tests.tiny_bundle import save_tiny_bundle, speechlike, tiny_bundle, tiny_chunk_bundle, tiny_vocoder
 
 PUSH = 5120  # 320 ms

@@ -34,7 +34,7 @@ ZIPFORMER = (
 SIX = "--encoder-layers 1,1,1,1,1,1 --encoder-embed-dim 16 --stack-dims 16,16,16,16,16,16 --unmasked-dims 8,8,8,8,8,8 "
 SIX += "--encoder-ffn-embed-dim 16,16,16,16,16,16 --encoder-attention-heads 2,2,2,2,2,2 --query-dim 4 --value-dim 4 "
 SIX += MODEL[MODEL.index("--translation-decoder-layers") :]
-CHUNKS = f"{MODEL[:MODEL.index('--translation-decoder-layers')]}--max-update 1 --num-workers 0 --cpu "
+CHUNKS = f"{MODEL[: MODEL.index('--translation-decoder-layers')]}--max-update 1 --num-workers 0 --cpu "
 CHUNKS += "--llm-layers 1 --llm-dim 16 --llm-heads 2 --llm-ffn-dim 16"
 LISTS = "--source wav_list.txt --target target.txt --source-segment-size 960 --output again"
 LONG = Small(parse=True)

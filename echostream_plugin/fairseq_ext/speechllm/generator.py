@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from echostream_plugin.constants import EOS
 from echostream_plugin.fairseq_ext.generator import ctc_texts
 from echostream_plugin.inference.chunk_writer import ChunkWriter
-from echostream_plugin.inference.stages import alone
+from echostream_plugin.inference.work import alone
 
 
 class ChunkGenerator(nn.Module):

@@ -137,4 +137,3 @@ class IncrementalTranslator(Translator):
     def _until_repeat(self, drafts: list) -> int:
         """How many of the drafts can be written before they say the same over and over."""
         return until_repeat(self.tokens, [draft.token for draft in drafts], self.options.max_repeats)
-
