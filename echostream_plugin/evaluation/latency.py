@@ -15,7 +15,7 @@ What SimulEval 1.1.4 says of speech output, and what is done here instead:
 
 import json
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, takewhile
 from pathlib import Path
 from statistics import mean
 
@@ -218,6 +218,28 @@ def text_metrics(instance: TextInstance, available=None) -> dict[str, float]:
         return mean(time - number * instance.source_ms / words for number, time in enumerate(available[:cutoff]))
 
     return {"AL": lagging(reference_words), "LAAL": lagging(max(reference_words, len(delays)))}
+
+
+def yaal(delays, source_ms: float, reference_words: int, end_ms: float | None = None) -> float | None:
+    """YAAL of one utterance (P. Polák et al., arXiv 2509.17349): the mean lag behind an even translation of the words
+    written before `end_ms`; None where there is none.
+
+    delays: ms from the utterance's start; end_ms: the end of the source, or (LongYAAL, the utterance being a segment of
+    a longer recording) that of the recording, from the segment's start."""
+    end_ms = source_ms if end_ms is None else end_ms
+    step_ms = source_ms / max(len(delays), reference_words, 1)
+    counted = [delay - number * step_ms for number, delay in enumerate(takewhile(lambda d: d < end_ms, delays))]
+    return mean(counted) if counted else None
+
+
+def laal(delays, source_ms: float, reference_words: int) -> float | None:
+    """LAAL of one utterance as StreamLAAL takes it of its segments (S. Papi et al., ACL 2024); None where there is no
+    word. delays: ms from the segment's start."""
+    if not delays or delays[0] > source_ms:
+        return delays[0] if delays else None
+    step_ms = source_ms / max(len(delays), reference_words)
+    count = next((number for number, delay in enumerate(delays, 1) if delay >= source_ms), len(delays))
+    return mean(delay - number * step_ms for number, delay in enumerate(delays[:count]))
 
 
 def score_latency(

@@ -1,7 +1,12 @@
 """Texts as they are printed: words with marks and capital letters, each given once, when its mark is decided."""
 
-from echostream_plugin.inference.words import normalise
+from echostream_plugin.inference.subtitles import sentences
+from echostream_plugin.inference.words import ends_clause, ends_question, normalise
 from echostream_plugin.punctuation import PunctuationStream
+
+SPANISH = "es"
+ASKING = frozenset("qué quién quiénes cómo cuándo dónde adónde cuál cuáles cuánto cuánta cuántos cuántas".split())
+BEFORE_ASKING = frozenset("a con de desde en hacia hasta para por sobre y".split())
 
 
 class MarkedText:
@@ -48,3 +53,26 @@ def marked(stream: PunctuationStream, text: str) -> str:
     found = MarkedText(stream)
     found.read(text.split(), closed=True)
     return found.text
+
+
+def with_opening_marks(text: str, language: str) -> str:
+    """A text that is final, with the mark that opens each question in Spanish. Live texts cannot have it: that a
+    sentence is a question shows at its end, when its first word is long said. There is no mark of exclamations."""
+    if language[:2].lower() != SPANISH or "?" not in text:
+        return text
+    return " ".join(_opened(sentence) for sentence in sentences(text))
+
+
+def _opened(sentence: str) -> str:
+    """A question begins with its first clause that begins with an interrogative, else with the sentence."""
+    if not ends_question(sentence) or "¿" in sentence:
+        return sentence
+    words = sentence.split()
+    starts = [0, *(place + 1 for place, word in enumerate(words[:-1]) if ends_clause(word))]
+    place = next((start for start in starts if _asks(*map(normalise, words[start : start + 2]))), 0)
+    words[place] = "¿" + words[place]
+    return " ".join(words)
+
+
+def _asks(word: str, following: str = "") -> bool:
+    return word in ASKING or (word in BEFORE_ASKING and following in ASKING)

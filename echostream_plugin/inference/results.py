@@ -14,6 +14,7 @@ import numpy as np
 
 from echostream_plugin.inference.errors import ResumeError
 from echostream_plugin.inference.events import Finished, Revision, Sentence, SourceText, Speech, TargetText, as_record
+from echostream_plugin.inference.marking import with_opening_marks
 from echostream_plugin.inference.subtitles import VTT_HEADER, cues, srt_cue, srt_time, vtt_cue
 
 TEXT_FILES = (
@@ -125,11 +126,20 @@ class ResultWriter:
     the source's time line. Use as a context manager.
 
     A sentence that is revised has the revised texts in its lines and subtitles; words.json lists what was written live.
+    Lines and subtitles are final, so they have what a live text cannot have (`with_opening_marks`).
     With `revised` there is revised.wav too, the revised sentences on the source's time line."""
 
-    def __init__(self, folder, speech_rate: int, position: dict | None = None, revised: bool = False):
+    def __init__(
+        self,
+        folder,
+        speech_rate: int,
+        position: dict | None = None,
+        revised: bool = False,
+        languages: dict | None = None,
+    ):
         """position: go on where an earlier writer in this folder was; what its files hold beyond that is dropped;
-        revised: the session speaks its revisions."""
+        revised: the session speaks its revisions; languages: of 'source' and 'translation' texts with marks."""
+        self._languages = languages or {}
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         told = position or {"bytes": {}, "sentence": _begun()}
@@ -235,6 +245,7 @@ class ResultWriter:
         sentence = self._sentence
         for side in ("source", "translation"):
             text = sentence["revised"].get(side, sentence[side])
+            text = with_opening_marks(text, self._languages.get(side, ""))
             self._put(f"{side}.txt", text + "\n")
             for start, end, lines in cues(text, start_ms, end_ms, sentence["shown_ms"][side]):
                 sentence["cues"][side] += 1

@@ -10,7 +10,7 @@ from echostream_plugin.decoders.ctc import greedy_collapse
 from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.dictionary import EOS, PAD, SPECIALS, UNK
 from echostream_plugin.inference.guards import without_repeats
-from echostream_plugin.inference.marking import marked
+from echostream_plugin.inference.marking import marked, with_opening_marks
 from echostream_plugin.inference.options import SessionOptions
 from echostream_plugin.inference.stages import Listener
 from echostream_plugin.model import WaitKLags
@@ -77,4 +77,5 @@ def _speech(bundle: Bundle, frames: torch.Tensor, tokens: list) -> np.ndarray:
 def _marked(bundle: Bundle, side: str, text: str) -> str:
     if bundle.punctuator_folder is None or not text:
         return text
-    return marked(bundle.punctuator.stream(side, None), text)
+    text = marked(bundle.punctuator.stream(side, None), text)
+    return with_opening_marks(text, bundle.punctuator.languages[side])

@@ -195,8 +195,8 @@ class _Run:
         try:
             if not saved:
                 self.save(0)
-            revised = self.session.options.resynthesize
-            self.results = ResultWriter(self._working, self.speech_rate, position, revised)
+            more = self.session.options.resynthesize, _languages(self.session)
+            self.results = ResultWriter(self._working, self.speech_rate, position, *more)
         except ResumeError:
             raise
         except Exception:
@@ -284,6 +284,14 @@ def discard_unfinished(folder):
     for name in RESULT_FILES:
         (folder / BESIDE / name).unlink(missing_ok=True)
     remove_if_empty(folder / BESIDE)
+
+
+def _languages(session: TranslationSession) -> dict:
+    """Of texts with marks, for `ResultWriter`."""
+    if not session.options.punctuate:
+        return {}
+    languages = session.bundle.punctuator.languages
+    return {"source": languages["source"], "translation": languages["target"]}
 
 
 def _restore(session: TranslationSession, saved: dict, path: Path):

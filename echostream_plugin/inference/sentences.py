@@ -75,7 +75,7 @@ class SentenceStream:
                 end = endpointer.end()
                 if end is None:
                     continue
-                if endpointer.spoken_so_far:
+                if self._has_begun:
                     yield from self._end_sentence(end, events)
                 self._open_sentence(end, frames)
                 if self.options.fresh_encoder:
@@ -142,6 +142,12 @@ class SentenceStream:
             return
         self._decided_frames = self.listener.frames + (0 if provisional is None else provisional.size(1))
         yield from self._write(self.translator.decide(provisional, self.output.source_text), events)
+
+    @property
+    def _has_begun(self) -> bool:
+        """Did anybody speak in the frames that were taken in, or was something said of them? Tokens may be found before
+        the first speech, once it is known that there is some."""
+        return self.endpointer.spoken_so_far or bool(self.output.source_text or self.output.target_text)
 
     @property
     def _reads_on(self) -> bool:

@@ -118,7 +118,7 @@ class TextSentences(SentenceStream):
             self._release(end)
             if self.options.fresh_encoder:
                 self.endpointer.rewind(end)
-            if self.endpointer.spoken_so_far:
+            if self._has_begun:
                 yield from self._end_sentence(end, events)
             self.listener.forget(end)
             self._begin_sentence(end)
@@ -136,7 +136,7 @@ class TextSentences(SentenceStream):
         """The frame at which the present sentence ends, if it is over."""
         source, endpointer = self.output.source, self.endpointer
         over = endpointer.end() is not None or self._ends_in_pause()
-        if (over or closed) and not source.ended:
+        if (over or closed) and endpointer.spoken and not source.ended:
             self._transcribe(self.listener.frames, events, closed=True)
         times, printed, now = self.output.times_ms, len(source.words), self.listener.frames
         if source.ended and printed < len(times):

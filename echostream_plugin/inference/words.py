@@ -30,6 +30,11 @@ def ends_sentence(word: str) -> bool:
     return word.rstrip(_CLOSING).endswith(tuple(".?!…؟।。？！"))
 
 
+def ends_question(word: str) -> bool:
+    """Does a word as it is written end with a question mark?"""
+    return word.rstrip(_CLOSING).endswith("?")
+
+
 def ends_clause(word: str) -> bool:
     """Does a word as it is written end with a comma, semicolon, colon or dash?"""
     return word.rstrip(_CLOSING).endswith(tuple(",;:–—،؛，、；："))

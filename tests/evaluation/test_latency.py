@@ -15,12 +15,14 @@ from echostream_plugin.evaluation.latency import (
     computation_aware,
     computation_aware_from_elapsed,
     finish_times,
+    laal,
     playback,
     read_speech_log,
     score_latency,
     speech_metrics,
     text_metrics,
     words_with_delays,
+    yaal,
 )
 
 SEGMENT_MS = 320
@@ -151,3 +153,51 @@ def test_an_utterance_without_output_is_left_out_of_the_means():
     assert scores["StartOffset"] == 640.0 and scores["StartOffset_CA"] == 690.0
     assert scores["compute_RTF"] == pytest.approx(0.1)
     assert SimpleNamespace(**scores).EndOffset == pytest.approx(140.0)
+
+
+SEGMENTS = [  # delays in ms from the segment's start, source ms, reference words, ms to the recording's end
+    ((640.0, 960.0, 960.0, 1600.0), 2000.0, 5, 60000.0),
+    ((640.0, 2560.0, 3200.0), 2000.0, 3, 60000.0),  # later words count, the recording goes on
+    ((1280.0, 1600.0, 2000.0), 2000.0, 2, 2000.0),  # the recording ends with the segment
+    ((2000.0, 2000.0), 2000.0, 2, 2000.0),
+    ((-320.0, 320.0), 1234.5, 7, 8000.0),
+    ((), 1000.0, 4, 9000.0),
+]
+
+
+def test_yaal_is_what_omnisteval_printed():
+    """OmniSTEval 0.1.10 on these segments."""
+    expected = [440.0, 1466.6666666666667, 1106.6666666666667, None, -88.17857142857142, None]
+    found = [yaal(*segment) for segment in SEGMENTS]
+    assert [value is None for value in found] == [value is None for value in expected]
+    assert [v for v in found if v is not None] == pytest.approx([v for v in expected if v is not None], abs=1.0)
+    assert yaal((640.0, 2560.0), 2000.0, 2) == 640.0 and yaal((2000.0,), 2000.0, 2) is None
+
+
+delay_lists = st.lists(st.floats(-5000, 30000), max_size=12).map(lambda delays: tuple(sorted(delays)))
+
+
+@given(delay_lists, st.floats(100, 20000), st.integers(1, 30), st.floats(0, 30000))
+def test_yaal_equals_omnisteval(delays, source_ms, words, further_ms):
+    scoring = pytest.importorskip("omnisteval.scoring", reason="needs: pip install omnisteval==0.1.10")
+    data = pytest.importorskip("omnisteval.data")
+    end_ms = source_ms + further_ms
+    view = data.Instance(
+        reference=" ".join(["w"] * words), source_length=source_ms, emission_cu=list(delays),
+        time_to_recording_end=end_ms,
+    )  # fmt: skip
+    long = scoring.YAALScorer(is_longform=True).compute(view) if delays else None
+    assert yaal(delays, source_ms, words, end_ms) == (None if long is None else pytest.approx(long, abs=1.0))
+    view.time_to_recording_end = None
+    short = scoring.YAALScorer().compute(view) if delays else None
+    assert yaal(delays, source_ms, words) == (None if short is None else pytest.approx(short, abs=1.0))
+
+
+@given(delay_lists.filter(bool), st.floats(100, 20000), st.integers(1, 30))
+def test_laal_of_a_segment_equals_simulstream(delays, source_ms, words):
+    scorers = pytest.importorskip(
+        "simulstream.metrics.scorers.latency.stream_laal",
+        reason="needs: pip install simulstream==1.0.0 mweralign==1.4.1",
+    )
+    theirs = scorers.StreamLaal._sentence_level_laal(list(delays), source_ms, words)
+    assert laal(delays, source_ms, words) == pytest.approx(theirs, abs=1.0)

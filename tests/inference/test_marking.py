@@ -2,7 +2,7 @@
 
 import pytest
 
-from echostream_plugin.inference.marking import MarkedText, marked
+from echostream_plugin.inference.marking import MarkedText, marked, with_opening_marks
 from tests.punctuation.fixed import FixedStream
 
 WORDS = "hola me llamo ana qué tal estoy bien".split()
@@ -53,3 +53,24 @@ def test_a_peek_changes_nothing_and_sees_words_that_may_go_on():
     found.read(WORDS[:5])
     assert found.text == "Hola, me llamo"
     assert marked(FixedStream(MARKS, 4), " ".join(WORDS)) == "Hola, me llamo ana. Qué tal? Estoy bien."
+
+
+@pytest.mark.parametrize(
+    "text, opened",
+    [
+        ("Dónde está la plaza?", "¿Dónde está la plaza?"),
+        ("Hola. Qué tal? Estoy bien.", "Hola. ¿Qué tal? Estoy bien."),
+        ("Puede volver a Bogotá, por favor?", "¿Puede volver a Bogotá, por favor?"),
+        ("Por favor, dónde está el banco?", "Por favor, ¿dónde está el banco?"),
+        ("Perdón, a qué hora sale, por la mañana?", "Perdón, ¿a qué hora sale, por la mañana?"),
+        ("Cuando llueve, vienes?", "¿Cuando llueve, vienes?"),
+        ("Qué?", "¿Qué?"),
+        ("¿Qué tal? Bien?", "¿Qué tal? ¿Bien?"),
+        ("Perdón, ¿y usted?", "Perdón, ¿y usted?"),
+        ("Es tarde.", "Es tarde."),
+        ("", ""),
+    ],
+)
+def test_a_question_is_opened_where_it_begins(text, opened):
+    assert with_opening_marks(text, "es") == opened == with_opening_marks(opened, "es-MX")
+    assert with_opening_marks(text, "en") == text

@@ -133,3 +133,19 @@ def test_an_utterance_without_sentences_is_revised_too(tmp_path):
         results.add(events[1:])
     assert (tmp_path / "translation.txt").read_text() == "Only one.\n"
     assert not (tmp_path / "revised.wav").exists()
+
+
+def test_final_lines_open_a_question_and_events_stay_as_they_were_said(tmp_path):
+    events = [
+        SourceText("Hola, qué tal?", "Hola, qué tal?", 320.0),
+        TargetText("How are you?", "How are you?", 700.0),
+        Sentence(0, "Hola, qué tal?", "How are you?", 40.0, 1040.0, 1600.0),
+        Finished(2500.0),
+    ]
+    with ResultWriter(tmp_path, 16000, languages={"source": "es", "translation": "en"}) as results:
+        results.add(events)
+    texts = {name: (tmp_path / name).read_text() for name in ("source.txt", "source.srt", "source.vtt", "words.json")}
+    assert texts["source.txt"] == "Hola, ¿qué tal?\n"
+    assert "Hola, ¿qué tal?" in texts["source.srt"] and "¿" in texts["source.vtt"]
+    assert "¿" not in texts["words.json"] and "¿" not in (tmp_path / "events.jsonl").read_text()
+    assert (tmp_path / "translation.txt").read_text() == "How are you?\n"

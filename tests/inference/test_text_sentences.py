@@ -10,8 +10,9 @@ import torch
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.inference.batch import BatchedSession
+from echostream_plugin.inference.endpointing import EndPointer
 from echostream_plugin.inference.errors import BundleError
-from echostream_plugin.inference.events import Revision, Sentence, SourceText, Speech, TargetText
+from echostream_plugin.inference.events import Finished, Revision, Sentence, SourceText, Speech, TargetText
 from echostream_plugin.inference.pauses import PauseDetector
 from echostream_plugin.inference.punctuator import BundlePunctuator
 from echostream_plugin.inference.session import SessionOptions, TranslationSession
@@ -178,6 +179,29 @@ def without_speech(events):
 
 def units(events):
     return [unit for event in events if isinstance(event, tuple) for unit in event[0]]
+
+
+@pytest.mark.parametrize("endpointer", ["energy", "text", "text+energy"])
+def test_what_was_said_before_the_first_speech_is_ended_too(bundle, endpointer, monkeypatch):
+    """Where a sentence ends before the frame at which the detector first heard speech, and heads found tokens."""
+    monkeypatch.setattr(EndPointer, "spoken_so_far", property(lambda self: False))
+    options = dataclasses.replace(TEXT, endpointer=endpointer, longest_sentence_ms=1600, fresh_encoder=True)
+    texts = {SourceText: "", TargetText: ""}
+    for event in run(TranslationSession(bundle, options), speechlike(8.0)):
+        if isinstance(event, SourceText | TargetText):
+            assert event.text == texts[type(event)] + event.added
+            texts[type(event)] = event.text
+        if isinstance(event, Sentence):
+            assert texts == {SourceText: event.source_text, TargetText: event.target_text}
+            texts = dict.fromkeys(texts, "")
+    assert not any(texts.values())
+
+
+def test_where_nobody_speaks_the_end_of_a_sentence_says_nothing(bundle, monkeypatch):
+    for name in ("spoken", "spoken_so_far", "speaking"):
+        monkeypatch.setattr(EndPointer, name, property(lambda self: False))
+    options = dataclasses.replace(TEXT, longest_sentence_ms=1600)
+    assert [type(event) for event in run(TranslationSession(bundle, options), speechlike(5.0))] == [Finished]
 
 
 def test_a_short_pause_ends_a_sentence_only_where_its_text_can_end(bundle):

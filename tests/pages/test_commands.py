@@ -55,6 +55,8 @@ TABLE = {  # page -> beginning of a command -> how it is made small; the longest
     "docs/evaluation.md": {
         "echostream evaluate": EVALUATION,
         "python scripts/evaluate_voices.py": LONG,
+        "python scripts/build_longform.py": LONG,
+        "python scripts/evaluate_longform.py": LONG,
         "python scripts/calibrate_gate.py": LONG,
         "simuleval": Small(),
         "fairseq-generate": Small(add="--cpu"),
