@@ -210,6 +210,7 @@ def plot(results: dict, path: Path):
 
     run = results["runs"][0]
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 5.2), width_ratios=(3, 2), layout="constrained")
+    left.set_prop_cycle(color=pyplot.colormaps["tab20"].colors)
     for stream in run["encoders"]:
         ages = [row["age_s"] for row in stream["steps"]]
         spreads = [row["ms"] for row in stream["steps"]]
