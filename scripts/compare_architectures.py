@@ -20,7 +20,9 @@ from echostream_plugin.config import ConfigError
 from echostream_plugin.data import DataError
 from echostream_plugin.evaluation import architectures
 from echostream_plugin.evaluation.architectures import Training, TrainingError, learning_curve
-from echostream_plugin.evaluation.simul import SimulError, read_list
+from echostream_plugin.evaluation.intervals import Interval
+from echostream_plugin.evaluation.rows import read_data
+from echostream_plugin.evaluation.simul import SimulError
 from echostream_plugin.evaluation.table import commit, markdown_table
 from echostream_plugin.evaluation.voices import Folder
 from echostream_plugin.files import write_json, write_text
@@ -102,9 +104,7 @@ def measure(arch: str, args, folder: Folder, units: list) -> tuple[list[dict], l
         "parameters": sum(parameter.numel() for parameter in load_bundle(bundle).model.parameters()) / 1e6,
         "updates": curve[-1]["updates"] if curve else 0,
     }
-    rows = architectures.evaluate(
-        bundle.resolve(), output / "evaluation", folder, units, args.segments_ms, args.jobs, {}
-    )
+    rows = architectures.evaluate(bundle.resolve(), output, folder, units, args.segments_ms, args.jobs)
     return [{**facts, **row} for row in rows], curve
 
 
@@ -140,19 +140,18 @@ def main(argv=None) -> int:
     args, command = parse_args(argv), list(sys.argv[1:] if argv is None else argv)
     rows, curves = [], {}
     try:
-        folder = Folder.read(args.corpus / "simuleval" / args.set, args.most)
-        units = args.corpus / "fbank2unit" / f"{args.set}.unit"
-        lines = read_list(units)[: len(folder.wavs)] if args.vocoder and units.is_file() else []
+        units = args.corpus / "fbank2unit" / f"{args.set}.unit" if args.vocoder else None
+        *lists, lines = read_data(args.corpus / "simuleval" / args.set, args.most, units)
+        folder = Folder(*lists)
         for arch in args.archs:
-            found, curves[arch] = measure(arch, args, folder, lines)
+            found, curves[arch] = measure(arch, args, folder, lines if args.vocoder else [])
             rows += found
     except (SimulError, TrainingError, ConfigError, BundleError, DataError) as error:
         sys.exit(f"error: {error}")
     text = report(rows, command)
     write_text(args.output / "architectures.md", text + "\n")
-    plain = [{key: getattr(value, "__dict__", value) for key, value in row.items()} for row in rows]
-    write_json(args.output / "architectures.json", {"command": command, "rows": json.loads(json.dumps(plain))} | {
-        "curves": curves})  # fmt: skip
+    plain = [{key: vars(v) if isinstance(v, Interval) else v for key, v in row.items()} for row in rows]
+    write_json(args.output / "architectures.json", {"command": command, "rows": plain, "curves": curves})
     draw(curves, args.output / "architectures.png")
     print(text)
     return 0

@@ -7,11 +7,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from echostream_plugin.evaluation.intervals import CorpusBleu, CorpusWer, bootstrap, mean
-from echostream_plugin.evaluation.latency import text_metrics
+from echostream_plugin.config import ConfigError
+from echostream_plugin.evaluation.intervals import CorpusBleu, CorpusWer, bootstrap
 from echostream_plugin.evaluation.offline import translate_recordings
 from echostream_plugin.evaluation.simul import Utterance
-from echostream_plugin.evaluation.voices import Folder
+from echostream_plugin.evaluation.voices import Folder, average_lagging
+from echostream_plugin.files import write_json
+from echostream_plugin.inference.digest import DIGITS, bundle_digest
 
 LOG = "train.jsonl"
 LEAST_SECONDS = 10  # that a speed is measured over
@@ -27,7 +29,7 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Training:
-    """What all architectures share.
+    """What all architectures share. Raises ConfigError where nothing would end it.
 
     data: fbank2unit folder; folder: of the checkpoints and the log; hours: of training over all resumptions (0: no
     limit); updates: at most so many (0: no limit); flags: further ones for fairseq-train; threads: of torch."""
@@ -39,10 +41,16 @@ class Training:
     flags: tuple = ()
     threads: int = 2
 
+    def __post_init__(self):
+        if not (self.hours or self.updates):
+            raise ConfigError("a training without a limit never ends: give hours (minutes) or updates")
+
     def run(self, arch: str, flags: list[str]) -> Path:
-        """Train, or go on; returns the last checkpoint. Raises TrainingError."""
-        last, done = self.folder / "checkpoint_last.pt", self.folder / "done"
-        if done.is_file():
+        """Train, or go on where it was stopped or is given more than before; returns the last checkpoint. Raises
+        TrainingError."""
+        last, done = self.folder / "checkpoint_last.pt", self.folder / "done.json"
+        limits = {"hours": self.hours, "updates": self.updates}
+        if done.is_file() and json.loads(done.read_text(encoding="utf-8")) == limits:
             return last
         self.folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "fairseq_cli.train", str(self.data), *self._flags(), "--arch", arch]
@@ -52,7 +60,7 @@ class Training:
             code = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT, env=environment).returncode
         if code or not last.is_file():
             raise TrainingError(f"{arch}: fairseq-train ended with {code}; {self.folder / 'train.log'} says why")
-        done.touch()
+        write_json(done, limits)
         return last
 
     def _flags(self) -> list[str]:
@@ -122,19 +130,18 @@ def scores(utterances: list[Utterance], folder: Folder, units: list[str]) -> dic
     row["text_bleu"] = bootstrap(count, CorpusBleu([u.translation_text for u in utterances], folder.references))
     if units:
         row["uer"] = bootstrap(count, CorpusWer([" ".join(map(str, u.units)) for u in utterances], units))
-    lags = [text_metrics(u.written)["AL"] for u in utterances if u.written.delays]
-    return row | ({"AL": bootstrap(len(lags), mean(lags))} if lags else {})
+    return row | average_lagging(utterances)
 
 
-def evaluate(bundle: Path, output: Path, folder: Folder, units, segments_ms, jobs: int, options: dict) -> list[dict]:
-    """A row of `scores` offline (segment 0) and for every segment size; results are kept in `output`. units: as in
-    `scores`; they are made by bundles with a vocoder only."""
-    rows = []
+def evaluate(bundle: Path, output: Path, folder: Folder, units, segments_ms, jobs: int) -> list[dict]:
+    """A row of `scores` offline (segment 0) and for every segment size; results are kept in `output`, for each content
+    of the bundle. units: as in `scores`; they are made by bundles with a vocoder only."""
+    rows, kept = [], output / f"bundle-{bundle_digest(bundle)[:DIGITS]}"
     for ms in segments_ms:
         name = f"{ms} ms" if ms else "offline"
-        asked = {**options, "chunk_ms": ms, "speech": bool(units)}
+        asked = {"chunk_ms": ms, "speech": bool(units)}
         found = translate_recordings(
-            folder.wavs, folder.references, output / f"segments{ms}", bundle, ms, jobs, asked, f"{output.name}, {name}"
+            folder.wavs, folder.references, kept / f"segments{ms}", bundle, ms, jobs, asked, f"{output.name}, {name}"
         )
         row = scores(found, folder, units)
         if not ms:

@@ -10,13 +10,12 @@ from pathlib import Path
 from echostream_plugin.evaluation.claim import claim, note_work
 from echostream_plugin.evaluation.oracle import ORACLE, oracle_ends
 from echostream_plugin.inference.bundle import Bundle
-from echostream_plugin.inference.digest import value_digest
+from echostream_plugin.inference.digest import DIGITS, value_digest
 from echostream_plugin.inference.options import bundle_options
 from echostream_plugin.inference.runs import CHECKPOINT, Checkpoint, claimed, describe, translate_recording
 from echostream_plugin.inference.session import TranslationSession
 
 PUSHES, EVENTS, HEARD = "pushes.jsonl", "events.jsonl", "heard.wav"
-DIGITS = 12  # of the digest in a folder's name
 SILENT_RATE = 16000  # of the empty wav files of a run that does not speak
 
 

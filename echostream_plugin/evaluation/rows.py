@@ -11,10 +11,9 @@ from echostream_plugin.evaluation.offline import translate_offline
 from echostream_plugin.evaluation.scores import COLUMNS, LEGEND, bleu, score_run, wer
 from echostream_plugin.evaluation.table import commit, markdown_table
 from echostream_plugin.files import write_json, write_text
-from echostream_plugin.inference.digest import bundle_digest
+from echostream_plugin.inference.digest import DIGITS, bundle_digest
 from echostream_plugin.inference.languages import language_of, load_card
 
-DIGITS = 12  # of the bundle's digest, in names and tables
 ROOT = Path(__file__).resolve().parents[2]  # of the source tree
 
 

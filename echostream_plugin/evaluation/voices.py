@@ -94,10 +94,13 @@ def quality(runner: Runner, name: str, folder: Folder, utterances: list, spoken:
         row["wer"] = bootstrap(count, CorpusWer(written, folder.sources))
     row["exact"] = share(sum(map(same_words, texts, references)), count)
     row["refused"] = share(sum(map(refused, utterances)), count)
+    return row | average_lagging(utterances)
+
+
+def average_lagging(utterances: list) -> dict:
+    """AL in ms of what was written, as SimulEval counts, with its interval; nothing where nothing was written."""
     lags = [text_metrics(u.written)["AL"] for u in utterances if u.written.delays]
-    if lags:
-        row["AL"] = bootstrap(len(lags), mean(lags))
-    return row
+    return {"AL": bootstrap(len(lags), mean(lags))} if lags else {}
 
 
 def same_words(text: str, reference: str) -> bool:

@@ -14,10 +14,9 @@ from echostream_plugin.evaluation.table import markdown_table
 from echostream_plugin.evaluation.voices import VARIANTS, Folder, Runner
 from echostream_plugin.inference.audio import read_mono
 from echostream_plugin.inference.bundle import load_bundle
-from echostream_plugin.inference.digest import bundle_digest, value_digest
+from echostream_plugin.inference.digest import DIGITS, bundle_digest, value_digest
 from echostream_plugin.inference.options import bundle_options
 
-DIGITS = 12  # of a digest, in names and tables
 PARTS = ("a", "b", "c", "d", "e", "f", "g", "units", "early")
 EARLY_RECORDINGS = 100
 QUALITY = {

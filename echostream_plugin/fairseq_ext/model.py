@@ -64,6 +64,17 @@ class FairseqSide(S2STransformerMultitaskModelBase):
         return self._max_positions[1]
 
 
+def target_dictionaries(args, task, names) -> dict:
+    """The dictionaries of these multitask tasks by name. Raises ConfigError that names those that are missing."""
+    missing = [name for name in names if name not in task.multitask_tasks]
+    if missing:
+        raise ConfigError(
+            f"--multitask-config-yaml {args.multitask_config_yaml}: no task named {', '.join(missing)}; "
+            f"the model needs {', '.join(names)}"
+        )
+    return {name: task.multitask_tasks[name].target_dictionary for name in names}
+
+
 @register_model("echostream")
 class EchoStreamModel(S2STModel, FairseqSide):
     """`S2STModel` under fairseq's roof: built from the command line, saved in fairseq's checkpoints."""
@@ -80,14 +91,8 @@ class EchoStreamModel(S2STModel, FairseqSide):
 
     @classmethod
     def build_model(cls, args, task):
-        missing = [name for name in TASKS if name not in task.multitask_tasks]
-        if missing:
-            raise ConfigError(
-                f"--multitask-config-yaml {args.multitask_config_yaml}: no task named {', '.join(missing)}; "
-                f"the model needs {', '.join(TASKS)}"
-            )
+        dictionaries = target_dictionaries(args, task, TASKS)
         fill_defaults(args, cls.encoder_kind, **cls.defaults)
-        dictionaries = {name: task.multitask_tasks[name].target_dictionary for name in TASKS}
         if len(dictionaries["target_unigram"]) != len(dictionaries["ctc_target_unigram"]):
             raise ConfigError("target_unigram and ctc_target_unigram must use the same dictionary")
         decoder_args = task.multitask_tasks["target_unigram"].args.decoder_args

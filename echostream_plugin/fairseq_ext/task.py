@@ -76,8 +76,8 @@ class SpeechToSpeechCTCTask(SpeechToSpeechTask):
                 )
         self.datasets[split] = self.read_split(split)
 
-    def read_split(self, split: str):
-        """The data set of a split, whose multitask tables are there."""
+    def read_split(self, split: str, **more):
+        """The data set of a split, whose multitask tables are there; more: of `load_split`."""
         return load_split(
             self.args.data,
             split,
@@ -86,6 +86,7 @@ class SpeechToSpeechCTCTask(SpeechToSpeechTask):
             self.multitask_tasks,
             self.args.seed,
             self.features,
+            **more,
         )
 
     def build_model(self, args, from_checkpoint=False):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 NOT_THE_MODEL = ("card.json", "README.md")
 
+DIGITS = 12  # of a digest, in names and tables
+
 
 def digest(*paths) -> str:
     """Of the contents of files, as 64 hexadecimal digits."""

@@ -64,6 +64,11 @@ def test_two_encoders_are_trained_and_evaluated_and_the_command_goes_on(corpus, 
     assert logs == {arch: (tmp_path / arch / "train.log").read_bytes() for arch in SIZES}  # not trained again
     assert json.loads((tmp_path / "architectures.json").read_text())["rows"] == found["rows"]
     assert "| streamspeech |" in capsys.readouterr().out
+    only = command[: command.index("--archs")] + ["--archs", "echostream_tiny", *command[command.index("--updates") :]]
+    only[only.index("--updates") + 1] = "5"  # a longer training goes on, and its model is evaluated anew
+    assert compare.main(only) == 0
+    longer = json.loads((tmp_path / "architectures.json").read_text())["rows"]
+    assert [row["updates"] for row in longer] == [5, 5] and longer[0]["uer"] != found["rows"][2]["uer"]
 
 
 def test_a_training_that_fails_names_its_log(corpus, tmp_path, monkeypatch):
@@ -71,6 +76,18 @@ def test_a_training_that_fails_names_its_log(corpus, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="error: echostream_tiny: fairseq-train ended with 2; .*train.log says why"):
         compare.main(["--corpus", str(corpus), "--output", str(tmp_path), "--set", "dev", "--archs", "echostream_tiny"])
     assert "no-such-flag" in (tmp_path / "echostream_tiny" / "train.log").read_text()
+
+
+def test_units_that_do_not_fit_and_trainings_without_a_limit_are_named(corpus, tmp_path):
+    command = ["--corpus", str(tmp_path), "--output", str(tmp_path / "out"), "--set", "dev"]
+    (tmp_path / "simuleval").symlink_to(corpus / "simuleval")
+    (tmp_path / "settings.json").write_text('{"clusters": 10}')
+    (tmp_path / "fbank2unit").mkdir()
+    (tmp_path / "fbank2unit" / "dev.unit").write_text("1 2\n")
+    with pytest.raises(SystemExit, match="error: .*dev.unit: 1 lines for 3 recordings"):
+        compare.main([*command, "--vocoder", str(corpus / "vocoder")])
+    with pytest.raises(SystemExit, match="error: a training without a limit never ends"):
+        compare.main([*command, "--minutes", "0"])
 
 
 def test_a_folder_that_is_no_corpus_is_named(corpus, tmp_path):

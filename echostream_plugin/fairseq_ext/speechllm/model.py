@@ -5,7 +5,7 @@ from fairseq.models import register_model, register_model_architecture
 from echostream_plugin.config import ConfigError
 from echostream_plugin.encoders import ENCODERS
 from echostream_plugin.fairseq_ext.flags import add_model_flags, apply_architecture, fill_defaults, speechllm_config
-from echostream_plugin.fairseq_ext.model import FairseqSide
+from echostream_plugin.fairseq_ext.model import FairseqSide, target_dictionaries
 from echostream_plugin.fairseq_ext.transfer import add_first_values_flags, start_warm
 from echostream_plugin.model import SpeechLLMModel
 
@@ -29,16 +29,10 @@ class SpeechLLMFairseqModel(SpeechLLMModel, FairseqSide):
 
     @classmethod
     def build_model(cls, args, task):
-        missing = [name for name in HEADS.values() if name not in task.multitask_tasks]
-        if missing:
-            raise ConfigError(
-                f"--multitask-config-yaml {args.multitask_config_yaml}: no task named {', '.join(missing)}; "
-                f"the model needs {', '.join(HEADS.values())}"
-            )
+        dictionaries = target_dictionaries(args, task, HEADS.values())
         if not hasattr(args, "target"):
             raise ConfigError(f"--arch {args.arch} writes text: train it with --task speech_to_text_chunks")
         fill_defaults(args, cls.encoder_kind, in_chunks=True, **cls.defaults)
-        dictionaries = {name: task.multitask_tasks[name].target_dictionary for name in HEADS.values()}
         sizes = (len(dictionaries[name]) for name in HEADS.values())
         model = cls(speechllm_config(args, *sizes, cls.encoder_kind), task.max_positions())
         start_warm(model, args, dictionaries)

@@ -6,7 +6,6 @@ from fairseq.tasks import register_task
 from echostream_plugin.config import ConfigError
 from echostream_plugin.decoders.speechllm.config import TEXTS
 from echostream_plugin.fairseq_ext.alignable import require_subword_frames
-from echostream_plugin.fairseq_ext.dataset import load_split
 from echostream_plugin.fairseq_ext.speechllm.generator import ChunkGenerator
 from echostream_plugin.fairseq_ext.speechllm.model import HEADS, encoder_of_architecture
 from echostream_plugin.fairseq_ext.task import SpeechToSpeechCTCTask
@@ -52,19 +51,10 @@ class SpeechToTextChunksTask(SpeechToSpeechCTCTask):
             raise ConfigError(f"--target {self.args.target}: the model was trained to write {written}")
         return model
 
-    def read_split(self, split: str):
+    def read_split(self, split: str, **more):
         if self.text_task not in self.multitask_tasks:
             raise ConfigError(f"{self.args.multitask_config_yaml}: no task named {self.text_task}")
-        return load_split(
-            self.args.data,
-            split,
-            self.data_cfg,
-            self.target_dictionary,
-            self.multitask_tasks,
-            self.args.seed,
-            self.features,
-            text_task=self.text_task,
-        )
+        return super().read_split(split, text_task=self.text_task, **more)
 
     def begin_epoch(self, epoch, model):
         """Called by fairseq-train. Before the first epoch: can CTC align the training set at all?"""
