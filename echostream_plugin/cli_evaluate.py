@@ -6,8 +6,8 @@ from pathlib import Path
 
 from echostream_plugin.cli_errors import DONE
 from echostream_plugin.evaluation.asr import ScoringASRError
+from echostream_plugin.evaluation.claim import SimulError
 from echostream_plugin.evaluation.rows import Evaluation, evaluate, write_results
-from echostream_plugin.evaluation.simul import SimulError
 from echostream_plugin.evaluation.table import TableError, replace_block
 from echostream_plugin.inference.errors import InputError
 

@@ -15,9 +15,9 @@ from echostream_plugin import __version__
 from echostream_plugin.cli_errors import DONE
 from echostream_plugin.cli_options import DEFAULT_BUNDLE, devices
 from echostream_plugin.inference.bundle import Bundle, load_bundle
+from echostream_plugin.inference.digest import bundle_digest, digest
 from echostream_plugin.inference.languages import SIDES, language_of
-from echostream_plugin.inference.runs import bundle_digest, digest
-from echostream_plugin.inference.session import bundle_options
+from echostream_plugin.inference.options import bundle_options
 from echostream_plugin.modules.native import VARIABLE, instructions, library
 from echostream_plugin.modules.packed import can_pack
 

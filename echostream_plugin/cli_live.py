@@ -14,7 +14,8 @@ from echostream_plugin.cli_errors import DONE, INCOMPLETE, warn
 from echostream_plugin.cli_options import add_model_flags, add_option_flags, live_options, open_bundle, options_of
 from echostream_plugin.config import ConfigError
 from echostream_plugin.inference.events import Sentence, Speech, TargetText, Unsure
-from echostream_plugin.inference.session import SessionOptions, TranslationSession
+from echostream_plugin.inference.options import SessionOptions
+from echostream_plugin.inference.session import TranslationSession
 
 BLOCK_MS = 80
 GONE_S = 5.0  # without a block: the device was unplugged

@@ -12,7 +12,7 @@ from echostream_plugin.constants import MAX_RATE, MIN_RATE
 from echostream_plugin.inference.bundle import Bundle, load_bundle
 from echostream_plugin.inference.endpointing import ENDPOINTERS
 from echostream_plugin.inference.optimize import PUSH_MS, QUANTIZE, VOCODER_BF16, optimize
-from echostream_plugin.inference.session import SessionOptions, bundle_options
+from echostream_plugin.inference.options import SessionOptions, bundle_options
 
 PACKAGE = Path(__file__).resolve().parent
 # an installed package holds a copy that setup.py made of the other

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from echostream_plugin.cli_options import add_model_flags, add_option_flags, live_options, open_bundle, options_of
 from echostream_plugin.config import ConfigError
-from echostream_plugin.inference.session import SessionOptions
+from echostream_plugin.inference.options import SessionOptions
 from echostream_plugin.serve.limits import Limits
 
 LOG = logging.getLogger("echostream.serve")

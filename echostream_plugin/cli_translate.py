@@ -27,6 +27,7 @@ from echostream_plugin.inference.audio import open_recording
 from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.errors import InputError, NoRecordingError, OutputError, ResumeError
 from echostream_plugin.inference.events import SourceText, TargetText, as_record
+from echostream_plugin.inference.options import SessionOptions, bundle_options
 from echostream_plugin.inference.results import RESULT_FILES
 from echostream_plugin.inference.runs import (
     BESIDE,
@@ -39,7 +40,7 @@ from echostream_plugin.inference.runs import (
     discard_unfinished,
     translate_recording,
 )
-from echostream_plugin.inference.session import SessionOptions, TranslationSession, bundle_options
+from echostream_plugin.inference.session import TranslationSession
 
 DEFAULT_PUSH_MS = 320
 STDOUT = Path("-")

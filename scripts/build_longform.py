@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from echostream_plugin.data.tables import DataError
+from echostream_plugin.data import DataError
 from echostream_plugin.evaluation.long_recordings import KINDS, build, read_samples, write_segmentation
 from echostream_plugin.inference.errors import InputError
 

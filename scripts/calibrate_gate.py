@@ -20,8 +20,8 @@ from echostream_plugin.config import ConfigError
 from echostream_plugin.data import DataError
 from echostream_plugin.data.tables import read_table
 from echostream_plugin.evaluation import gate
+from echostream_plugin.evaluation.claim import SimulError
 from echostream_plugin.evaluation.gate import CalibrationError
-from echostream_plugin.evaluation.simul import SimulError
 from echostream_plugin.evaluation.table import markdown_table
 from echostream_plugin.evaluation.voices import Folder, not_speech
 from echostream_plugin.inference.confidence import FEATURES

@@ -20,9 +20,9 @@ from echostream_plugin.config import ConfigError
 from echostream_plugin.data import DataError
 from echostream_plugin.evaluation import architectures
 from echostream_plugin.evaluation.architectures import Training, TrainingError, learning_curve
+from echostream_plugin.evaluation.claim import SimulError
 from echostream_plugin.evaluation.intervals import Interval
 from echostream_plugin.evaluation.rows import read_data
-from echostream_plugin.evaluation.simul import SimulError
 from echostream_plugin.evaluation.table import commit, markdown_table
 from echostream_plugin.evaluation.voices import Folder
 from echostream_plugin.files import write_json, write_text

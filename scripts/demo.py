@@ -19,6 +19,7 @@ from pathlib import Path
 
 from echostream_plugin.data import DataError
 from echostream_plugin.evaluation.asr import ScoringASR, ScoringASRError
+from echostream_plugin.evaluation.claim import SimulError
 from echostream_plugin.evaluation.demo import (
     DemoError,
     Recording,
@@ -27,7 +28,6 @@ from echostream_plugin.evaluation.demo import (
     fresh_folder,
     own_recording,
 )
-from echostream_plugin.evaluation.simul import SimulError
 from echostream_plugin.inference.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]

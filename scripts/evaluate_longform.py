@@ -27,7 +27,7 @@ from pathlib import Path
 import torch
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.data.tables import DataError
+from echostream_plugin.data import DataError
 from echostream_plugin.evaluation.asr import ScoringASR, ScoringASRError
 from echostream_plugin.evaluation.claim import SimulError
 from echostream_plugin.evaluation.long_table import LongEvaluation, evaluate, write_results

@@ -23,7 +23,7 @@ from echostream_plugin.config import ConfigError
 from echostream_plugin.data import DataError
 from echostream_plugin.evaluation import voices
 from echostream_plugin.evaluation.asr import ScoringASR, ScoringASRError
-from echostream_plugin.evaluation.simul import SimulError
+from echostream_plugin.evaluation.claim import SimulError
 from echostream_plugin.evaluation.table import commit
 from echostream_plugin.evaluation.voices_tables import PARTS, Asked, VoicesEvaluation, report
 from echostream_plugin.files import write_json, write_text

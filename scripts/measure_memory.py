@@ -23,8 +23,8 @@ from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.errors import BundleError, InputError
 from echostream_plugin.inference.events import Speech
 from echostream_plugin.inference.optimize import optimize
-from echostream_plugin.inference.options import read_policy
-from echostream_plugin.inference.session import TranslationSession, bundle_options
+from echostream_plugin.inference.options import bundle_options, read_policy
+from echostream_plugin.inference.session import TranslationSession
 
 SPEEDS, LOUDNESS_DB, PAUSES_S = (0.8, 1.25), (-12.0, 0.0), (0.3, 1.5)
 

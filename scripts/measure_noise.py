@@ -26,9 +26,9 @@ from echostream_plugin.inference.audio import read_mono
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.errors import BundleError, InputError
 from echostream_plugin.inference.events import Speech, TargetText
-from echostream_plugin.inference.options import read_policy
+from echostream_plugin.inference.options import bundle_options, read_policy
 from echostream_plugin.inference.pushes import push_all
-from echostream_plugin.inference.session import TranslationSession, bundle_options
+from echostream_plugin.inference.session import TranslationSession
 
 SNR_DB = (20, 10, 0)
 

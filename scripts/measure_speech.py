@@ -21,8 +21,9 @@ from tqdm import tqdm
 from echostream_plugin.config import ConfigError
 from echostream_plugin.constants import SAMPLE_RATE
 from echostream_plugin.evaluation.asr import ScoringASR, ScoringASRError
+from echostream_plugin.evaluation.claim import SimulError
 from echostream_plugin.evaluation.scores import wer
-from echostream_plugin.evaluation.simul import SimulError, read_list, resolve_wavs
+from echostream_plugin.evaluation.simul import read_list, resolve_wavs
 from echostream_plugin.evaluation.table import markdown_table
 from echostream_plugin.inference.audio import at_rate, read_audio
 from echostream_plugin.inference.bundle import Bundle, load_bundle

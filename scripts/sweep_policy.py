@@ -16,9 +16,10 @@ import torch
 from tqdm import tqdm
 
 from echostream_plugin.config import ConfigError
+from echostream_plugin.evaluation.claim import SimulError
 from echostream_plugin.evaluation.latency import TEXT_METRICS, TextInstance, text_metrics, words_with_delays
 from echostream_plugin.evaluation.scores import bleu
-from echostream_plugin.evaluation.simul import SimulError, read_list, resolve_wavs
+from echostream_plugin.evaluation.simul import read_list, resolve_wavs
 from echostream_plugin.evaluation.table import markdown_table
 from echostream_plugin.inference.audio import read_audio
 from echostream_plugin.inference.bundle import load_bundle

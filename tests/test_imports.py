@@ -96,3 +96,27 @@ def test_the_check_sees_imports_inside_functions_and_relative_ones(tmp_path):
     assert part_of("echostream_plugin.inference.session") == "inference" and part_of("torch.nn") is None
     names = imports_of(PACKAGE / "evaluation" / "offline.py")
     assert "echostream_plugin.inference.bundle.load_bundle" in names
+
+
+def own_and_imported(path: Path) -> tuple[set[str], set[str]]:
+    """The names that a file makes itself, and those that it only imports."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    imported = {alias.asname or alias.name for n in nodes if isinstance(n, ast.ImportFrom) for alias in n.names}
+    made = {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    made |= {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return made, imported - made
+
+
+def test_a_name_is_imported_from_the_file_that_makes_it():
+    """Or from its package (`__init__`), which says what it offers."""
+    files = sources("echostream_plugin", "agent", "scripts", "examples", "tests")
+    borrowed = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): own_and_imported(path)[1]
+        for path in files
+        if path.name != "__init__.py"
+    }
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                through = {alias.name for alias in node.names} & borrowed.get(node.module, set())
+                assert not through, f"{path}:{node.lineno} takes {sorted(through)} from {node.module}, which imports it"

@@ -4,21 +4,21 @@ import numpy as np
 import torch
 
 from echostream_plugin.config import CTCHeadConfig, EncoderConfig, ModelConfig, TextDecoderConfig, UnitDecoderConfig
-from echostream_plugin.constants import EOS
+from echostream_plugin.constants import EOS, SPECIALS
 from echostream_plugin.decoders.speechllm import SpeechLLMConfig, SpeechLLMModelConfig
 from echostream_plugin.inference.bundle import Bundle, save_bundle
-from echostream_plugin.inference.dictionary import SPECIALS, Dictionary
+from echostream_plugin.inference.dictionary import Dictionary
 from echostream_plugin.model import S2STModel, model_of
 from echostream_plugin.vocoder import CodeHiFiGAN, VocoderConfig
 from echostream_plugin.vocoder.codehifigan import duration_params
 
 UNITS = 20
-SOURCE_PIECES = [f"▁s{i}" for i in range(10)] + [f"x{i}" for i in range(6)]
-TARGET_PIECES = [f"▁t{i}" for i in range(12)] + [f"y{i}" for i in range(8)]
+SOURCE_SUBWORDS = [f"▁s{i}" for i in range(10)] + [f"x{i}" for i in range(6)]
+TARGET_SUBWORDS = [f"▁t{i}" for i in range(12)] + [f"y{i}" for i in range(8)]
 
 
 def tiny_config(**encoder) -> ModelConfig:
-    source, target = len(SPECIALS) + len(SOURCE_PIECES), len(SPECIALS) + len(TARGET_PIECES)
+    source, target = len(SPECIALS) + len(SOURCE_SUBWORDS), len(SPECIALS) + len(TARGET_SUBWORDS)
     encoder = {
         "dim": 16,
         "layers": 2,
@@ -60,7 +60,7 @@ def tiny_bundle(seed: int = 0, vocoder: bool = True, **encoder) -> Bundle:
     config = tiny_config(**encoder)
     model = S2STModel(config).eval()
     make_talkative(model, 6.0, 4.0)
-    source, target = (Dictionary((*SPECIALS, *pieces)) for pieces in (SOURCE_PIECES, TARGET_PIECES))
+    source, target = (Dictionary((*SPECIALS, *pieces)) for pieces in (SOURCE_SUBWORDS, TARGET_SUBWORDS))
     mean, std = np.full(80, 10.0, dtype=np.float32), np.full(80, 4.0, dtype=np.float32)
     return Bundle(model, config, source, target, mean, std, tiny_vocoder() if vocoder else None)
 
@@ -110,8 +110,8 @@ def save_tiny_bundle(folder, bundle=None, **more):
     """Write a bundle (default: the tiny one) and its dictionaries into a folder; more: as `save_bundle`. Its path."""
     bundle = bundle or tiny_bundle()
     more = {"session": bundle.session, **more}
-    write_dictionary(folder / "source.txt", SOURCE_PIECES)
-    write_dictionary(folder / "target.txt", TARGET_PIECES)
+    write_dictionary(folder / "source.txt", SOURCE_SUBWORDS)
+    write_dictionary(folder / "target.txt", TARGET_SUBWORDS)
     np.savez(folder / "gcmvn.npz", mean=bundle.cmvn_mean, std=bundle.cmvn_std)
     return save_bundle(
         folder / "bundle",

@@ -3,7 +3,7 @@
 import argparse
 
 from echostream_plugin.cli_options import DEFAULT_BUNDLE, add_option_flags, add_quantize_flag
-from echostream_plugin.inference.session import SessionOptions
+from echostream_plugin.inference.options import SessionOptions
 
 # session options that are no flags here: with names or defaults of StreamSpeech's agents, set by the agent's class, and
 # those of long streams, for a SimulEval recording is one utterance

@@ -10,7 +10,7 @@ from echostream_plugin.config import ConfigError
 from echostream_plugin.constants import FRAME_MS
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.optimize import PUSH_MS, optimize
-from echostream_plugin.inference.session import bundle_options
+from echostream_plugin.inference.options import bundle_options
 
 DEFAULT_CHUNK_MS = 320
 SHORTEST_CHUNK_MS = 160  # shorter segments than any seen in training serve nobody

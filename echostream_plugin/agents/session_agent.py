@@ -11,7 +11,8 @@ from echostream_plugin.agents.simuleval_repairs import joins_subwords, repair
 from echostream_plugin.cli_options import options_of
 from echostream_plugin.config import ConfigError
 from echostream_plugin.inference.errors import InputError
-from echostream_plugin.inference.session import SessionOptions, TranslationSession, bundle_options
+from echostream_plugin.inference.options import SessionOptions, bundle_options
+from echostream_plugin.inference.session import TranslationSession
 
 repair()
 

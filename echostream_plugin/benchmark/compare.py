@@ -27,7 +27,8 @@ from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.events import Speech
 from echostream_plugin.inference.features import features_of
 from echostream_plugin.inference.optimize import optimize
-from echostream_plugin.inference.session import SessionOptions, TranslationSession
+from echostream_plugin.inference.options import SessionOptions
+from echostream_plugin.inference.session import TranslationSession
 from echostream_plugin.modules.streaming import StreamState
 from echostream_plugin.vocoder import VocoderConfig
 

@@ -10,13 +10,15 @@ from torch import Tensor, nn
 
 from echostream_plugin.benchmark.measure import Spread, timed
 from echostream_plugin.config import ModelConfig
+from echostream_plugin.constants import SPECIALS
 from echostream_plugin.decoders.ctc import greedy_collapse
 from echostream_plugin.inference.batch import run_together
 from echostream_plugin.inference.bundle import Bundle
-from echostream_plugin.inference.dictionary import SPECIALS, Dictionary
+from echostream_plugin.inference.dictionary import Dictionary
 from echostream_plugin.inference.events import Speech, TargetText
 from echostream_plugin.inference.features import Frontend, features_of
-from echostream_plugin.inference.session import SessionOptions, TranslationSession
+from echostream_plugin.inference.options import SessionOptions
+from echostream_plugin.inference.session import TranslationSession
 from echostream_plugin.inference.work import Call
 from echostream_plugin.model import S2STModel
 from echostream_plugin.modules.recording import record_calls

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from echostream_plugin.data import DataError
-from echostream_plugin.data.cvss import SPLITS, Corpus
+from echostream_plugin.data.cvss import Corpus
+from echostream_plugin.data.layout import SPLITS
 
 COMMON_VOICE = "https://commonvoice.mozilla.org/datasets"
 COVOST = "https://github.com/facebookresearch/covost"

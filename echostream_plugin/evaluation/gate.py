@@ -78,7 +78,7 @@ def _prepare(folder: str, push_ms: int):
 
     from echostream_plugin.inference.bundle import load_bundle
     from echostream_plugin.inference.optimize import optimize
-    from echostream_plugin.inference.session import bundle_options
+    from echostream_plugin.inference.options import bundle_options
 
     torch.set_num_threads(1)
     bundle = load_bundle(folder)

@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 
 from echostream_plugin.constants import SAMPLE_RATE
-from echostream_plugin.data.tables import DataError
+from echostream_plugin.data import DataError
 from echostream_plugin.evaluation.boundaries import speech_part
 from echostream_plugin.evaluation.samples import LISTING, Sample, of_bundle, of_list
 from echostream_plugin.files import whole_file, write_text

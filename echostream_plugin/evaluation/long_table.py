@@ -25,12 +25,12 @@ from echostream_plugin.evaluation.longform import (
     written,
 )
 from echostream_plugin.evaluation.oracle import ORACLE
-from echostream_plugin.evaluation.rows import DIGITS, ROOT
+from echostream_plugin.evaluation.rows import ROOT
 from echostream_plugin.evaluation.table import commit, markdown_table
 from echostream_plugin.evaluation.voices import flat
 from echostream_plugin.files import write_json, write_text
 from echostream_plugin.inference.bundle import Bundle, load_bundle
-from echostream_plugin.inference.digest import bundle_digest
+from echostream_plugin.inference.digest import DIGITS, bundle_digest
 from echostream_plugin.inference.optimize import optimize
 from echostream_plugin.inference.options import bundle_options, read_policy
 

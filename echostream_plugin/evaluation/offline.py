@@ -70,7 +70,8 @@ def _prepare(bundle: str, options: dict, push_ms: int) -> None:
 
     from echostream_plugin.inference.bundle import load_bundle
     from echostream_plugin.inference.optimize import PUSH_MS, optimize
-    from echostream_plugin.inference.session import TranslationSession, bundle_options
+    from echostream_plugin.inference.options import bundle_options
+    from echostream_plugin.inference.session import TranslationSession
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     bundle = load_bundle(bundle)

@@ -2,7 +2,7 @@
 
 from contextlib import contextmanager
 
-from echostream_plugin.encoders.base import FRAME_MS
+from echostream_plugin.constants import FRAME_MS
 from echostream_plugin.inference.endpointing import ENDPOINTERS, EndPointer
 
 ORACLE = "oracle"

@@ -12,6 +12,7 @@ import soundfile
 from echostream_plugin.constants import SAMPLE_RATE
 from echostream_plugin.data.tables import read_table
 from echostream_plugin.evaluation.boundaries import spoken_stream
+from echostream_plugin.evaluation.claim import SimulError
 from echostream_plugin.evaluation.intervals import (
     CorpusBleu,
     CorpusChrf,
@@ -24,7 +25,7 @@ from echostream_plugin.evaluation.intervals import (
 from echostream_plugin.evaluation.latency import text_metrics
 from echostream_plugin.evaluation.normalize import normalize
 from echostream_plugin.evaluation.offline import translate_recordings
-from echostream_plugin.evaluation.simul import SimulError, Utterance, read_list, resolve_wavs
+from echostream_plugin.evaluation.simul import Utterance, read_list, resolve_wavs
 from echostream_plugin.inference.audio import read_mono
 
 GAPS_MS = (600, 1200)  # of silence after each recording of a row

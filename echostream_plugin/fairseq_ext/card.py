@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from echostream_plugin.config import ConfigError
+from echostream_plugin.constants import SPECIALS
 from echostream_plugin.encoders import ENCODERS
 from echostream_plugin.fairseq_ext.checkpoints import checkpoint_config, training_updates
 from echostream_plugin.fairseq_ext.flags import flags_of_config
@@ -10,7 +11,6 @@ from echostream_plugin.fairseq_ext.loading import read_checkpoint
 from echostream_plugin.fairseq_ext.speechllm.model import architecture_name
 from echostream_plugin.fairseq_ext.transfer import WARM_PARTS
 from echostream_plugin.inference.bundle import load_bundle
-from echostream_plugin.inference.dictionary import SPECIALS
 from echostream_plugin.model import model_of
 
 PARTS = {"encoder": "encoder", **WARM_PARTS, "chunk_decoder": "chunk decoder"}

@@ -11,7 +11,8 @@ import torch
 
 from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.errors import InputError, SessionError
-from echostream_plugin.inference.session import SessionOptions, TranslationSession, bundle_options
+from echostream_plugin.inference.options import SessionOptions, bundle_options
+from echostream_plugin.inference.session import TranslationSession
 from echostream_plugin.inference.work import Call, Work
 from echostream_plugin.modules.streaming import StreamState, shapes
 

@@ -23,12 +23,13 @@ import torch
 from safetensors.torch import save_file
 
 from echostream_plugin.config import ConfigError, ModelConfig, read_model
+from echostream_plugin.constants import SAMPLE_RATE, SPECIALS
 from echostream_plugin.decoders.speechllm import SpeechLLMModelConfig
 from echostream_plugin.files import write_json
 from echostream_plugin.inference.confidence import GateModel
-from echostream_plugin.inference.dictionary import SPECIALS, Dictionary
+from echostream_plugin.inference.dictionary import Dictionary
 from echostream_plugin.inference.errors import BundleError
-from echostream_plugin.inference.features import FRONTENDS, SAMPLE_RATE
+from echostream_plugin.inference.features import FRONTENDS
 from echostream_plugin.inference.options import named_options
 from echostream_plugin.inference.punctuator import FOLDER as PUNCTUATOR
 from echostream_plugin.inference.punctuator import BundlePunctuator, read_punctuator

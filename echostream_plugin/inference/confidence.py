@@ -136,7 +136,7 @@ class GateModel:
 
 
 @dataclass(frozen=True)
-class Heard:
+class Hypothesis:
     """What a CTC head has found in a sentence so far: its tokens, and the sums of `frame_sums`."""
 
     tokens: list
@@ -170,7 +170,7 @@ class Gate:
             return 0
         return tokens if self.opened else min(tokens, self.MOST_HELD)
 
-    def allows(self, asr: Heard, st: Heard, written: list, tokens: list, scores: list, frames: int) -> bool:
+    def allows(self, asr: Hypothesis, st: Hypothesis, written: list, tokens: list, scores: list, frames: int) -> bool:
         """May these tokens be written now? If so, they are counted as written.
 
         asr, st: what the heads have found, provisional frames included; written: tokens of before; scores: logits [V]

@@ -82,7 +82,7 @@ class EndPointer(ABC):
         """features: [t, bins], the next ones; a generator of calls that returns the segments [1, s, C] that are now
         complete, not yet taken in."""
         if self.pauses is not None:
-            self.pauses.push(features, None if self.detector is None else self.detector.judge(len(features)))
+            self.pauses.push(features, None if self.detector is None else self.detector.speech_frames(len(features)))
         if not self.asleep:
             return (yield from self.listener.hear(features))
         self.listener.hold(features)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from echostream_plugin.encoders.base import FRAME_MS
+from echostream_plugin.constants import FRAME_MS
 from echostream_plugin.inference.events import SourceText, Speech, TargetText
 from echostream_plugin.inference.guards import places_without_repeats, speech_room, within
 from echostream_plugin.inference.marking import MarkedText

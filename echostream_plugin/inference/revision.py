@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from echostream_plugin.constants import EOS, PAD, SPECIALS, UNK
 from echostream_plugin.decoders.beam import beam_search
 from echostream_plugin.decoders.ctc import greedy_collapse
 from echostream_plugin.inference.bundle import Bundle
-from echostream_plugin.inference.dictionary import EOS, PAD, SPECIALS, UNK
 from echostream_plugin.inference.guards import without_repeats
 from echostream_plugin.inference.marking import marked, with_opening_marks
 from echostream_plugin.inference.options import SessionOptions

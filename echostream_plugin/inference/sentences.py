@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from echostream_plugin.encoders.base import FRAME_MS
+from echostream_plugin.constants import FRAME_MS
 from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.chunk_writer import ChunkWriter
 from echostream_plugin.inference.endpointing import ENDPOINTERS

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 
 import torch
 
+from echostream_plugin.constants import FRAME_MS
 from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.chunk_writer import check_chunks
 from echostream_plugin.inference.errors import InputError, SessionError
 from echostream_plugin.inference.events import Finished
 from echostream_plugin.inference.features import Frontend, checked_audio
-from echostream_plugin.inference.options import FRAME_MS, SessionOptions, bundle_options
+from echostream_plugin.inference.options import SessionOptions, bundle_options
 from echostream_plugin.inference.sentences import SentenceStream
 from echostream_plugin.inference.snapshot import VERSION, check_version, give, take
 from echostream_plugin.inference.text_sentences import TextSentences

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from echostream_plugin.constants import EOS, PAD, SPECIALS
 from echostream_plugin.decoders.ctc import CollapseState, CTCHead, collapse_step
 from echostream_plugin.decoders.text import TextDecoderState
-from echostream_plugin.inference.confidence import Heard, frame_sums
-from echostream_plugin.inference.dictionary import EOS, PAD, SPECIALS
+from echostream_plugin.inference.confidence import Hypothesis, frame_sums
 from echostream_plugin.inference.work import Call, alone
 from echostream_plugin.model import S2STModel
 from echostream_plugin.vocoder import StreamingVocoder
@@ -51,13 +51,13 @@ class CTCPrefix:
         if self.sums is not None:
             self.sums = frame_sums(logits[0], self.sums)
 
-    def look(self, provisional: Tensor | None = None):
-        """What was found so far (`confidence.Heard`), with what is in provisional frames [1, p, C] if given."""
+    def hypothesis(self, provisional: Tensor | None = None):
+        """What was found so far (`confidence.Hypothesis`), with what is in provisional frames [1, p, C] if given."""
         if provisional is None or provisional.size(1) == 0:
-            return Heard(list(self.tokens), self.sums)
+            return Hypothesis(list(self.tokens), self.sums)
         logits, _ = yield Call(self.head.step, provisional, self._head_state, part=HEADS)
         sums = None if self.sums is None else frame_sums(logits[0], self.sums)
-        return Heard(self.tokens + collapse_step(logits[0], self._collapse_state)[0], sums)
+        return Hypothesis(self.tokens + collapse_step(logits[0], self._collapse_state)[0], sums)
 
     def forget(self, frame: int):
         """A new sentence begins at that frame: what starts before is forgotten, while the head goes on."""

@@ -44,7 +44,7 @@ class SpeechDetector:
         self.run = 0  # windows in a row that speak for the other
         self.steps = []  # whether there was speech at the end of the newest windows
         self.dropped = 0  # windows before those
-        self.frames = 0  # feature frames judged
+        self.frames = 0  # feature frames decided
 
     def push(self, samples: np.ndarray):
         """samples: [n] float32 in [-1, 1] at 16 kHz."""
@@ -56,7 +56,7 @@ class SpeechDetector:
             start += STEP_SAMPLES
         self.held = held[start:].copy()
 
-    def judge(self, frames: int) -> np.ndarray:
+    def speech_frames(self, frames: int) -> np.ndarray:
         """Of the next `frames` feature frames, which end in speech: [frames] bool."""
         ends = (self.frames + np.arange(frames)) * HOP_SAMPLES + WINDOW_SAMPLES // 2  # these samples have come
         newest = (ends // STEP_SAMPLES - 1).tolist()  # the windows that are complete; none (-1) at the first frame

@@ -3,7 +3,8 @@
 import re
 import unicodedata
 
-from echostream_plugin.inference.dictionary import SPECIALS, UNK, WORD_START, Dictionary
+from echostream_plugin.constants import SPECIALS, UNK, WORD_START
+from echostream_plugin.inference.dictionary import Dictionary
 from echostream_plugin.inference.errors import BundleError
 
 LONGEST_WORD = 50  # characters; what is longer is no word, and is not kept

@@ -14,7 +14,7 @@ from aiohttp import WSCloseCode, web
 from echostream_plugin import __version__
 from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.languages import SIDES, language_of
-from echostream_plugin.inference.session import SessionOptions, bundle_options
+from echostream_plugin.inference.options import SessionOptions, bundle_options
 from echostream_plugin.serve.connection import Connection
 from echostream_plugin.serve.engine import Engine
 from echostream_plugin.serve.limits import Limits

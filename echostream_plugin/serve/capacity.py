@@ -16,7 +16,7 @@ from echostream_plugin.constants import SAMPLE_RATE
 from echostream_plugin.inference.audio import read_mono
 from echostream_plugin.inference.batch import BatchedSession
 from echostream_plugin.inference.errors import InputError
-from echostream_plugin.inference.session import SessionOptions
+from echostream_plugin.inference.options import SessionOptions
 
 MOST_LOAD = 0.9  # of one thread's time, that the model may be asked for
 MOST_RESUMED = 1.0  # the same where a speaker comes back who was promised a place

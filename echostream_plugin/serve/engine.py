@@ -16,7 +16,7 @@ import numpy as np
 from echostream_plugin.inference.batch import BatchedSession
 from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.errors import InputError, SessionError
-from echostream_plugin.inference.session import SessionOptions, bundle_options
+from echostream_plugin.inference.options import SessionOptions, bundle_options
 from echostream_plugin.serve.capacity import Capacity, calibrate, speech_of
 from echostream_plugin.serve.limits import Limits
 from echostream_plugin.serve.metrics import Metrics

@@ -10,7 +10,7 @@ import numpy as np
 
 from echostream_plugin.inference.errors import InputError, SessionError
 from echostream_plugin.inference.events import Finished
-from echostream_plugin.inference.session import SessionOptions
+from echostream_plugin.inference.options import SessionOptions
 from echostream_plugin.serve.engine import Engine
 from echostream_plugin.serve.protocol import ProtocolError, Settings, writer_of
 from echostream_plugin.serve.speaker import Refused, Speaker

@@ -24,7 +24,8 @@ from echostream_plugin.inference.bundle import Bundle, load_bundle
 from echostream_plugin.inference.events import Finished, Revision, Sentence, SourceText, TargetText
 from echostream_plugin.inference.languages import differs, language_of
 from echostream_plugin.inference.optimize import optimize
-from echostream_plugin.inference.session import TranslationSession, bundle_options
+from echostream_plugin.inference.options import bundle_options
+from echostream_plugin.inference.session import TranslationSession
 from echostream_plugin.serve.said import Said, changed_words
 
 OUTPUTS = {"translation": TargetText, "transcript": SourceText}

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from echostream_plugin.inference.session import SessionOptions
+from echostream_plugin.inference.options import SessionOptions
 
 MOST_PIECES = 4000  # that may wait, however short they are
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.data.check import check_units, require
-from echostream_plugin.data.cvss import SPLITS, run_step
+from echostream_plugin.data.cvss import run_step
+from echostream_plugin.data.layout import SPLITS
 from echostream_plugin.data.parallel import Shard, Workers, add_worker_flags, workers_of
 from echostream_plugin.data.target_units import build_units, merge_units
 from echostream_plugin.data.units import load_centres, note_units

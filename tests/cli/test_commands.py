@@ -9,7 +9,7 @@ import soundfile
 
 from echostream_plugin.cli import COMMANDS, build_parser, main
 from echostream_plugin.cli_options import options_of
-from echostream_plugin.inference.session import SessionOptions
+from echostream_plugin.inference.options import SessionOptions
 from tests.tiny_bundle import speechlike
 
 

@@ -9,7 +9,8 @@ import pytest
 from echostream_plugin.cli import main
 from echostream_plugin.cli_live import Player
 from echostream_plugin.inference.bundle import load_bundle
-from echostream_plugin.inference.session import TranslationSession, bundle_options
+from echostream_plugin.inference.options import bundle_options
+from echostream_plugin.inference.session import TranslationSession
 from tests.tiny_bundle import save_tiny_bundle, speechlike
 
 RATE = 44100

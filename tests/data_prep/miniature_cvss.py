@@ -3,7 +3,8 @@
 import numpy as np
 import soundfile
 
-from echostream_plugin.data.cvss import SPLITS, Corpus
+from echostream_plugin.data.cvss import Corpus
+from echostream_plugin.data.layout import SPLITS
 
 ENGLISH = ["the train is late", "where is the hotel", "two coffees please"]
 SOURCE = {

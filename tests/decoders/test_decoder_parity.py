@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from echostream_plugin.config import CTCHeadConfig, TextDecoderConfig, UnitDecoderConfig
 from echostream_plugin.decoders.ctc import CTCHead
-from echostream_plugin.decoders.text import TextDecoder, build_streaming_mask
+from echostream_plugin.decoders.masks import build_streaming_mask
+from echostream_plugin.decoders.text import TextDecoder
 from echostream_plugin.decoders.unit import T2UEncoder, UnitDecoder
 
 DATA = Path(__file__).parents[1] / "data" / "streamspeech_parity"

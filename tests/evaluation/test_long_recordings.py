@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from echostream_plugin.data.tables import DataError
+from echostream_plugin.data import DataError
 from echostream_plugin.evaluation.long_recordings import (
     KINDS,
     Segment,

@@ -8,7 +8,7 @@ import pytest
 from echostream_plugin.evaluation.latency import SpeechInstance
 from echostream_plugin.evaluation.timeline import _inches, _labels, _rows, draw_timeline
 
-PIECES = [(320, "buenos"), (640, " días"), (640, " señor"), (960, " una"), (960, " mesa"), (3000, " por favor")]
+WORDS = [(320, "buenos"), (640, " días"), (640, " señor"), (960, " una"), (960, " mesa"), (3000, " por favor")]
 
 
 def utterance(pieces, delays=(), durations=()):
@@ -20,7 +20,7 @@ def utterance(pieces, delays=(), durations=()):
 def test_a_picture_is_made(tmp_path, delays, durations, samples):
     from PIL import Image
 
-    pieces = PIECES if samples else []
+    pieces = WORDS if samples else []
     source, translated = np.sin(np.arange(48000) / 20), np.ones(samples, np.float32)
     path = draw_timeline(utterance(pieces, delays, durations), tmp_path / "t.png", source, translated, asr_text="good")
     width, height = Image.open(path).size
@@ -29,7 +29,7 @@ def test_a_picture_is_made(tmp_path, delays, durations, samples):
 
 
 def test_labels_of_a_row_do_not_touch():
-    labels = _labels(PIECES)
+    labels = _labels(WORDS)
     assert labels == [(0.32, "buenos"), (0.64, "días señor"), (0.96, "una mesa"), (3.0, "por favor")]
     rows = _rows(labels, seconds=4.0, width=10.0)
     per_inch = 4.0 / (10.0 - 1.35)

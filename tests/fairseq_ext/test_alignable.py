@@ -13,7 +13,8 @@ from fairseq.models import ARCH_CONFIG_REGISTRY
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.fairseq_ext.alignable import frames_needed, infeasible, needs_of
-from echostream_plugin.fairseq_ext.criterion import TwoPassCTCCriterion, ctc_loss
+from echostream_plugin.fairseq_ext.criterion import TwoPassCTCCriterion
+from echostream_plugin.fairseq_ext.ctc_losses import ctc_loss
 from tests.fairseq_ext.miniature import load_task, train
 
 

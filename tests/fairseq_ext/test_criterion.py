@@ -9,7 +9,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.logging import metrics
 
 import echostream_plugin.model as model_module
-from echostream_plugin.decoders.text import build_streaming_mask
+from echostream_plugin.decoders.masks import build_streaming_mask
 from echostream_plugin.fairseq_ext.criterion import TwoPassCTCCriterion
 from echostream_plugin.model import ModelOutput, WaitKLags, padding_mask
 from tests.fairseq_ext.miniature import load_task

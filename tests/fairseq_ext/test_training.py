@@ -144,7 +144,7 @@ def test_checkpoint_with_other_dictionaries_is_refused(corpus, tmp_path):
 
 def test_equal_lengths_and_places_in_the_batch_do_not_matter(corpus):
     """Equal target lengths have a unit loss, and an utterance's unit logits are the same anywhere in a batch."""
-    from echostream_plugin.fairseq_ext.criterion import ctc_loss
+    from echostream_plugin.fairseq_ext.ctc_losses import ctc_loss
     from tests.fairseq_ext.miniature import load_task
 
     task, dataset = load_task(corpus)

@@ -16,7 +16,8 @@ from echostream_plugin.inference.errors import BundleError, SessionError
 from echostream_plugin.inference.events import Sentence, SourceText, TargetText
 from echostream_plugin.inference.features import features_of
 from echostream_plugin.inference.optimize import optimize
-from echostream_plugin.inference.session import TranslationSession, bundle_options
+from echostream_plugin.inference.options import bundle_options
+from echostream_plugin.inference.session import TranslationSession
 from echostream_plugin.inference.work import alone
 from tests.tiny_bundle import save_tiny_bundle, speechlike, tiny_bundle, tiny_chunk_bundle, tiny_vocoder
 

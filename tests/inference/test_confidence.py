@@ -15,7 +15,7 @@ from echostream_plugin.inference.confidence import (
     RECENT_TOKENS,
     Gate,
     GateModel,
-    Heard,
+    Hypothesis,
     agreement,
     features,
     frame_sums,
@@ -121,7 +121,7 @@ class Scripted:
 
 def test_a_gate_waits_opens_and_is_lost():
     gate = Gate(Scripted(0.3, 0.8, 0.4, 0.39), 0.8)
-    head = Heard([4], frame_sums(logits_of((0.1, 0.1, 0.8))))
+    head = Hypothesis([4], frame_sums(logits_of((0.1, 0.1, 0.8))))
     scores = [torch.zeros(8)]
 
     def ask(frames):

@@ -29,7 +29,8 @@ import pytest
 from echostream_plugin.inference.batch import BatchedSession
 from echostream_plugin.inference.errors import InputError, SessionError
 from echostream_plugin.inference.events import Finished, Sentence, SourceText, Speech, TargetText
-from echostream_plugin.inference.session import SessionOptions, TranslationSession
+from echostream_plugin.inference.options import SessionOptions
+from echostream_plugin.inference.session import TranslationSession
 from tests.tiny_bundle import speechlike, tiny_bundle
 
 SESSIONS = 50

@@ -17,11 +17,12 @@ from echostream_plugin.inference.errors import BundleError
 from echostream_plugin.inference.features import Frontend, features_of, raw_features
 from echostream_plugin.inference.log_mel import FLOOR, StreamingLogMel, mel_filters
 from echostream_plugin.inference.optimize import optimize
+from echostream_plugin.inference.options import SessionOptions
 from echostream_plugin.inference.pauses import PauseDetector
-from echostream_plugin.inference.session import SessionOptions, TranslationSession
+from echostream_plugin.inference.session import TranslationSession
 from echostream_plugin.model import S2STModel
 from tests import native_library
-from tests.tiny_bundle import SOURCE_PIECES, TARGET_PIECES, UNITS, make_talkative, speechlike, tiny_vocoder
+from tests.tiny_bundle import SOURCE_SUBWORDS, TARGET_SUBWORDS, UNITS, make_talkative, speechlike, tiny_vocoder
 from tests.whisper_file import whisper_model_config
 
 KIND = "whisper-log-mel"
@@ -103,10 +104,10 @@ def test_a_pause_is_heard_in_these_features_too():
 @pytest.fixture(scope="module")
 def bundle():
     torch.manual_seed(1)
-    source, target = len(SPECIALS) + len(SOURCE_PIECES), len(SPECIALS) + len(TARGET_PIECES)
+    source, target = len(SPECIALS) + len(SOURCE_SUBWORDS), len(SPECIALS) + len(TARGET_SUBWORDS)
     model = S2STModel(whisper_model_config(source, target, UNITS + len(SPECIALS) + 1)).eval()
     make_talkative(model, 4.0, 3.0)
-    dictionaries = (Dictionary((*SPECIALS, *pieces)) for pieces in (SOURCE_PIECES, TARGET_PIECES))
+    dictionaries = (Dictionary((*SPECIALS, *pieces)) for pieces in (SOURCE_SUBWORDS, TARGET_SUBWORDS))
     return Bundle(model, model.config, *dictionaries, ZEROS, ONES, tiny_vocoder())
 
 
@@ -158,7 +159,7 @@ def test_a_session_goes_on_from_a_file(bundle, tmp_path):
 
 
 def test_a_bundle_says_which_features_it_reads(bundle, tmp_path):
-    for side, pieces in (("source", SOURCE_PIECES), ("target", TARGET_PIECES)):
+    for side, pieces in (("source", SOURCE_SUBWORDS), ("target", TARGET_SUBWORDS)):
         (tmp_path / f"{side}.txt").write_text("".join(f"{piece} 1\n" for piece in pieces), encoding="utf-8")
     files = {"source_dictionary": tmp_path / "source.txt", "target_dictionary": tmp_path / "target.txt"}
     folder = save_bundle(tmp_path / "bundle", bundle.model, **files, gcmvn=None)

@@ -19,9 +19,11 @@ from echostream_plugin.inference import stages
 from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.endpointing import sentence_ends
 from echostream_plugin.inference.events import Finished, Sentence, SourceText, Speech, TargetText
+from echostream_plugin.inference.options import SessionOptions
 from echostream_plugin.inference.pushes import push_all
-from echostream_plugin.inference.results import ResultWriter, srt_time
-from echostream_plugin.inference.session import SessionOptions, TranslationSession
+from echostream_plugin.inference.results import ResultWriter
+from echostream_plugin.inference.session import TranslationSession
+from echostream_plugin.inference.subtitles import srt_time
 from echostream_plugin.modules.streaming import StreamState
 from tests.tiny_bundle import speechlike, tiny_bundle
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from echostream_plugin.inference.session import SessionOptions, TranslationSession
+from echostream_plugin.inference.options import SessionOptions
+from echostream_plugin.inference.session import TranslationSession
 from echostream_plugin.inference.translators.recompute import speak_last
 from echostream_plugin.modules.subsampling import CausalSubsampling
 from echostream_plugin.modules.whisper_front import WhisperFront

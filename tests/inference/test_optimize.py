@@ -13,7 +13,8 @@ from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.errors import BundleError
 from echostream_plugin.inference.features import features_of
 from echostream_plugin.inference.optimize import optimize, prepare
-from echostream_plugin.inference.session import SessionOptions, TranslationSession
+from echostream_plugin.inference.options import SessionOptions
+from echostream_plugin.inference.session import TranslationSession
 from echostream_plugin.modules.native_linear import NativeLinear
 from echostream_plugin.modules.packed import PackedLinear, can_pack
 from echostream_plugin.vocoder import StreamingVocoder

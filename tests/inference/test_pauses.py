@@ -10,9 +10,10 @@ from echostream_plugin.decoders.text import TextDecoder
 from echostream_plugin.evaluation.boundaries import listen, score, spoken_stream
 from echostream_plugin.inference.events import Finished, Sentence, TargetText
 from echostream_plugin.inference.features import Frontend
+from echostream_plugin.inference.options import SessionOptions
 from echostream_plugin.inference.pauses import PauseDetector
 from echostream_plugin.inference.sentences import SentenceStream
-from echostream_plugin.inference.session import SessionOptions, TranslationSession
+from echostream_plugin.inference.session import TranslationSession
 from echostream_plugin.inference.stages import Writer
 from tests.tiny_bundle import speechlike, tiny_bundle
 

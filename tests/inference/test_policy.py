@@ -3,10 +3,10 @@
 import pytest
 
 from echostream_plugin.config import ConfigError
+from echostream_plugin.inference.options import SessionOptions
 from echostream_plugin.inference.policies import POLICIES, PolicyState
 from echostream_plugin.inference.policies.base import complete_words
 from echostream_plugin.inference.policies.ctc import target_length
-from echostream_plugin.inference.session import SessionOptions
 
 
 def policy(**options):

@@ -28,8 +28,9 @@ from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.dictionary import Dictionary
 from echostream_plugin.inference.events import Speech, TargetText
 from echostream_plugin.inference.features import features_of
+from echostream_plugin.inference.options import SessionOptions
 from echostream_plugin.inference.policies import POLICIES
-from echostream_plugin.inference.session import SessionOptions, TranslationSession
+from echostream_plugin.inference.session import TranslationSession
 from echostream_plugin.inference.translators.recompute import PrefixTranslator
 from echostream_plugin.model import S2STModel
 from tests.tiny_bundle import speechlike, tiny_bundle, tiny_vocoder

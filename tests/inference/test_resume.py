@@ -19,9 +19,10 @@ from echostream_plugin.inference import snapshot
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.errors import ResumeError
 from echostream_plugin.inference.events import Speech
+from echostream_plugin.inference.options import SessionOptions
 from echostream_plugin.inference.results import ResultWriter
 from echostream_plugin.inference.runs import CHECKPOINT, Checkpoint, describe, translate_recording
-from echostream_plugin.inference.session import SessionOptions, TranslationSession
+from echostream_plugin.inference.session import TranslationSession
 from tests.tiny_bundle import save_tiny_bundle, speechlike
 
 PAUSES = {"pause_ms": 200, "longest_sentence_ms": 1600, "max_tokens": 4}

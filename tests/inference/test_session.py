@@ -15,9 +15,11 @@ from echostream_plugin.inference.audio import read_audio
 from echostream_plugin.inference.errors import InputError, SessionError
 from echostream_plugin.inference.events import Finished, SourceText, Speech, TargetText, as_record
 from echostream_plugin.inference.features import Frontend, features_of
-from echostream_plugin.inference.session import SessionOptions, TranslationSession, bundle_options
-from echostream_plugin.inference.stages import Listener, Speaker, Writer, alone
+from echostream_plugin.inference.options import SessionOptions, bundle_options
+from echostream_plugin.inference.session import TranslationSession
+from echostream_plugin.inference.stages import Listener, Speaker, Writer
 from echostream_plugin.inference.translators.incremental import IncrementalTranslator
+from echostream_plugin.inference.work import alone
 from tests.tiny_bundle import speechlike, tiny_bundle
 
 CHUNK = 5120  # 320 ms

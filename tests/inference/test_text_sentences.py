@@ -13,9 +13,10 @@ from echostream_plugin.inference.batch import BatchedSession
 from echostream_plugin.inference.endpointing import EndPointer
 from echostream_plugin.inference.errors import BundleError
 from echostream_plugin.inference.events import Finished, Revision, Sentence, SourceText, Speech, TargetText
+from echostream_plugin.inference.options import SessionOptions
 from echostream_plugin.inference.pauses import PauseDetector
 from echostream_plugin.inference.punctuator import BundlePunctuator
-from echostream_plugin.inference.session import SessionOptions, TranslationSession
+from echostream_plugin.inference.session import TranslationSession
 from echostream_plugin.inference.snapshot import load, save, take
 from echostream_plugin.inference.text_sentences import TextSentences
 from echostream_plugin.inference.translators import TRANSLATORS
@@ -152,7 +153,7 @@ def features_of_stream(bundle, samples):
 
 @torch.inference_mode()
 def feed(stream, features):
-    from echostream_plugin.inference.stages import alone
+    from echostream_plugin.inference.work import alone
 
     events = []
     for start in range(0, len(features), 32):

@@ -8,7 +8,8 @@ import pytest
 
 from echostream_plugin.inference.events import Speech
 from echostream_plugin.inference.optimize import optimize, prepare
-from echostream_plugin.inference.session import SessionOptions, TranslationSession
+from echostream_plugin.inference.options import SessionOptions
+from echostream_plugin.inference.session import TranslationSession
 from tests.tiny_bundle import speechlike, tiny_bundle
 
 # (segment in ms, push in ms) of each thread

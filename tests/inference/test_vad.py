@@ -16,7 +16,8 @@ from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.events import Finished, Sentence, SourceText, Speech, TargetText
 from echostream_plugin.inference.features import frame_count
 from echostream_plugin.inference.guards import until_repeat, within, without_repeats
-from echostream_plugin.inference.session import SessionOptions, TranslationSession
+from echostream_plugin.inference.options import SessionOptions
+from echostream_plugin.inference.session import TranslationSession
 from tests.tiny_bundle import speechlike, tiny_bundle
 
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart" / "bundle"
@@ -32,12 +33,12 @@ def quickstart():
     return load_bundle(QUICKSTART)
 
 
-def judged(samples: np.ndarray, push_samples: int = 10**9) -> np.ndarray:
+def detected(samples: np.ndarray, push_samples: int = 10**9) -> np.ndarray:
     detector, given = vad.SpeechDetector(), []
     for start in range(0, len(samples), push_samples):
         end = min(len(samples), start + push_samples)
         detector.push(samples[start:end])
-        given.append(detector.judge(frame_count(end) - frame_count(start)))
+        given.append(detector.speech_frames(frame_count(end) - frame_count(start)))
     return np.concatenate(given)
 
 
@@ -69,22 +70,22 @@ def test_the_network_is_the_packages():
 @pytest.mark.parametrize("push_samples", [1, 333, 5120])
 def test_speech_is_judged_the_same_at_any_cutting(push_samples):
     samples = np.concatenate([recording(NAMES[0])[:16000], np.zeros(8000, dtype=np.float32), recording(NAMES[1])])
-    whole = judged(samples)
+    whole = detected(samples)
     assert whole.any() and not whole.all() and len(whole) == frame_count(len(samples))
-    np.testing.assert_array_equal(judged(samples, push_samples), whole)
+    np.testing.assert_array_equal(detected(samples, push_samples), whole)
 
 
 def test_a_long_stream_keeps_few_windows():
     detector = vad.SpeechDetector()
     for second in range(50):
         detector.push(np.zeros(16000, dtype=np.float32))
-        detector.judge(frame_count(16000 * (second + 1)) - frame_count(16000 * second))
+        detector.speech_frames(frame_count(16000 * (second + 1)) - frame_count(16000 * second))
         assert len(detector.steps) < 10 and len(detector.held) < 576
 
 
 @pytest.mark.parametrize("name", sounds(1.0))
 def test_what_is_no_speech_is_not_heard_as_speech(name):
-    assert not judged(sounds(4.0)[name]).any()
+    assert not detected(sounds(4.0)[name]).any()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -14,8 +14,9 @@ from echostream_plugin.inference.batch import BatchedSession
 from echostream_plugin.inference.events import Speech
 from echostream_plugin.inference.features import features_of
 from echostream_plugin.inference.optimize import optimize
+from echostream_plugin.inference.options import SessionOptions
 from echostream_plugin.inference.pushes import push_all
-from echostream_plugin.inference.session import SessionOptions, TranslationSession
+from echostream_plugin.inference.session import TranslationSession
 from echostream_plugin.model import S2STModel
 from echostream_plugin.modules.packed import can_pack
 from tests.tiny_bundle import speechlike, tiny_bundle

@@ -6,13 +6,12 @@ import torch
 
 from echostream_plugin.benchmark.compare import (
     RecomputedEncoder,
-    blank_bias,
     build_systems,
     held_bytes,
     read_recordings,
     time_pushes,
 )
-from echostream_plugin.benchmark.sessions import UNITS_PER_TOKEN
+from echostream_plugin.benchmark.sessions import UNITS_PER_TOKEN, blank_bias
 from echostream_plugin.decoders.ctc import greedy_collapse
 from tests.scripts.conftest import load_script
 

@@ -12,7 +12,8 @@ import soundfile
 
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.optimize import optimize
-from echostream_plugin.inference.session import TranslationSession, bundle_options
+from echostream_plugin.inference.options import bundle_options
+from echostream_plugin.inference.session import TranslationSession
 from tests.serve.running import running
 
 ROOT = Path(__file__).resolve().parents[2]

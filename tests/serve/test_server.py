@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from echostream_plugin.inference.events import Speech, TargetText
-from echostream_plugin.inference.session import TranslationSession, bundle_options
-from tests.serve.running import Limits, Running, gather_replies, kinds, pcm, running, texts, translate
+from echostream_plugin.inference.options import bundle_options
+from echostream_plugin.inference.session import TranslationSession
+from echostream_plugin.serve.limits import Limits
+from tests.serve.running import Running, gather_replies, kinds, pcm, running, texts, translate
 from tests.tiny_bundle import speechlike, tiny_bundle
 
 RATE = 16000

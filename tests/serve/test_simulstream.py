@@ -11,7 +11,8 @@ import soundfile
 from echostream_plugin.config import ConfigError
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.events import Finished, Revision, Sentence, TargetText
-from echostream_plugin.inference.session import TranslationSession, bundle_options
+from echostream_plugin.inference.options import bundle_options
+from echostream_plugin.inference.session import TranslationSession
 from tests.tiny_bundle import save_tiny_bundle, speechlike
 
 processors = pytest.importorskip("simulstream.server.speech_processors", reason="needs: pip install simulstream==1.0.0")

@@ -7,15 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from echostream_plugin.modules.lengths import bucket
 from echostream_plugin.vocoder import convolution
-from echostream_plugin.vocoder.convolution import (
-    Convolution,
-    MinimalConvolution,
-    bucket,
-    minimal_filter,
-    pack,
-    pack_transposed,
-)
+from echostream_plugin.vocoder.convolution import Convolution, MinimalConvolution, minimal_filter, pack, pack_transposed
 from echostream_plugin.vocoder.generator import StreamingGenerator
 from tests.tiny_bundle import tiny_vocoder
 

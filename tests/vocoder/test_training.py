@@ -13,7 +13,8 @@ from echostream_plugin.vocoder import VocoderConfig, load_vocoder
 from echostream_plugin.vocoder.codehifigan import duration_params
 from echostream_plugin.vocoder.data import UnitCorpus, parse_unit_line, read_units
 from echostream_plugin.vocoder.losses import mel_distance, mel_filters
-from echostream_plugin.vocoder.training import TrainingConfig, VocoderTrainer, preset
+from echostream_plugin.vocoder.recipes import TrainingConfig, preset
+from echostream_plugin.vocoder.training import VocoderTrainer
 from tests.scripts.conftest import load_script
 from tests.vocoder.shared import ends_where_the_uninterrupted_ends
 

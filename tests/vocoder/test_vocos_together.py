@@ -5,7 +5,8 @@ import torch
 
 from echostream_plugin.inference.batch import BatchedSession
 from echostream_plugin.inference.events import Speech
-from echostream_plugin.inference.session import SessionOptions, TranslationSession
+from echostream_plugin.inference.options import SessionOptions
+from echostream_plugin.inference.session import TranslationSession
 from echostream_plugin.vocoder import CodeVocos, StreamingVocoder, VocosConfig
 from tests.tiny_bundle import speechlike, tiny_bundle
 

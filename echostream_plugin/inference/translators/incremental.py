@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from echostream_plugin.inference.dictionary import EOS
+from echostream_plugin.constants import EOS
 from echostream_plugin.inference.errors import SessionError
 from echostream_plugin.inference.guards import until_repeat
 from echostream_plugin.inference.policies import PolicyState
@@ -51,7 +51,7 @@ class IncrementalTranslator(Translator):
         self.writer.hear(frames)
 
     def decide(self, provisional: Tensor | None = None, source_text: str = ""):
-        heads = yield from self._look(provisional)
+        heads = yield from self._hypotheses(provisional)
         state = self._state(heads, provisional, source_text)
         count = self.policy.decide(state)
         count = count if self.gate is None else self.gate.most(count)
@@ -68,7 +68,7 @@ class IncrementalTranslator(Translator):
 
     def finish(self, source_text: str = ""):
         """Decode to `</s>` and speak everything, the state that predicts `</s>` included."""
-        heads = yield from self._look(None)
+        heads = yield from self._hypotheses(None)
         state = self._state(heads, None, source_text, ended=True)
         most, known = self.policy.rest(state) + 1, None
         if self.gate is not None:  # which judges all of them
@@ -113,10 +113,10 @@ class IncrementalTranslator(Translator):
         """How many of the drafts make up whole words."""
         return complete_words([self.bundle.target_dictionary.starts_word(draft.token) for draft in drafts])
 
-    def _look(self, provisional: Tensor | None):
-        """What the CTC heads have found (`confidence.Heard` of transcript and translation)."""
-        asr = yield from self.listener.asr.look(provisional)
-        st = yield from self.listener.st.look(provisional)
+    def _hypotheses(self, provisional: Tensor | None):
+        """What the CTC heads have found (`confidence.Hypothesis` of transcript and translation)."""
+        asr = yield from self.listener.asr.hypothesis(provisional)
+        st = yield from self.listener.st.hypothesis(provisional)
         return asr, st
 
     def _allowed(self, drafts: list, heads: tuple, provisional: Tensor | None) -> bool:

@@ -14,8 +14,8 @@ import soundfile
 import yaml
 
 from echostream_plugin.data import DataError
-from echostream_plugin.data.cvss import SPLITS
 from echostream_plugin.data.feature_zip import read_index, read_member
+from echostream_plugin.data.layout import SPLITS
 from echostream_plugin.data.tables import read_table
 from echostream_plugin.inference.features import features_of
 from tests.data_prep.miniature_cvss import CENTRES, ENGLISH, SOURCE, ToyFeatures
