@@ -20,9 +20,12 @@ SPECAUGMENT = {  # fairseq's "lb" policy, StreamSpeech's
 DECODER = {"decoder_embed_dim": 512, "decoder_ffn_embed_dim": 2048, "decoder_attention_heads": 8}
 
 
-def train_subwords(folder, name: str, sentences, size: int, threads: int = 1, coverage: float = 1.0):
-    """Train a unigram model of `size` subwords on normalised sentences; returns the processor. Raises DataError where
-    the characters alone are more than that; coverage: part of the text whose characters must all be subwords.
+def train_subwords(
+    folder, name: str, sentences, size: int, threads: int = 1, coverage: float = 1.0, kind: str = "unigram"
+):
+    """Train a model of `size` subwords on normalised sentences; returns the processor. Raises DataError where the
+    characters alone are more than that; coverage: part of the text whose characters must all be subwords; kind:
+    SentencePiece's 'unigram', as in StreamSpeech, or 'bpe', whose frequent words stay whole in a small corpus too.
 
     Leaves ``<name>.model``, ``<name>.vocab`` and ``<name>.txt``: fairseq's dictionary, subwords in the model's order.
     """
@@ -40,7 +43,7 @@ def train_subwords(folder, name: str, sentences, size: int, threads: int = 1, co
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(sentences),
             model_writer=buffer,
-            model_type="unigram",
+            model_type=kind,
             vocab_size=size,
             hard_vocab_limit=False,
             character_coverage=coverage,

@@ -11,7 +11,7 @@ from echostream_plugin.data.tables import MANIFEST_COLUMNS, write_lines, write_t
 from echostream_plugin.data.waveforms import frames_of
 from echostream_plugin.inference.words import normalise
 
-SUBWORDS = "spm_unigram_es"  # after StreamSpeech, named for the source language on both sides
+SUBWORDS = "spm_bpe_es"  # as StreamSpeech names them: for the source language on both sides
 
 SPECAUGMENT = {  # mild: the voices are few and clean
     "freq_mask_F": 15, "freq_mask_N": 1, "time_mask_N": 1, "time_mask_T": 20, "time_mask_p": 0.3, "time_wrap_W": 0,
@@ -20,13 +20,12 @@ DECODER = {"decoder_embed_dim": 256, "decoder_ffn_embed_dim": 512, "decoder_atte
 
 
 def train_subwords(folder, name, sentences, size):
-    """Trains a unigram SentencePiece model on normalised sentences; returns the processor.
+    """Trains a BPE model on normalised sentences; returns the processor.
 
-    Each word is given once more by itself: SentencePiece's candidates are the strings that are followed by different
-    things, and in a small corpus a word inside sentences is always followed by a space ("would" was "w ou ld").
+    A unigram model of so few and so similar sentences spells frequent words: `▁ d e`, `▁ q u e`, `▁ q u i e r e`, 2.5
+    subwords a word where BPE has 1.6, in a thousand of each.
     """
-    words = sorted({word for sentence in sentences for word in sentence.split()})
-    return subwords.train_subwords(folder, name, [*sentences, *words], size)
+    return subwords.train_subwords(folder, name, sentences, size, kind="bpe")
 
 
 def write_configs(data_folder, source_folder, target_folder, name):

@@ -52,7 +52,7 @@ if step model; then
     --criterion speech_to_unit_2pass_ctc_asr_st --label-smoothing 0.1 --k1 0 --n1 1 --k2 0 --n2 1 \
     --multichunk --multichunk-sizes 4,8,16,24 --autocast bf16 \
     --arch echostream_whisper --load-whisper-encoder "$WORK/encoder/adapted.safetensors" --encoder-lr-scale 0.04 \
-    --ctc-upsample-rate 12 \
+    --ctc-upsample-rate 10 \
     --uni-encoder --dropout 0.1 --attention-dropout 0 --relu-dropout 0 \
     --train-subset train --valid-subset dev --save-dir "$SAVE" --tensorboard-logdir "$WORK/tensorboard" \
     --optimizer adam --adam-betas "(0.9,0.98)" --clip-norm 5.0 --lr 0.001 --lr-scheduler inverse_sqrt \

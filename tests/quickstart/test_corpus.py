@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -192,9 +193,9 @@ def test_dictionary_numbers_are_sentencepiece_numbers(corpus, side, column):
     import sentencepiece
 
     folder = corpus / f"{side}_unigram"
-    subwords = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spm_unigram_es.model"))
+    subwords = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spm_bpe_es.model"))
     names = ["<s>", "<pad>", "</s>", "<unk>"]
-    names += [line.split()[0] for line in (folder / "spm_unigram_es.txt").read_text(encoding="utf-8").splitlines()]
+    names += [line.split()[0] for line in (folder / "spm_bpe_es.txt").read_text(encoding="utf-8").splitlines()]
     assert names == [subwords.id_to_piece(i) for i in range(subwords.get_piece_size())]
     texts = {row["id"]: row[column] for row in read_table(corpus / "fbank2unit" / "train.tsv")}
     rows = read_table(folder / "train.tsv")
@@ -266,3 +267,13 @@ def test_cmvn_is_of_the_training_split_alone(corpus):
 def test_the_data_say_which_units_they_hold(corpus):
     note = json.loads((corpus / "fbank2unit" / "kmeans.json").read_text())
     assert note["clusters"] == 20 and len(note["units"]) == 64
+
+
+def test_frequent_words_are_subwords(tmp_path):
+    """A unigram model of so few sentences spelled `▁ d e`, `▁ q u e` and `▁ q u i e r e`."""
+    import grammar
+
+    sentences = [normalise(said.source) for said in grammar.build_text(3000, 5, 5, 1)["train"]]
+    processor = manifests.train_subwords(tmp_path, "spm", sentences, 1000)
+    words = Counter(word for sentence in sentences for word in sentence.split())
+    assert [word for word, _ in words.most_common(100) if len(processor.encode(word)) > 1] == []
