@@ -85,7 +85,7 @@ if step gate; then
 fi
 
 if step evaluation; then
-  "$PYTHON" scripts/evaluate.py --bundle "$WORK/bundle" --data "$CORPUS/simuleval/test" \
+  "$PYTHON" -m echostream_plugin.cli evaluate --bundle "$WORK/bundle" --data "$CORPUS/simuleval/test" \
     --units "$CORPUS/fbank2unit/test.unit" --output "$WORK/evaluation" --jobs "$JOBS"
   "$PYTHON" scripts/evaluate_voices.py --bundle "$WORK/bundle" --corpus "$CORPUS" \
     --output "$WORK/evaluation" --jobs "$JOBS"

@@ -44,7 +44,6 @@ TABLE = {  # page -> beginning of a command -> how it is made small; the longest
     "README.md": {
         "make ": Small(),  # -n
         "examples/quickstart/train.sh": Small(),  # by a python that only notes what it is asked for
-        "python scripts/evaluate.py": EVALUATION,
         "echostream evaluate": EVALUATION,
         "echostream bundle": BUNDLE,
         "echostream info": Small(),
@@ -263,6 +262,6 @@ def test_the_recipes_scripts_call_programs_that_exist(place, monkeypatch):
         run(f"examples/{command}", Small())
     noted = [line.split() for line in (place / "noted").read_text().splitlines()]
     called = {words[1] if words[0] == "-m" else words[0] for words in noted if words[0] != "-c"}
-    assert {"fairseq_cli.train", "scripts/evaluate.py", "scripts/train_vocoder.py"} <= called
+    assert {"fairseq_cli.train", "echostream_plugin.cli", "scripts/train_vocoder.py"} <= called
     for program in called - {"fairseq_cli.train", "echostream_plugin.cli"}:
         assert (place / program).is_file(), program
