@@ -53,6 +53,7 @@ class StreamingEncoder(nn.Module, ABC):
             one is that of a bundle's checkpoint.
         warm_start: offers `--load-streamspeech-decoders`.
         weights_flag: name and help of a flag for its own first values, see `fairseq_ext.transfer`; None for none.
+        new_parts: beginnings of names of parameters that those first values lack.
         grows: the state grows with the source.
         counts_padding: the padded frames of a batch count in the lags of training, as in StreamSpeech.
     """
@@ -62,6 +63,7 @@ class StreamingEncoder(nn.Module, ABC):
     architectures: ClassVar[dict]
     warm_start: ClassVar[bool] = True
     weights_flag: ClassVar[tuple | None] = None
+    new_parts: ClassVar[tuple] = ()
     grows: ClassVar[bool] = False
     counts_padding: ClassVar[bool] = False
 

@@ -126,6 +126,8 @@ class WhisperEncoder(StreamingEncoder):
         "the package, or what scripts/adapt_encoder.py wrote; not read again when the training resumes",
     )
 
+    new_parts = ("projection.", "output_norm.")
+
     def __init__(self, config: WhisperConfig):
         super().__init__()
         self.config = config

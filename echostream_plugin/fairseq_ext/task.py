@@ -95,11 +95,13 @@ class SpeechToSpeechCTCTask(SpeechToSpeechTask):
         return model
 
     def optimizer_step(self, optimizer, model, update_num):
-        """An update, of which the encoder follows `--encoder-lr-scale`: so does its learning rate, Adam's too."""
+        """An update, of which the encoder follows `--encoder-lr-scale`, its new parts whole: so does its learning rate,
+        Adam's too."""
         scale = getattr(self.args, "encoder_lr_scale", 1.0)
         if scale == 1.0:
             return super().optimizer_step(optimizer, model, update_num)
-        parameters = [parameter for parameter in model.encoder.parameters() if parameter.requires_grad]
+        new = model.encoder.new_parts
+        parameters = [p for name, p in model.encoder.named_parameters() if p.requires_grad and not name.startswith(new)]
         before = [parameter.detach().clone() for parameter in parameters]
         super().optimizer_step(optimizer, model, update_num)
         with torch.no_grad():

@@ -60,7 +60,7 @@ def add_first_values_flags(parser, encoder, decoders: bool = True) -> None:
         type=float,
         default=1.0,
         metavar="X",
-        help="the encoder learns X times as fast as the rest, for one that was trained before; 0: not at all",
+        help="what an encoder's first values hold learns X times as fast as the rest, which is new; 0: not at all",
     )
     if encoder.weights_flag:
         flag, help_text = encoder.weights_flag

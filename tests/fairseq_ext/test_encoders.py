@@ -101,7 +101,7 @@ def test_a_scale_is_a_learning_rate_of_the_encoder_alone(spoken, whisper, tmp_pa
     moved = 0
     for name, fixed in models["0"].items():
         half, whole = models["0.5"][name], models["1"][name]
-        if name.startswith("encoder."):
+        if name.startswith("encoder.") and not name.startswith(("encoder.projection.", "encoder.output_norm.")):
             assert torch.allclose(half - fixed, (whole - fixed) / 2, atol=1e-6), name
             moved += not torch.equal(whole, fixed)
         else:
