@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from echostream_plugin.config import ConfigError, check_options, check_value, option
 from echostream_plugin.modules.weights import misfits
+from echostream_plugin.vocoder.durations import whole_frames
 from echostream_plugin.vocoder.packing import PackedCopies
 
 LEAKY_SLOPE = 0.1
@@ -175,6 +176,11 @@ class DurationPredictor(nn.Module):
             x = F.dropout(x, self.dropout, self.training)
         return self.proj(x).squeeze(-1)
 
+    @torch.no_grad()
+    def lengthen(self, shift: float) -> None:
+        """Add so much to log(frames + 1) of every unit."""
+        self.proj.bias += shift
+
 
 class CodeHiFiGAN(nn.Module):
     """Units to waveform. `remove_weight_norm()` folds the training parameterisation for use."""
@@ -258,7 +264,7 @@ class CodeHiFiGAN(nn.Module):
         """units: [B, U] reduced; returns whole frames of 20 ms [B, U], at least 1."""
         if units.size(1) == 0:
             return units
-        return torch.round(torch.exp(self.log_durations(units)) - 1).long().clamp(min=1)
+        return whole_frames(self.log_durations(units))
 
     def check_units(self, units: Tensor):
         """Raise ValueError that names the first unit outside 0..K-1."""

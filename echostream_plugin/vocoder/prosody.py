@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from echostream_plugin.vocoder.durations import whole_frames
+
 
 class Prosody(nn.Module):
     """Reduced units -> log(frames + 1), and logits of pitch classes (0: unvoiced). Sees LEFT units back, RIGHT ahead.
@@ -39,11 +41,16 @@ class Prosody(nn.Module):
     def predict(self, units: Tensor) -> tuple[Tensor, Tensor]:
         """units: [B, U] reduced; whole frames [B, U], at least 1, and pitch classes [B, U]."""
         log_durations, pitch = self(units)
-        return torch.round(torch.exp(log_durations) - 1).long().clamp(min=1), pitch.argmax(2)
+        return whole_frames(log_durations), pitch.argmax(2)
 
     def durations(self, units: Tensor) -> Tensor:
         """Frames of each unit, [B, U] of reduced units [B, U]."""
         return self.predict(units)[0]
+
+    @torch.no_grad()
+    def lengthen(self, shift: float) -> None:
+        """Add so much to log(frames + 1) of every unit."""
+        self.out.bias[0] += shift
 
     def loss(self, units: Tensor, durations: Tensor, pitch: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """durations: [B, U] frames; pitch: [B, U] classes; mask: [B, U] True where padded. Returns the squared error of

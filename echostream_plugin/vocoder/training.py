@@ -23,6 +23,7 @@ from echostream_plugin.vocoder.discriminators import (
     discriminator_loss,
     feature_loss,
 )
+from echostream_plugin.vocoder.durations import length_shift
 from echostream_plugin.vocoder.files import config_from_dict, config_to_dict, make_vocoder, save_vocoder
 from echostream_plugin.vocoder.losses import SpectralLoss, mel_distance
 from echostream_plugin.vocoder.recipes import TrainingConfig, preset
@@ -157,10 +158,18 @@ class VocoderTrainer:
         model.load_state_dict(self.ema)
         return model.remove_weight_norm().eval()
 
+    def usable(self, dev: UnitCorpus | None) -> torch.nn.Module:
+        """`averaged`, its durations as long together as those of the first dev utterances; what is saved for use."""
+        model = self.averaged()
+        if dev is not None and model.dur_predictor is not None:
+            utterances = dev.utterances[: self.config.dev_utterances]
+            model.dur_predictor.lengthen(length_shift(model, utterances, self.device))
+        return model
+
     @torch.no_grad()
     def validate(self, dev: UnitCorpus) -> dict:
         """Mel distance at the true durations and pitch, and the predictor's errors, over the first dev utterances."""
-        model, distances, errors, ratios = self.averaged(), [], [], []
+        model, distances, errors, ratios = self.usable(dev), [], [], []
         for utterance in dev.utterances[: self.config.dev_utterances]:
             frames = utterance.frames().to(self.device).unsqueeze(0)
             real = torch.from_numpy(utterance.samples).to(self.device).float() / 32768
@@ -177,7 +186,7 @@ class VocoderTrainer:
 
     def _checkpoint(self, dev, log):
         result = self.validate(dev) if dev else {}
-        self.save()
+        self.save(dev)
         line = {"step": self.step, "minutes": round(self.seconds / 60, 2)}
         line.update({name: round(value, 4) for name, value in result.items()})
         tqdm.write(json.dumps(line))
@@ -186,9 +195,9 @@ class VocoderTrainer:
         if log and result:
             log(result, self.step)
 
-    def save(self):
+    def save(self, dev: UnitCorpus | None = None):
         """The usable vocoder, and the state to resume from."""
-        save_vocoder(self.averaged(), self.folder)
+        save_vocoder(self.usable(dev), self.folder)
         state = {
             "generator": self.generator.state_dict(),
             "discriminators": self.discriminators.state_dict(),

@@ -148,6 +148,11 @@ class CodeVocos(nn.Module):
         durations = self.durations(units)
         return self.generate(self.timed_frames(units, 0, units.size(1))), durations
 
+    def log_durations(self, units: Tensor) -> Tensor:
+        """units: [B, U] reduced; returns log(frames + 1) [B, U]."""
+        self.check_units(units)
+        return self.prosody(units)[0]
+
     def durations(self, units: Tensor) -> Tensor:
         """units: [B, U] reduced; returns whole frames of 20 ms [B, U], at least 1."""
         if units.size(1) == 0:

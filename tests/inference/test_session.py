@@ -385,12 +385,8 @@ def test_options_are_checked(bundle):
 def test_records_of_events_are_plain_json():
     speech = as_record(Speech(np.zeros(320, dtype=np.float32), 16000, (1, 2), 640.0))
     assert speech == {"kind": "speech", "source_ms": 640.0, "duration_ms": 20.0, "units": [1, 2]}
-    assert as_record(TargetText("ab", "b", 1.0)) == {
-        "kind": "target_text",
-        "source_ms": 1.0,
-        "text": "ab",
-        "added": "b",
-    }
+    text = {"kind": "target_text", "source_ms": 1.0, "text": "ab", "added": "b"}
+    assert as_record(TargetText("ab", "b", 1.0)) == text
 
 
 def test_options_of_the_bundle_hold_where_none_are_given(bundle):

@@ -95,6 +95,24 @@ def test_training_learns_sound_duration_and_pitch(data, tmp_path):
     assert wave.shape == (1, int(durations.sum()) * HOP)
 
 
+@pytest.mark.parametrize("kind", ["code_vocos", "code_hifigan"])
+def test_speech_is_as_long_as_the_dev_recordings(data, tmp_path, kind):
+    """Least squares of logarithms, which training does, would say less."""
+    heard = dataclasses.replace(TRAINING, dev_utterances=12)
+    trainer = VocoderTrainer(VOCODER if kind == "code_vocos" else preset("small", K, kind)[0], heard, tmp_path)
+    train = corpus(data)
+    bias = trainer.ema["prosody.out.bias" if kind == "code_vocos" else "dur_predictor.proj.bias"]
+    bias[0] += 2.0 - trainer.averaged().log_durations(torch.tensor([[0, 3, 5, 1]])).mean()  # 6.4 of 7.5 frames
+    before = trainer.averaged()
+    trainer.save(train)
+    after, true = load_vocoder(tmp_path), sum(int(u.durations.sum()) for u in train.utterances)
+    units = [torch.from_numpy(u.reduced).unsqueeze(0) for u in train.utterances]
+    assert abs(sum(int(after.durations(row).sum()) for row in units) / true - 1) < 0.05
+    assert abs(sum(int(before.durations(row).sum()) for row in units) / true - 1) > 0.1
+    trainer.save()  # without recordings to measure, as it was learnt
+    assert torch.equal(load_vocoder(tmp_path).durations(units[0]), before.durations(units[0]))
+
+
 def test_resumed_training_ends_where_the_uninterrupted_ends(data, tmp_path):
     ends_where_the_uninterrupted_ends(VOCODER, TRAINING, corpus(data), tmp_path)
 
