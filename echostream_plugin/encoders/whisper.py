@@ -143,6 +143,13 @@ class WhisperEncoder(StreamingEncoder):
         self.projection = nn.Linear(dim if coarse else PAIR * dim, config.dim)
         self.output_norm = nn.LayerNorm(config.dim)
 
+    def lowest(self, layers: int) -> list[nn.Module]:
+        """The front and the first so many layers. Raises ConfigError where there are fewer."""
+        stacks = [*self.fine.layers, *(self.coarse.layers if self.coarse is not None else ())]
+        require(layers <= len(stacks), f"the encoder has {len(stacks)} layers, not {layers}")
+        joined = [self.join] if layers > len(self.fine.layers) else []
+        return [self.front, *stacks[:layers], *joined]
+
     def output_lengths(self, lengths):
         """Encoder frames of so many feature frames (Tensor or int): ceil(lengths / 4)."""
         return (lengths + 3) // 4

@@ -65,10 +65,19 @@ def add_first_values_flags(parser, encoder, decoders: bool = True) -> None:
     if encoder.weights_flag:
         flag, help_text = encoder.weights_flag
         parser.add_argument(_as_flag(flag), metavar="PATH", help=help_text)
+        parser.add_argument(
+            "--freeze-encoder-layers",
+            type=int,
+            default=0,
+            metavar="N",
+            help="the encoder's front end and its first N layers keep their first values: what they learnt of voices "
+            "stays, and an update is quicker; 0: all learn",
+        )
 
 
 def start_warm(model: S2STModel, args, dictionaries: dict) -> None:
-    """Called when a model is built: apply the flags of first values that were given, if this training is new.
+    """Called when a model is built: apply the flags of first values that were given, if this training is new, and hold
+    still what is to keep them.
 
     Afterwards the flags are empty and `warm_started_from` says what was used, and so it stands in the checkpoints: a
     model that is loaded never looks for the files. dictionaries: fairseq's, by task."""
@@ -95,6 +104,9 @@ def start_warm(model: S2STModel, args, dictionaries: dict) -> None:
             logger.info(line)
     if used:
         args.warm_started_from = ", ".join(used)
+    if getattr(args, "freeze_encoder_layers", 0):
+        for part in model.encoder.lowest(args.freeze_encoder_layers):
+            part.requires_grad_(False)
 
 
 def load_decoders(model: S2STModel, path, dictionaries: dict | None = None) -> list[str]:

@@ -109,6 +109,17 @@ def test_a_scale_is_a_learning_rate_of_the_encoder_alone(spoken, whisper, tmp_pa
     assert moved > 20
 
 
+def test_the_first_layers_can_keep_their_values(spoken, whisper, tmp_path):
+    flags = ("--freeze-encoder-layers", "1", "--warmup-init-lr", "0.002", "--dropout", "0")
+    first, last = (train(spoken, tmp_path / str(n), *flags, updates=n)["model"] for n in (1, 2))
+    kept = {name for name in first if torch.equal(first[name], last[name])}
+    still = ("encoder.front.", "encoder.fine.layers.0.", "encoder.join.")
+    assert {name for name in first if name.startswith(still[:2])} <= kept
+    assert not [name for name in kept if name.startswith("encoder.coarse.layers.0.attention.")]
+    with pytest.raises(ConfigError, match="layers, not 99"):
+        train(spoken, tmp_path / "more", "--freeze-encoder-layers", "99", updates=1)
+
+
 def test_features_are_computed_as_they_are_loaded(spoken, whisper):
     task, dataset = load_task(spoken, "--arch", "echostream_whisper_tiny")
     assert task.features == "whisper-log-mel"
