@@ -51,7 +51,7 @@ if step model; then
     --target-is-code --target-code-size "$K" --vocoder code_hifigan \
     --criterion speech_to_unit_2pass_ctc_asr_st --label-smoothing 0.1 --k1 0 --n1 1 --k2 0 --n2 1 \
     --multichunk --multichunk-sizes 4,8,16,24 --autocast bf16 \
-    --arch echostream_whisper --load-whisper-encoder "$WORK/encoder/adapted.safetensors" --encoder-lr-scale 0.04 \
+    --arch echostream_whisper --load-whisper-encoder "$WORK/encoder/adapted.safetensors" --encoder-lr-scale 0.2 --freeze-encoder-layers 4 \
     --ctc-upsample-rate 10 \
     --uni-encoder --dropout 0.1 --attention-dropout 0 --relu-dropout 0 \
     --train-subset train --valid-subset dev --save-dir "$SAVE" --tensorboard-logdir "$WORK/tensorboard" \
