@@ -4,9 +4,10 @@
     python scripts/compare_streamspeech.py --write docs/streamspeech.md      # on an idle machine; some minutes
     python scripts/compare_streamspeech.py --quick                           # tiny models: does it run?
 
-Full-size models with random weights, the same decoders and vocoder in all three, and blanks biased so that all write
-and speak at the rates of speech. Every system hears the recordings of the quickstart's bundle, one after the other, in
-pushes of 320 ms; the systems take turns, `--rounds` times. --write puts the table between the marks of a page.
+Full-size models with random weights, the same decoders and vocoder in all, but for a second EchoStream with weights of
+half precision and the light vocoder; blanks are biased so that all write and speak at the rates of speech. Every system
+hears the recordings of the quickstart's bundle, one after the other, in pushes of 320 ms; the systems take turns,
+`--rounds` times. --write puts the table between the marks of a page.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from echostream_plugin.config import (
 )
 from echostream_plugin.evaluation.table import TableError, commit, markdown_table, replace_block
 from echostream_plugin.inference.errors import InputError
-from echostream_plugin.vocoder import VocoderConfig
+from echostream_plugin.vocoder import VocoderConfig, VocosConfig
 from echostream_plugin.vocoder.codehifigan import duration_params
 
 SAMPLES = Path(__file__).resolve().parents[1] / "examples" / "quickstart" / "bundle" / "samples"
@@ -75,12 +76,13 @@ def parse_args(argv=None):
     return args
 
 
-def models(quick: bool) -> tuple[ModelConfig, ModelConfig, VocoderConfig]:
-    """EchoStream, StreamSpeech, vocoder: the defaults are the full sizes."""
+def models(quick: bool) -> tuple[ModelConfig, ModelConfig, VocoderConfig, VocosConfig]:
+    """EchoStream, StreamSpeech, vocoder, light vocoder: the defaults are the full sizes."""
     if not quick:
         unit = UnitDecoderConfig()
         vocoder = VocoderConfig(num_embeddings=unit.vocab - 5)
-        return ModelConfig(), ModelConfig(encoder=ChunkConformerConfig()), vocoder
+        light = VocosConfig(num_embeddings=unit.vocab - 5)
+        return ModelConfig(), ModelConfig(encoder=ChunkConformerConfig()), vocoder, light
     size = {"dim": 32, "heads": 2, "ffn_dim": 64}
     parts = {
         "asr": CTCHeadConfig(vocab=60, dim=32),
@@ -99,6 +101,7 @@ def models(quick: bool) -> tuple[ModelConfig, ModelConfig, VocoderConfig]:
         ModelConfig(encoder=EncoderConfig(layers=2, subsampling_channels=4, **size), **parts),
         ModelConfig(encoder=ChunkConformerConfig(layers=2, conv_channels=32, **size), **parts),
         vocoder,
+        VocosConfig(num_embeddings=40, embedding_dim=8, dim=16, hidden_dim=16, coarse_blocks=1, fine_blocks=1),
     )
 
 

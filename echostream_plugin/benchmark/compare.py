@@ -1,6 +1,6 @@
 """The same speech through StreamSpeech's model, recomputed and incremental, and through EchoStream.
 
-The three share decoders, vocoder, their random weights and the rate at which they write; run by
+They share decoders, their random weights and the rate at which they write, and all but one the vocoder; run by
 scripts/compare_streamspeech.py.
 """
 
@@ -30,8 +30,9 @@ from echostream_plugin.inference.optimize import optimize
 from echostream_plugin.inference.options import SessionOptions
 from echostream_plugin.inference.session import TranslationSession
 from echostream_plugin.modules.streaming import StreamState
-from echostream_plugin.vocoder import VocoderConfig
+from echostream_plugin.vocoder import VocoderConfig, VocosConfig
 
+LIGHT = "EchoStream, half-precision weights, code_vocos"
 WARM_UP_SECONDS = 12
 PUSH = RATE * PUSH_MS // 1000
 
@@ -90,24 +91,30 @@ def read_recordings(paths: list, seconds: float) -> np.ndarray:
     return np.tile(once, math.ceil(seconds * RATE / len(once)))[: round(seconds * RATE)]
 
 
-def build_systems(echostream: ModelConfig, streamspeech: ModelConfig, vocoder: VocoderConfig, samples) -> list[System]:
-    """The three rows, warm. The configurations differ in the encoder only; decoders and vocoder get the same weights.
+def build_systems(
+    echostream: ModelConfig, streamspeech: ModelConfig, vocoder: VocoderConfig, light: VocosConfig, samples
+) -> list[System]:
+    """The four rows, warm. The configurations differ in the encoder only; decoders get the same weights, and so do the
+    vocoders but for the last row's, which is EchoStream as it is meant to run: half-precision weights, `code_vocos`.
 
     samples: [n] at 16 kHz, over which the rate of tokens is set."""
     bundles = [random_bundle(config, vocoder) for config in (echostream, streamspeech, streamspeech)]
+    bundles.append(random_bundle(echostream, light))
     first = bundles[0]
     shared = {name: tensor for name, tensor in first.model.state_dict().items() if not name.startswith("encoder.")}
     for bundle in bundles:
         bundle.model.load_state_dict(shared, strict=False)
+    for bundle in bundles[:3]:
         bundle.vocoder.load_state_dict(first.vocoder.state_dict())
-    bundles = [optimize(_suited(bundle, samples), "none") for bundle in bundles]
+    weights = ("none", "none", "none", "half")
+    bundles = [optimize(_suited(bundle, samples), kind) for bundle, kind in zip(bundles, weights, strict=True)]
     bundles[2].model.encoder = RecomputedEncoder(bundles[2].model.encoder, PUSH_MS // 40).eval()
-    names = ("EchoStream", "StreamSpeech, incremental", "StreamSpeech, recomputed")
-    decodings = ("incremental", "incremental", "recompute")
+    names = ("EchoStream", "StreamSpeech, incremental", "StreamSpeech, recomputed", LIGHT)
+    decodings = ("incremental", "incremental", "recompute", "incremental")
     systems = [System(*row) for row in zip(names, bundles, decodings, strict=True)]
     for system in systems:
         time_pushes(system, samples[: WARM_UP_SECONDS * RATE])
-    return systems[::-1]
+    return [systems[2], systems[1], systems[0], systems[3]]
 
 
 @torch.inference_mode()

@@ -1,10 +1,11 @@
-"""The comparison with StreamSpeech: its three rows hear the same, and differ in what they compute again."""
+"""The comparison with StreamSpeech: its rows hear the same, and differ in what they compute again."""
 
 import numpy as np
 import pytest
 import torch
 
 from echostream_plugin.benchmark.compare import (
+    LIGHT,
     RecomputedEncoder,
     build_systems,
     held_bytes,
@@ -40,7 +41,7 @@ def test_a_quick_run_writes_the_table_into_a_page(script, tmp_path, capsys):
     assert script.main(["--quick", "--seconds", "0.7", "1", "--write", str(page)]) == 0
     text = page.read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if line.startswith("| ") and " s |" in line]
-    assert len([row for row in rows if "StreamSpeech, recomputed" in row]) == 2 and len(rows) == 7  # and the heading
+    assert len([row for row in rows if "StreamSpeech, recomputed" in row]) == 2 and len(rows) == 9  # and the heading
     assert "compare_streamspeech.py --quick" in text and "an older table" not in text
     assert text.startswith("before\n") and text.endswith("after\n")
 
@@ -71,8 +72,11 @@ def test_all_write_and_speak_at_similar_rates(runs):
         assert run["units"] == UNITS_PER_TOKEN * run["tokens"] or system.decoding == "recompute"
 
 
-def test_decoders_and_vocoder_are_the_same_in_all(runs):
-    models = [system.bundle.model.target_unigram_decoder.state_dict() for system, _ in runs.values()]
+def test_decoders_are_the_same_in_all(runs):
+    """But for the row of half-precision weights, whose linear layers are packed."""
+    systems = [system for system, _ in runs.values() if system.name != LIGHT]
+    models = [system.bundle.model.target_unigram_decoder.state_dict() for system in systems]
+    assert len(models) == 3
     for state in models[1:]:
         assert all(torch.equal(tensor, models[0][name]) for name, tensor in state.items())
 
