@@ -7,7 +7,6 @@ optimizer state: a training that goes on from it begins with a fresh optimizer.
 
 import dataclasses
 import shutil
-import zipfile
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from enum import Enum
@@ -190,7 +189,7 @@ def checkpoint_config(args: Namespace, state: dict, where) -> ModelConfig | Spee
 def training_updates(path) -> int | None:
     """After how many updates a checkpoint was saved; None where the file does not say."""
     try:
-        return load_trusted(path, mmap=zipfile.is_zipfile(path) or None)["optimizer_history"][-1]["num_updates"] or None
+        return load_trusted(path)["optimizer_history"][-1]["num_updates"] or None
     except (KeyError, IndexError):
         return None
 

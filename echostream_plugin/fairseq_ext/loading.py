@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-import zipfile
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -119,7 +118,7 @@ def _read(model_path) -> tuple[Namespace, dict, dict]:
         for path in str(model_path).split(","):
             if path.endswith(".safetensors"):
                 raise ConfigError(f"{path}: parameters without options; give the bundle that it lies in, its folder")
-            checkpoint = load_trusted(path, mmap=zipfile.is_zipfile(path) or None)
+            checkpoint = load_trusted(path)
             if not isinstance(checkpoint, dict) or "model" not in checkpoint:
                 raise ConfigError(f"{path}: not a checkpoint of fairseq-train")
             check_parameters(checkpoint["model"], path)

@@ -71,11 +71,12 @@ class Inert:
         return f"<{type(self).__name__}, not read>"
 
 
-def load_trusted(file, map_location="cpu", mmap: bool | None = None):
-    """What `torch.load` gives, of a path or an open file, by the trusted classes alone.
+def load_trusted(file, map_location="cpu"):
+    """What `torch.load` gives, of a path or an open file, by the trusted classes alone. Raises ConfigError for a file
+    that is no checkpoint, or is damaged.
 
-    mmap: leave tensors on the disk until they are used (paths to torch's zip format only). Raises ConfigError for a
-    file that is no checkpoint, or is damaged."""
+    All of it is read: fairseq-train writes its best and last checkpoints over the ones before, and a process that has
+    mapped one into its memory then dies without a word."""
     name = str(getattr(file, "name", file))
     if isinstance(file, str | Path) and not Path(file).is_file():
         raise ConfigError(f"{name}: no such checkpoint")
@@ -83,12 +84,11 @@ def load_trusted(file, map_location="cpu", mmap: bool | None = None):
     unknown: set[str] = set()
     try:
         # not torch's weights_only: it stops at the first class that it does not know, here they are replaced
-        value = torch.load(
-            file, map_location=map_location, pickle_module=_pickle_module(unknown), weights_only=False, mmap=mmap
-        )
+        value = torch.load(file, map_location=map_location, pickle_module=_pickle_module(unknown), weights_only=False)
     except Exception as error:  # what a damaged or hostile pickle raises is up to it
         raise ConfigError(
-            f"{name}: cannot be read as a checkpoint ({error!r}); is the file whole?{_other_checkpoint(Path(name))}"
+            f"{name}: cannot be read as a checkpoint ({error!r}); is the file whole, or a training just writing it?"
+            f"{_other_checkpoint(Path(name))}"
         ) from error
     if unknown:
         logger.warning(

@@ -187,6 +187,19 @@ def test_files_that_are_no_checkpoints(tmp_path, content, message):
         read_checkpoint(path)
 
 
+def test_a_training_may_write_over_a_checkpoint_that_is_being_read(trained, monkeypatch):
+    """As fairseq-train does with its best and last; what has been read must not lie in the file any more."""
+    path = trained[1]()
+
+    def written_over(states):
+        (_, state), *_ = states
+        path.write_bytes(bytes(path.stat().st_size))
+        return state
+
+    monkeypatch.setattr("echostream_plugin.fairseq_ext.loading.mean_of", written_over)
+    assert read_checkpoint(path)[1]["source_unigram_decoder.proj.weight"].abs().sum() > 0
+
+
 def test_truncated_scripted_and_tensors_only_files(trained, tmp_path):
     path = trained[1]()
     path.write_bytes(path.read_bytes()[:-2000])
