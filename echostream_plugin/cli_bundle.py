@@ -2,6 +2,9 @@
 
 import argparse
 import json
+import os
+import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 from echostream_plugin.cli_errors import DONE, check_free
@@ -15,6 +18,8 @@ from echostream_plugin.inference.languages import note_languages
 from echostream_plugin.inference.punctuator import FOLDER as PUNCTUATOR
 from echostream_plugin.inference.punctuator import add_punctuator
 
+MODEL_FILES = ("config.json", "card.json", "gcmvn.json", "model.safetensors", "*.dict.txt", "*.spm.model")
+PARTS = (*MODEL_FILES, "vocoder", PUNCTUATOR, samples.FOLDER)
 DESCRIPTION = """Makes a bundle of a checkpoint of fairseq-train: safetensors and json in half precision, nothing that
 runs code. Several checkpoints separated by commas are averaged. --samples adds recordings of a corpus for the demo and
 the live page; it may be given several times, each with its own lines: --samples corpus/simuleval/test:0,2. --recordings
@@ -42,7 +47,8 @@ def configure(parser: argparse.ArgumentParser):
     add("--sample-lines", default="0,1,2", help="which lines of those without their own, from 0 (default %(default)s)")
     add("--recordings", type=Path, help="folder with recordings.tsv (file, source, target, speaker, licence) and "
         "LICENSE")  # fmt: skip
-    add("--overwrite", action="store_true", help="replace what is in the bundle already")
+    add("--overwrite", action="store_true", help="replace what is in the bundle already; with --checkpoint all of it, "
+        "as soon as the new one is complete")  # fmt: skip
     parser.set_defaults(run=run_bundle)
 
 
@@ -52,19 +58,53 @@ def run_bundle(args: argparse.Namespace) -> int:
         taken = chosen_samples(args)  # what is missing is said before the work
         check_places(args, bool(taken))
         if args.checkpoint:
-            export(args)
-        load_bundle(args.out)  # what is added belongs to a bundle
-        if args.languages:
-            note_languages(args.out, *args.languages)
-        if args.punctuator:
-            add_punctuator(args.out, args.punctuator, args.languages)
-        if taken:
-            samples.copy_samples(taken, args.out / samples.FOLDER)
+            with whole_bundle(args.out) as folder:
+                export(args, folder)
+                add_parts(args, folder, taken)
+        else:
+            load_bundle(args.out)  # what is added belongs to a bundle
+            add_parts(args, args.out, taken)
     except DataError as error:
         raise InputError(str(error)) from error
     size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
     print(f"{args.out}: {size / 2**20:.1f} MiB")
     return DONE
+
+
+def add_parts(args: argparse.Namespace, folder: Path, taken: list) -> None:
+    """What a bundle has besides model and vocoder, put into its folder."""
+    if args.languages:
+        note_languages(folder, *args.languages)
+    if args.punctuator:
+        add_punctuator(folder, args.punctuator, args.languages)
+    if taken:
+        samples.copy_samples(taken, folder / samples.FOLDER)
+
+
+@contextmanager
+def whole_bundle(folder: Path):
+    """A folder to make a bundle in. At the end of the block its parts take the place of all that a bundle before had,
+    so that no vocoder or punctuator of another model stays; after an error the bundle before is as it was."""
+    made = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    try:
+        made.mkdir(parents=True)
+        yield made
+        folder.mkdir(exist_ok=True)
+        for name in sorted(parts_of(folder) | {path.name for path in made.iterdir()}):
+            old, new = folder / name, made / name
+            if old.is_dir() and not old.is_symlink():
+                shutil.rmtree(old)
+            else:
+                old.unlink(missing_ok=True)
+            if new.exists():
+                new.rename(old)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def parts_of(folder: Path) -> set[str]:
+    """Files and folders of a bundle that are there; what else lies in its folder is none of them."""
+    return {path.name for pattern in PARTS for path in folder.glob(pattern)}
 
 
 def chosen_samples(args: argparse.Namespace) -> list:
@@ -87,8 +127,8 @@ def check_places(args: argparse.Namespace, samples_too: bool) -> None:
         check_free(args.out / name, args.overwrite)
 
 
-def export(args: argparse.Namespace) -> None:
-    """Write the bundle of the checkpoint."""
+def export(args: argparse.Namespace, folder: Path) -> None:
+    """Write the bundle of the checkpoint into a folder."""
     try:
         card = json.loads(args.card.read_text(encoding="utf-8")) if args.card else {}
     except (OSError, ValueError) as error:
@@ -97,4 +137,4 @@ def export(args: argparse.Namespace) -> None:
         session = json.loads(args.session)
     except ValueError as error:
         raise ConfigError(f"--session {args.session}: not json ({error})") from error
-    export_bundle(args.out, args.checkpoint, args.data, args.vocoder, card, session, args.int8)
+    export_bundle(folder, args.checkpoint, args.data, args.vocoder, card, session, args.int8)

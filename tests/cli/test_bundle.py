@@ -1,7 +1,9 @@
 """`echostream bundle`: which recordings, languages and punctuator a bundle takes; nothing is replaced unasked."""
 
 import argparse
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from echostream_plugin.config import ConfigError
 from echostream_plugin.data import DataError
 from echostream_plugin.inference.languages import differs
 from echostream_plugin.punctuation import Punctuator, PunctuatorConfig, save_punctuator
-from tests.tiny_bundle import save_tiny_bundle
+from tests.tiny_bundle import save_tiny_bundle, tiny_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -77,6 +79,29 @@ def test_what_is_there_is_replaced_only_where_that_is_asked(folder, punctuator, 
     assert bundle(folder, "--punctuator", punctuator, "--overwrite") == 0
     assert bundle(folder, "--checkpoint", "c.pt") == 2  # before the checkpoint is looked for
     assert "config.json: is there already" in capsys.readouterr().err
+
+
+def test_a_new_model_takes_the_place_of_all_of_the_old_bundle(folder, punctuator, tmp_path, monkeypatch, capsys):
+    """Whose vocoder and punctuator are of another model; what the user laid beside stays."""
+    (tmp_path / "silent").mkdir()
+    silent = save_tiny_bundle(tmp_path / "silent", dataclasses.replace(tiny_bundle(), vocoder=None))
+    export = lambda made, *rest: shutil.copytree(silent, made, dirs_exist_ok=True)  # noqa: E731
+    monkeypatch.setattr(cli_bundle, "export_bundle", export)
+    assert bundle(folder, "--punctuator", punctuator) == 0 and (folder / "vocoder").is_dir()
+    (folder / "notes.txt").write_text("mine")
+    before = contents(folder)
+    assert bundle(folder, "--checkpoint", "c.pt", "--overwrite", "--punctuator", folder / "nowhere") == 2
+    assert contents(folder) == before and "nowhere" in capsys.readouterr().err
+    assert bundle(folder, "--checkpoint", "c.pt", "--overwrite", "--languages", "fr", "en") == 0
+    after = contents(folder)
+    assert after["notes.txt"] == b"mine"
+    assert not [name for name in after if name.startswith(("vocoder", "punctuator"))]
+    assert json.loads(after["card.json"])["source_language"] == "fr"
+    assert [path.name for path in folder.parent.glob("*.part")] == []
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(
