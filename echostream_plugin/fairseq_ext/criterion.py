@@ -35,6 +35,13 @@ _HEADS = {"asr": "source_unigram", "st": "ctc_target_unigram"}
 _RATES = {"asr_wer": "asr_words", "asr_ter": "asr_tokens", "st_wer": "st_words", "st_ter": "st_tokens", "uer": "units"}
 
 
+def _not_negative(**flags: float) -> None:
+    """Raise ConfigError for the first that is."""
+    for name, value in flags.items():
+        if value < 0:
+            raise ConfigError(f"--{name.replace('_', '-')} {value}: must not be negative")
+
+
 @register_criterion("speech_to_unit_2pass_ctc_asr_st", dataclass=TwoPassCTCConfig)
 class TwoPassCTCCriterion(FairseqCriterion):
     """Losses and validation error rates of the two-pass model.
@@ -64,6 +71,7 @@ class TwoPassCTCCriterion(FairseqCriterion):
         ctc_blank_prior=0.0,
         ctc_early_weight=0.0,
         ctc_early_slack=1.0,
+        mt_word_dropout=0.0,
         post_process="sentencepiece",
     ):
         super().__init__(task)
@@ -75,13 +83,13 @@ class TwoPassCTCCriterion(FairseqCriterion):
         self.unchecked_segments = self.segments or []
         self.autocast = str(autocast) == "bf16"
         self.checkpoint_activations = checkpoint_activations
-        if distill_weight < 0:
-            raise ConfigError(f"--distill-weight {distill_weight}: must not be negative")
         self.distill_weight, self.distill_segment = distill_weight, distill_segment
         self.blank_prior, self.early_weight, self.early_slack = ctc_blank_prior, ctc_early_weight, ctc_early_slack
-        for flag in ("blank_prior", "early_weight", "early_slack"):
-            if getattr(self, flag) < 0:
-                raise ConfigError(f"--ctc-{flag.replace('_', '-')} {getattr(self, flag)}: must not be negative")
+        _not_negative(distill_weight=distill_weight, ctc_blank_prior=ctc_blank_prior)
+        _not_negative(ctc_early_weight=ctc_early_weight, ctc_early_slack=ctc_early_slack)
+        if not 0 <= mt_word_dropout < 1:
+            raise ConfigError(f"--mt-word-dropout {mt_word_dropout}: from 0 to below 1")
+        self.mt_word_dropout = mt_word_dropout
         self.teacher = None
         if distill_from and distill_weight > 0:
             self.teacher = EncoderTeacher.read(distill_from, getattr(task.args, "encoder_embed_dim", None))
@@ -109,7 +117,7 @@ class TwoPassCTCCriterion(FairseqCriterion):
     def forward(self, model, sample, reduce=True):
         """(loss, sample size, logging output) of a batch; the loss is a sum, the sample size counts target units."""
         targets = {name: sample["multitask"][name]["target"] for name in self.task_args}
-        prev_tokens = sample["multitask"]["target_unigram"]["net_input"]["prev_output_tokens"]
+        prev_tokens = self.forget(sample["multitask"]["target_unigram"]["net_input"]["prev_output_tokens"])
         self.check_segments(model)
         self.prepare(model)
         lags, segment_frames = self.draw(prev_tokens.size(1))
@@ -142,6 +150,14 @@ class TwoPassCTCCriterion(FairseqCriterion):
             loss = loss + early
             logging["loss"], logging["early_loss"] = loss.data, early.data
         return loss, sample_size, logging
+
+    def forget(self, tokens: Tensor) -> Tensor:
+        """In training, the tokens that the MT decoder is fed, [B, N], with a part of the subwords unknown: what they
+        would tell of the next ones it has to find in the source (word dropout, Bowman et al., arXiv 1511.06349)."""
+        if not (self.training and self.mt_word_dropout):
+            return tokens
+        gone = torch.rand(tokens.shape, device=tokens.device) < self.mt_word_dropout
+        return tokens.masked_fill(gone & tokens.gt(UNK), UNK)
 
     def describe(self, output: ModelOutput, sample, losses: dict[str, Tensor], targets: dict[str, Tensor]) -> dict:
         """What is logged of a batch besides its whole loss: sums, and what they are divided by."""

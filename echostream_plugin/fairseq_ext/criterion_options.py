@@ -60,6 +60,10 @@ class TwoPassCTCConfig(RdropLabelSmoothedCrossEntropyCriterionConfig):
     ctc_early_slack: float = field(
         default=1.0, metadata={"help": "tokens that a text head may be ahead of the speech at no cost"}
     )
+    mt_word_dropout: float = field(
+        default=0.0,
+        metadata={"help": "part of the tokens before that the MT decoder does not see in training: it must listen"},
+    )
     post_process: str = field(
         default="sentencepiece", metadata={"help": "accepted for StreamSpeech's scripts; subwords are always joined"}
     )

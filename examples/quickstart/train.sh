@@ -50,7 +50,7 @@ if step model; then
     --task speech_to_speech_ctc --config-yaml config_gcmvn.yaml --multitask-config-yaml config_mtl_asr_st_ctcst.yaml \
     --target-is-code --target-code-size "$K" --vocoder code_hifigan \
     --criterion speech_to_unit_2pass_ctc_asr_st --label-smoothing 0.1 --k1 0 --n1 1 --k2 0 --n2 1 \
-    --multichunk --multichunk-sizes 4,8,16,24 --autocast bf16 \
+    --multichunk --multichunk-sizes 4,8,16,24 --mt-word-dropout 0.3 --autocast bf16 \
     --arch echostream_whisper --load-whisper-encoder "$WORK/encoder/adapted.safetensors" --encoder-lr-scale 0.2 --freeze-encoder-layers 4 \
     --ctc-upsample-rate 10 \
     --uni-encoder --dropout 0.1 --attention-dropout 0 --relu-dropout 0 \

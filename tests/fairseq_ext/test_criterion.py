@@ -9,6 +9,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.logging import metrics
 
 import echostream_plugin.model as model_module
+from echostream_plugin.config import ConfigError
 from echostream_plugin.decoders.masks import build_streaming_mask
 from echostream_plugin.fairseq_ext.criterion import TwoPassCTCCriterion
 from echostream_plugin.model import ModelOutput, WaitKLags, padding_mask
@@ -226,3 +227,21 @@ def test_the_teacher_sees_what_the_student_sees_unless_told_otherwise(corpus):
         criterion.distill_segment = told
         criterion.teach(model, sample["net_input"], drawn)
     assert seen == [16, 8, 0, 0, 5]
+
+
+def test_word_dropout_hides_subwords_from_the_mt_decoder_in_training_alone(corpus, monkeypatch):
+    model, criterion, sample = prepare(corpus, "--mt-word-dropout", "0.4")
+    wanted = inputs(sample)[2]
+    fed, forward = [], type(model).forward
+    monkeypatch.setattr(type(model), "forward", lambda *args, **more: fed.append(args[3]) or forward(*args, **more))
+    with torch.no_grad():
+        for _ in range(40):
+            criterion.train()(model, sample)
+        criterion.eval()(model, sample)
+    assert torch.equal(fed.pop(), wanted)
+    hidden = torch.stack([row.ne(wanted) for row in fed])
+    assert all((row[gone] == 3).all() for row, gone in zip(fed, hidden, strict=True))
+    words = wanted.gt(3)
+    assert not hidden[:, ~words].any() and abs(hidden[:, words].float().mean() - 0.4) < 0.06
+    with pytest.raises(ConfigError, match="--mt-word-dropout 1.0: from 0 to below 1"):
+        prepare(corpus, "--mt-word-dropout", "1")
