@@ -47,14 +47,9 @@ class Connection:
 
     async def _receive(self):
         while not self.socket.closed and not self._given_up:
-            try:
-                message = await asyncio.wait_for(self.socket.receive(), self.limits.idle)
-            except asyncio.TimeoutError:
-                if self.session is not None and self.session.ending:
-                    continue
-                raise Refused("idle", f"nothing was heard for {self.limits.idle:g} s: the session is over") from None
-            if self._given_up:
-                return
+            message = await self._next_message()
+            if message is None:
+                return await self._say_goodbye()
             if message.type == WSMsgType.TEXT:
                 await self._text(message.data)
             elif message.type == WSMsgType.BINARY:
@@ -64,6 +59,30 @@ class Connection:
                 return
             elif message.type in (WSMsgType.ERROR, WSMsgType.CLOSING, WSMsgType.CLOSED):
                 return
+
+    async def _next_message(self):
+        """What the client says next; None where nothing follows what was sent to it."""
+        receiving = asyncio.ensure_future(self.socket.receive())
+        waited = {receiving, self._sender} - {None}
+        try:
+            while not (await asyncio.wait(waited, timeout=self.limits.idle, return_when=asyncio.FIRST_COMPLETED))[0]:
+                if self.session is None or not self.session.ending:
+                    text = f"nothing was heard for {self.limits.idle:g} s: the session is over"
+                    raise Refused("idle", text)
+            return None if self._given_up or not receiving.done() else receiving.result()
+        finally:
+            if not receiving.done():
+                receiving.cancel()
+                await asyncio.wait([receiving])
+
+    async def _say_goodbye(self):
+        """Close after the last reply. Only a client that closes in turn has it: no other task may be receiving then,
+        or aiohttp does not wait for the client's word."""
+        if self._given_up or (code := self._sender.result()) is None:
+            return
+        await self.socket.close(code=code)
+        over = self.session is not None and self.session.over
+        self._said_goodbye = over and self.socket.close_code == WSCloseCode.OK
 
     async def _text(self, text: str):
         """A settings message; one that cannot be used is answered and changes nothing, as in simulstream."""
@@ -166,7 +185,8 @@ class Connection:
         self.session.finish()
 
     async def _send(self, session: Session):
-        """Replies as they come; a client that does not read them is let go."""
+        """Replies as they come; a client that does not read them is let go. Returns the code to close with, or None
+        where the connection is lost."""
         code = WSCloseCode.OK
         try:
             while (entry := await session.outbox.get()) is not None:
@@ -182,13 +202,13 @@ class Connection:
                     self.server.metrics.refused.labels("slow").inc()
                     await self.socket.send_str(json.dumps({"kind": "error", "error": error}))
                     break
-            closed = await self.socket.close(code=code)
         except asyncio.TimeoutError:  # it reads nothing at all: no last word can reach it
             LOG.info("a client does not read its replies and is let go")
-            return self._transport.abort()
+            self._transport.abort()
+            return None
         except ConnectionError:
-            return
-        self._said_goodbye |= closed and session.over and self.socket.close_code == WSCloseCode.OK
+            return None
+        return code
 
     async def _say_and_close(self, text: str, code: int):
         async def say():
@@ -203,6 +223,8 @@ class Connection:
 
     async def _leave(self):
         """The connection is over: the session too, unless it was lost in the middle and may be resumed."""
+        if self._given_up:
+            await asyncio.wait([self._given_up])
         if self.session is None:
             return
         if self.session.over:

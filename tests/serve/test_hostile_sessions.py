@@ -91,6 +91,32 @@ def test_the_end_of_a_session_survives_a_broken_connection(serve):
     assert resumed["samples"] == 9600 and kinds(replies)[-2:] == ["heard", "end"] and texts(replies)[-1] == "one three"
 
 
+def test_what_was_sent_and_not_confirmed_can_be_asked_for_again(serve):
+    """The line broke while the last replies were on their way: the server wrote them, and the client has none."""
+    server = serve(resume=20.0)
+
+    async def run():
+        async with aiohttp.ClientSession() as client:
+            old, hello = await begun(client, server)
+            await hear(old, 3)
+            connection = server.server.sessions[hello["key"]].connection
+            await old.send_json({"end_of_stream": True})
+            await until(lambda: connection.socket.closed)  # everything was written
+            if (transport := old._response.connection.transport) is not None:
+                transport.abort()
+            new, resumed = await begun(client, server, resume=hello["key"])
+            return resumed, await gather_replies(new)
+
+    resumed, replies = asyncio.run(run())
+    assert resumed["kind"] == "resumed" and kinds(replies)[-1] == "end" and texts(replies)[-1] == "one three"
+
+
+def test_a_client_that_got_everything_and_closes_leaves_nothing(serve):
+    server = serve(resume=60.0)
+    assert is_well(server)
+    asyncio.run(until(lambda: not server.server.sessions and not server.server._waiting))
+
+
 def test_a_client_that_says_goodbye_leaves_nothing(serve):
     server = serve(resume=60.0)
 
