@@ -221,7 +221,7 @@ class TextDecoderConfig:
 
     def __post_init__(self):
         check_options(self)
-        _require(self.kind == "transformer", f"a Transformer's configuration cannot be of kind '{self.kind}'")
+        _require(self.kind == type(self).kind, f"a Transformer's configuration cannot be of kind '{self.kind}'")
         _require(self.dim % self.heads == 0, f"dim {self.dim} must be divisible by heads {self.heads}")
 
 
@@ -298,6 +298,8 @@ class ModelConfig:
             _require(fits, f"{name}.dim must equal encoder.dim {self.encoder.dim}")
         _require(self.mt.encoder_dim == self.encoder.dim, f"mt.encoder_dim must equal encoder.dim {self.encoder.dim}")
         _require(self.unit.dim == self.mt.dim, f"unit.dim must equal mt.dim {self.mt.dim}")
+        fits = getattr(self.mt, "source_vocab", self.asr.vocab) == self.asr.vocab
+        _require(fits, f"mt.source_vocab must equal asr.vocab {self.asr.vocab}")
 
     @property
     def vocabularies(self) -> tuple:

@@ -46,6 +46,10 @@ class StreamingDecoder(nn.Module, ABC):
         prev_tokens: [B, U] `</s> t1 .. tn`, padded on the right; source: [B, S, encoder_dim]; source_padding_mask:
         bool [B, S]; source_mask: bool [B, U, S], True = masked in both. Returns [B, U, dim]."""
 
+    def listen_through(self, head: nn.Module) -> None:
+        """Called when a model is built, with the CTC head of the source: a decoder that reads the transcript keeps it.
+        """
+
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden: [B, U, dim] -> [B, U, V]."""
         return nn.functional.linear(hidden, self.embed_tokens.weight)

@@ -235,14 +235,19 @@ def causal_visible(queries: int, keys: int, device=None, window: int = 0, group:
 
 
 def sinusoidal_positions(first: int, count: int, dim: int, device=None) -> Tensor:
-    """Rows of fairseq's sinusoidal table for positions first .. first + count - 1; returns [count, dim] float32.
+    """`sinusoids` of positions first .. first + count - 1; returns [count, dim] float32."""
+    return sinusoids(torch.arange(first, first + count, device=device), dim)
+
+
+def sinusoids(positions: Tensor, dim: int) -> Tensor:
+    """Rows of fairseq's sinusoidal table for positions, int64 [...]; returns [..., dim] float32.
 
     Position 0 is row 2 of the table, after the row of the padding index 1: sines in the first half, then cosines.
     """
     half = dim // 2
-    frequencies = torch.exp(torch.arange(half, device=device) * -(math.log(10000) / max(half - 1, 1)))
-    angles = torch.arange(first + 2, first + 2 + count, device=device)[:, None] * frequencies
-    return F.pad(torch.cat((angles.sin(), angles.cos()), dim=1), (0, dim % 2))
+    frequencies = torch.exp(torch.arange(half, device=positions.device) * -(math.log(10000) / max(half - 1, 1)))
+    angles = (positions + 2).unsqueeze(-1) * frequencies
+    return F.pad(torch.cat((angles.sin(), angles.cos()), dim=-1), (0, dim % 2))
 
 
 def tied_projection(embedding: nn.Embedding) -> nn.Linear:

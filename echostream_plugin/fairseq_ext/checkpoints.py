@@ -164,18 +164,18 @@ def checkpoint_config(args: Namespace, state: dict, where) -> ModelConfig | Spee
     kind, args = encoder.Config.kind, Namespace(**vars(args))
     in_chunks = any(name.startswith("chunk_decoder.") for name in state)
     fill_defaults(args, kind, in_chunks, **next(iter(encoder.architectures.values())))
-    transformer = not in_chunks and args.mt_decoder == TRANSFORMER  # of others nothing is set by the multitask yaml
     try:
         if in_chunks:
             heads = ("source_unigram_decoder", "ctc_target_unigram_decoder")
             sizes = (state[f"{head}.proj.weight"].size(0) for head in heads)
             return speechllm_config(args, *sizes, kind)
+        ffn = "target_unigram_decoder.layers.0.fc1.weight"  # what the multitask yaml sets, of a Transformer
         return config_from_args(
             args,
             source_vocab=state["source_unigram_decoder.proj.weight"].size(0),
             target_vocab=state["target_unigram_decoder.embed_tokens.weight"].size(0),
             unit_vocab=state["decoder.embed_tokens.weight"].size(0),
-            mt_ffn_dim=state["target_unigram_decoder.layers.0.fc1.weight"].size(0) if transformer else 0,
+            mt_ffn_dim=state[ffn].size(0) if args.mt_decoder == TRANSFORMER or ffn in state else 0,
             kind=kind,
         )
     except KeyError as error:

@@ -51,7 +51,7 @@ FLAGS = {
 _LLM = {"encoder_embed_dim": ("llm.encoder_dim",), "dropout": ("llm.dropout",)}
 
 # said by --arch, the data yaml, the multitask yaml and the task
-_NO_FLAGS = {"encoder": ("kind", "input_dim"), "mt": ("kind", "vocab", "ffn_dim"), "llm": ("vocab", "target")}
+_NO_FLAGS = {"encoder": ("kind", "input_dim"), "mt": ("kind", "vocab", "source_vocab", "ffn_dim"), "llm": ("vocab", "target")}
 _PREFIXES = {"encoder": "", "mt": "mt_", "llm": "llm_"}  # of flags that are options of only one part
 TRANSFORMER = "transformer"  # the MT decoder where none is named
 IN_CHUNKS = SpeechLLMModelConfig.kind  # in place of an MT decoder: the model writes in chunks and has none
@@ -115,6 +115,8 @@ def config_from_args(
     values = _values(args, source_vocab, target_vocab, kind, args.mt_decoder)
     values["mt"]["vocab"] = target_vocab
     values["unit"]["vocab"] = unit_vocab
+    if _exists(kind, args.mt_decoder, "mt.source_vocab"):
+        values["mt"]["source_vocab"] = source_vocab
     if _exists(kind, args.mt_decoder, "mt.ffn_dim"):
         values["mt"]["ffn_dim"] = mt_ffn_dim
     return ModelConfig.from_dict(values)

@@ -1,7 +1,7 @@
 """Training that starts from a StreamSpeech checkpoint: its decoders as first values, its encoder as a teacher.
 
-`--load-streamspeech-decoders CKPT` copies the decoders and the CTC heads once, before the first update, and an
-encoder's own flag (`--load-whisper-encoder`) first values of the encoder.
+`--load-streamspeech-decoders CKPT` copies the decoders and the CTC heads once, before the first update,
+`--load-mt-decoder FILE` the MT decoder alone, and an encoder's own flag (`--load-whisper-encoder`) the encoder.
 `--distill-from CKPT` keeps the checkpoint's encoder beside the training and pulls the student's outputs to its.
 """
 
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from echostream_plugin.adaptation.translation import load_decoder
 from echostream_plugin.config import ConfigError, ModelConfig
 from echostream_plugin.data.whisper_weights import load_whisper_encoder
 from echostream_plugin.encoders import ENCODERS
@@ -35,6 +36,7 @@ WARM_PARTS = {
 _CTC_LAYERS = tuple(f"{head}_decoder.layer" for head in ("source_unigram", "ctc_target_unigram"))
 _OPTIONAL = ("decoder.embed_offsets.", *_CTC_LAYERS)
 _MARKS = ("version", "_float_tensor")
+_TEXTS = ("source_unigram", "target_unigram")  # the tasks whose dictionaries an MT decoder reads and writes
 _LAST = "checkpoint_last.pt"  # fairseq's default of --restore-file, looked for in --save-dir
 
 
@@ -54,6 +56,13 @@ def add_first_values_flags(parser, encoder, decoders: bool = True) -> None:
             metavar="CKPT",
             help="first values of decoders and CTC heads from a StreamSpeech (or EchoStream) checkpoint; not read "
             "again when the training resumes or its checkpoints are used",
+        )
+    if decoders:
+        parser.add_argument(
+            "--load-mt-decoder",
+            metavar="FILE",
+            help="first values of the MT decoder, of scripts/pretrain_mt.py, which teaches it to translate text; not "
+            "read again when the training resumes or its checkpoints are used",
         )
     parser.add_argument(
         "--encoder-lr-scale",
@@ -85,6 +94,9 @@ def start_warm(model: S2STModel, args, dictionaries: dict) -> None:
         "load_streamspeech_decoders": lambda path: load_decoders(model, path, dictionaries),
         "load_whisper_encoder": lambda path: [load_whisper_encoder(model.encoder, path)],
         "load_bundle_encoder": lambda path: load_bundle_encoder(model, path, dictionaries),
+        "load_mt_decoder": lambda path: [
+            load_decoder(model.target_unigram_decoder, path, tuple(dictionaries[name].symbols for name in _TEXTS))
+        ],
     }
     used, resumed = [], _restored_file(args)
     for flag, load in loaders.items():

@@ -30,18 +30,18 @@ def write_corpus_text(out, sizes, seed, engines):
 
         text = grammar.build_text(sizes["train"], sizes["dev"], sizes["test"], seed)
         prompts = read_table(out / "text" / "prompts.tsv", PROMPT_COLUMNS)
-        tested = _sentences(prompt["source"] for prompt in prompts if prompt["split"] == "test")
+        tested = sentences_in(prompt["source"] for prompt in prompts if prompt["split"] == "test")
         for split, path in tables.items():
             rows = [_spoken_row(split, number, said, seed, engines) for number, said in enumerate(text[split])]
             if split == "train":
-                rows = [row for row in rows if not tested & _sentences([row["source"]])]
+                rows = [row for row in rows if not tested & sentences_in([row["source"]])]
                 rows += [_prompt_row(prompt) for prompt in prompts if prompt["split"] == "train"]
             write_table(path, TEXT_COLUMNS, rows)
         write_table(out / "text" / f"{HUMAN_TEST}.tsv", TEXT_COLUMNS, _human_test(prompts))
     return {split: read_table(out / "text" / f"{split}.tsv", TEXT_COLUMNS) for split in (*SPLITS, HUMAN_TEST)}
 
 
-def _sentences(texts):
+def sentences_in(texts):
     """The sentences of three words and more, for comparison: what human test prompts say, nobody says in training."""
     found = (re.findall(r"\w+", sentence.lower()) for text in texts for sentence in re.split(r"[.?!]", text))
     return {" ".join(words) for words in found if len(words) >= HUMAN_TEST_WORDS}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains the quickstart model from nothing: corpus, vocoder, encoder, model, punctuator, bundle, gate,
-# evaluation.
+# Trains the quickstart model from nothing: corpus, vocoder, encoder, translation of text, model, punctuator, bundle,
+# gate, evaluation.
 #
 #   examples/quickstart/train.sh [WORK]          WORK: folder for everything that is made, default work/quickstart
 #
@@ -10,15 +10,16 @@
 #   THREADS          of torch in the trainings (default 2)
 #   VOCODER_STEPS    updates of the vocoder (default 5000)
 #   ENCODER_UPDATE   updates of the adaptation of Whisper's encoder (default 2000)
+#   MT_UPDATE        updates of the MT decoder on text (default 2400)
 #   MAX_UPDATE       updates of the model (default 12000)
-#   STEPS            which steps to run (default "corpus vocoder encoder model punctuator bundle gate evaluation")
+#   STEPS            which steps to run (default "corpus vocoder encoder mt model punctuator bundle gate evaluation")
 set -euo pipefail
 
 cd "$(dirname "$0")/../.."
 WORK=${1:-work/quickstart}
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 JOBS=${JOBS:-2}
-STEPS=${STEPS:-corpus vocoder encoder model punctuator bundle gate evaluation}
+STEPS=${STEPS:-corpus vocoder encoder mt model punctuator bundle gate evaluation}
 export OMP_NUM_THREADS=${THREADS:-2}
 CORPUS=$WORK/corpus
 SAVE=$WORK/checkpoints
@@ -45,13 +46,22 @@ if step encoder; then
     --dev synthetic="$CORPUS/fbank2unit/dev.tsv" --updates "${ENCODER_UPDATE:-2000}"
 fi
 
+# the MT decoder reads the transcript, and learns to translate from ten times more text than is spoken
+if step mt; then
+  "$PYTHON" examples/quickstart/translation_text.py --corpus "$CORPUS"
+  "$PYTHON" scripts/pretrain_mt.py --data "$CORPUS/fbank2unit" --pairs "$CORPUS/text/pairs.tsv" \
+    --dev "$CORPUS/text/dev.tsv" --out "$WORK/mt.safetensors" --bf16 --updates "${MT_UPDATE:-2400}" \
+    --threads "$OMP_NUM_THREADS"
+fi
+
 if step model; then
   "$PYTHON" -m fairseq_cli.train "$CORPUS/fbank2unit" --user-dir echostream_plugin \
     --task speech_to_speech_ctc --config-yaml config_gcmvn.yaml --multitask-config-yaml config_mtl_asr_st_ctcst.yaml \
     --target-is-code --target-code-size "$K" --vocoder code_hifigan \
     --criterion speech_to_unit_2pass_ctc_asr_st --label-smoothing 0.1 --k1 0 --n1 1 --k2 0 --n2 1 \
     --multichunk --multichunk-sizes 4,8,16,24 --mt-word-dropout 0.3 --autocast bf16 \
-    --arch echostream_whisper --load-whisper-encoder "$WORK/encoder/adapted.safetensors" --encoder-lr-scale 0.2 --freeze-encoder-layers 4 \
+    --arch echostream_whisper --load-whisper-encoder "$WORK/encoder/adapted.safetensors" \
+    --encoder-lr-scale 0.2 --freeze-encoder-layers 4 --mt-decoder ctc_conditioned --load-mt-decoder "$WORK/mt.safetensors" \
     --ctc-upsample-rate 10 \
     --uni-encoder --dropout 0.1 --attention-dropout 0 --relu-dropout 0 \
     --train-subset train --valid-subset dev --save-dir "$SAVE" --tensorboard-logdir "$WORK/tensorboard" \

@@ -6,17 +6,25 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echostream_plugin.config import TextDecoderConfig
+from echostream_plugin.config import CTCHeadConfig, TextDecoderConfig
+from echostream_plugin.decoders.conditioned import ConditionedDecoder, ConditionedDecoderConfig
+from echostream_plugin.decoders.ctc import CTCHead
 from echostream_plugin.decoders.text import TextDecoder, TextDecoderState
 from echostream_plugin.decoders.transformer import sinusoidal_positions
 
 SIZE = {"vocab": 13, "dim": 8, "encoder_dim": 6, "layers": 2, "heads": 2, "ffn_dim": 16}
 
 
-@pytest.fixture(scope="module")
-def decoder():
+@pytest.fixture(scope="module", params=["frames alone", "frames and the transcript"])
+def decoder(request):
     torch.manual_seed(0)
-    return TextDecoder(TextDecoderConfig(**SIZE)).eval()
+    if request.param == "frames alone":
+        return TextDecoder(TextDecoderConfig(**SIZE)).eval()
+    head = CTCHead(CTCHeadConfig(vocab=11, dim=6, heads=2, ffn_dim=8, layers=1, left_context_frames=2)).eval()
+    torch.nn.init.normal_(head.proj.weight)
+    made = ConditionedDecoder(ConditionedDecoderConfig(**SIZE, source_vocab=11)).eval()
+    made.listen_through(head)
+    return made
 
 
 # a schedule: before each token, how many frames arrive for good, and how many more are shown provisionally

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from echostream_plugin import decoders, punctuation, vocoder
 from echostream_plugin.config import CTCHeadConfig, TextDecoderConfig, UnitDecoderConfig
+from echostream_plugin.decoders.conditioned import ConditionedDecoder, ConditionedDecoderConfig
 from echostream_plugin.decoders.ctc import CollapseState, CTCHead, collapse_step, greedy_collapse
 from echostream_plugin.decoders.speechllm import SpeechLLMConfig, SpeechLLMDecoder
 from echostream_plugin.decoders.text import TextDecoder
@@ -193,6 +194,16 @@ def ctc_head(layers, left=5):
     return Stream(CTCHead(CTCHeadConfig(**SMALL, layers=layers, left_context_frames=left)), grows=False)
 
 
+def conditioned(layers):
+    """An MT decoder with the CTC head that it reads the transcript from, which hears something in most frames."""
+    config = CTCHeadConfig(**SMALL, layers=layers, left_context_frames=5)
+    head = CTCHead(config).eval()
+    torch.nn.init.normal_(head.proj.weight)
+    decoder = ConditionedDecoder(ConditionedDecoderConfig(**SMALL, layers=2, encoder_dim=DIM, source_vocab=config.vocab))
+    decoder.listen_through(head)
+    return decoder
+
+
 def units(window=0, **more):
     return UnitDecoderConfig(**UNITS, window_tokens=window, **more)
 
@@ -215,6 +226,8 @@ STREAMS = {
     "MT decoder with a window": lambda: TextStream(
         TextDecoder(TextDecoderConfig(**SMALL, layers=2, encoder_dim=DIM, window_tokens=3)), grows=False
     ),
+    "MT decoder that reads the transcript": lambda: TextStream(conditioned(0)),
+    "MT decoder that reads the transcript of a head with layers": lambda: TextStream(conditioned(2)),
     "T2U encoder": lambda: Stream(T2UEncoder(units())),
     "T2U encoder with a window": lambda: Stream(T2UEncoder(units(3)), grows=False),
     "unit decoder": lambda: UnitStream(UnitDecoder(units()), 0, 1),

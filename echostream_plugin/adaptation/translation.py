@@ -1,0 +1,191 @@
+"""The MT decoder learns to translate from text, before it hears speech.
+
+A decoder that reads the transcript (`decoders.conditioned`) is shown source subwords as a CTC head would hear them, with
+its errors and its blanks between them, and no speech: as in JOIST (Sainath et al., arXiv 2210.07353), text makes up for
+speech that nobody recorded.
+"""
+
+import dataclasses
+import json
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from echostream_plugin.config import ConfigError
+from echostream_plugin.constants import BLANK, EOS, PAD, SPECIALS, UNK
+from echostream_plugin.decoders.conditioned import ConditionedDecoder
+from echostream_plugin.files import whole_file
+from echostream_plugin.inference.digest import value_digest
+from echostream_plugin.modules.weights import misfits
+
+POOL = 4  # batches that are drawn at once, so that texts of one length come together
+
+
+@dataclass(frozen=True)
+class TextRecipe:
+    """How a decoder learns from text. rate: the highest, after `warmup` updates, from where it falls to nothing;
+    most_errors: the share of subwords that a transcript has wrong, lacks or adds, up to which it is drawn for each;
+    blanks: frames without a subword per subword, held: the share of subwords that last a second frame; word_dropout: the
+    share of the decoder's own subwords that it is not shown."""
+
+    updates: int = 2400
+    batch: int = 128
+    rate: float = 2e-3
+    warmup: int = 400
+    most_errors: float = 0.3
+    blanks: float = 1.0
+    held: float = 0.15
+    word_dropout: float = 0.2
+    label_smoothing: float = 0.1
+    seed: int = 1
+
+
+def heard(tokens: list, vocab: int, errors: float, recipe: TextRecipe, rng: np.random.Generator) -> list:
+    """What a CTC head says in each frame of a text: its subwords in order, a share `errors` of them wrong, missing or
+    one too many, with blanks between."""
+    said = []
+    for token in tokens:
+        draw, other = rng.random(), int(rng.integers(len(SPECIALS), vocab))
+        if draw >= 0.4 * errors:  # else it is missing
+            said += [other] if draw < 0.85 * errors else [other, token] if draw < errors else [token]
+    frames = [BLANK] * int(rng.geometric(1 / (1 + recipe.blanks)))
+    for token in said:
+        between = int(rng.geometric(1 / (1 + recipe.blanks))) - 1
+        frames += [BLANK] * max(between, int(frames[-1] == token))
+        frames += [token] * (1 + int(rng.random() < recipe.held))
+    return frames
+
+
+def padded(rows: list, value: int) -> Tensor:
+    """Lists of numbers as a tensor [B, longest]."""
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], True, value)
+
+
+class TextTraining:
+    """The updates of a decoder, each drawn from a seed of its own: one that goes on from a checkpoint gives what one
+    without a break gives.
+
+    pairs: (source subwords, target subwords) of each sentence, as numbers of the dictionaries."""
+
+    def __init__(self, decoder: ConditionedDecoder, pairs: list, recipe: TextRecipe, bf16: bool = False):
+        if len(pairs) < recipe.batch:
+            raise ConfigError(f"{len(pairs)} pairs of texts are fewer than an update takes: {recipe.batch}")
+        self.decoder, self.pairs, self.recipe, self.bf16 = decoder, pairs, recipe, bf16
+        self.done, self.loss = 0, None  # updates, and the loss, smoothed
+        decoder.transcript.gain.requires_grad_(False)  # there are no frames to learn it from
+        learning = [parameter for parameter in decoder.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.Adam(learning, lr=recipe.rate, betas=(0.9, 0.98))
+
+    def update(self) -> float:
+        """One update in place; returns the loss before it, of a target subword."""
+        recipe, self.done = self.recipe, self.done + 1
+        rng = np.random.default_rng([recipe.seed, self.done])
+        torch.manual_seed(int(rng.integers(1 << 62)))  # of the dropout and the frames
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.rate * min(self.done / recipe.warmup, 1 - self.done / (recipe.updates + 1))
+        drawn = sorted(rng.integers(len(self.pairs), size=POOL * recipe.batch), key=lambda i: len(self.pairs[i][0]))
+        first = int(rng.integers(POOL)) * recipe.batch
+        pairs = [self.pairs[i] for i in drawn[first : first + recipe.batch]]
+        logits, targets = self._logits(pairs, rng, recipe.most_errors, recipe.word_dropout)
+        loss = F.cross_entropy(logits, targets, ignore_index=PAD, label_smoothing=recipe.label_smoothing)
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.decoder.parameters(), 2.0)
+        self.optimizer.step()
+        value = loss.item()
+        self.loss = value if self.loss is None else 0.98 * self.loss + 0.02 * value
+        return value
+
+    @torch.no_grad()
+    def accuracy(self, pairs: list, errors: float = 0.0) -> float:
+        """The share of target subwords that are found after those before them, where the transcript has such errors."""
+        rng, right, count = np.random.default_rng(self.recipe.seed), 0, 0
+        for start in range(0, len(pairs), self.recipe.batch):
+            logits, targets = self._logits(pairs[start : start + self.recipe.batch], rng, errors, 0.0, train=False)
+            kept = targets.ne(PAD)
+            right, count = right + int((logits.argmax(-1) == targets)[kept].sum()), count + int(kept.sum())
+        return right / max(count, 1)
+
+    def _logits(self, pairs, rng, errors, dropped, train=True):
+        """Logits [N, V] of all target places of a batch, and the subwords [N] there, PAD where there are none."""
+        config, decoder = self.decoder.config, self.decoder.train(train)
+        share = rng.uniform(0, errors, len(pairs)) if train else np.full(len(pairs), errors)
+        texts = [
+            heard(source, config.source_vocab, each, self.recipe, rng)
+            for (source, _), each in zip(pairs, share, strict=True)
+        ]
+        lengths = torch.tensor([len(text) for text in texts])
+        tokens = padded(texts, BLANK)
+        padding = torch.arange(tokens.size(1)) >= lengths[:, None]
+        targets = padded([[*target, EOS] for _, target in pairs], PAD)
+        shown = padded([[EOS, *target] for _, target in pairs], PAD)
+        gone = torch.from_numpy(rng.random(shown.shape) < dropped)
+        shown = shown.masked_fill(gone & shown.gt(UNK), UNK)
+        frames = torch.randn(*tokens.shape, config.encoder_dim)  # an encoder's end in a layer norm
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            logits = decoder.logits(decoder.forward_text(shown, tokens, frames, padding))
+        return logits.float().flatten(0, 1), targets.flatten()
+
+    @property
+    def _made_by(self) -> str:
+        return value_digest([dataclasses.asdict(self.recipe), dataclasses.asdict(self.decoder.config), self.pairs])
+
+    def save(self, path: Path):
+        """Write a checkpoint."""
+        state = {"made_by": self._made_by, "done": self.done, "loss": self.loss, "decoder": self.decoder.state_dict()}
+        with whole_file(path, alone=True) as partial:
+            torch.save({**state, "optimizer": self.optimizer.state_dict()}, partial)
+
+    def resume(self, path: Path):
+        """Go on from a checkpoint. Raises ConfigError where it is none, or of another recipe, decoder or texts."""
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            same = state["made_by"] == self._made_by
+        except (OSError, EOFError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            raise ConfigError(f"{path}: not a checkpoint of this script; delete it to train anew") from error
+        if not same:
+            raise ConfigError(f"{path}: of another recipe, decoder or texts; delete it to train anew")
+        self.decoder.load_state_dict(state["decoder"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.done, self.loss = state["done"], state["loss"]
+
+
+def save_decoder(path: Path, decoder: ConditionedDecoder, dictionaries: tuple, **notes) -> None:
+    """Write a decoder for `--load-mt-decoder`. dictionaries: the symbols of source and target; notes: plain values that
+    say how it was made."""
+    told = {"config": dataclasses.asdict(decoder.config), "dictionaries": _digests(dictionaries), "notes": notes}
+    tensors = {name: tensor.detach().clone().contiguous() for name, tensor in decoder.state_dict().items()}
+    with whole_file(Path(path), alone=True) as partial:
+        save_file(tensors, partial, metadata={"echostream": json.dumps(told)})
+
+
+def load_decoder(decoder, path, dictionaries: tuple) -> str:
+    """Copy a decoder of `save_decoder` into a model's; returns a line that says so. Raises ConfigError where options or
+    dictionaries differ."""
+    flag = f"--load-mt-decoder {path}"
+    try:
+        with safe_open(path, "pt") as file:
+            told = json.loads(file.metadata()["echostream"])
+            given = {name: file.get_tensor(name) for name in file.keys()}
+        told["dictionaries"], kind = list(told["dictionaries"]), told["config"]["kind"]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{flag}: not a decoder; scripts/pretrain_mt.py writes one ({error!r})") from error
+    if kind != decoder.config.kind:
+        raise ConfigError(f"{flag}: of kind {kind}. Fix: train with --mt-decoder {kind}")
+    if told["dictionaries"] != _digests(dictionaries):
+        raise ConfigError(f"{flag}: made with other dictionaries. Fix: make it from this data folder")
+    if problems := misfits(decoder.state_dict(), given):
+        raise ConfigError(f"{flag}: {'; '.join(problems[:3])}. Fix: make it for this --arch")
+    decoder.load_state_dict(given)
+    return f"MT decoder from {path}: {len(given)} tensors, {told['notes'].get('updates', '?')} updates on text"
+
+
+def _digests(dictionaries: tuple) -> list:
+    return [value_digest(list(symbols)) for symbols in dictionaries]
