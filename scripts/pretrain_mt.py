@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from echostream_plugin.adaptation.translation import TextRecipe, TextTraining, save_decoder
+from echostream_plugin.adaptation.translation import TextRecipe, TextTraining
 from echostream_plugin.config import ConfigError
 from echostream_plugin.data import DataError
 from echostream_plugin.data.subwords import load_subwords
@@ -28,6 +28,7 @@ from echostream_plugin.decoders import DECODERS
 from echostream_plugin.decoders.conditioned import ConditionedDecoder
 from echostream_plugin.encoders import ENCODERS
 from echostream_plugin.fairseq_ext.flags import add_model_flags, config_from_args, fill_defaults
+from echostream_plugin.fairseq_ext.mt_values import save_decoder
 from echostream_plugin.fairseq_ext.task import read_multitask_config
 from echostream_plugin.inference.words import normalise
 

@@ -51,7 +51,11 @@ FLAGS = {
 _LLM = {"encoder_embed_dim": ("llm.encoder_dim",), "dropout": ("llm.dropout",)}
 
 # said by --arch, the data yaml, the multitask yaml and the task
-_NO_FLAGS = {"encoder": ("kind", "input_dim"), "mt": ("kind", "vocab", "source_vocab", "ffn_dim"), "llm": ("vocab", "target")}
+_NO_FLAGS = {
+    "encoder": ("kind", "input_dim"),
+    "mt": ("kind", "vocab", "source_vocab", "ffn_dim"),
+    "llm": ("vocab", "target"),
+}
 _PREFIXES = {"encoder": "", "mt": "mt_", "llm": "llm_"}  # of flags that are options of only one part
 TRANSFORMER = "transformer"  # the MT decoder where none is named
 IN_CHUNKS = SpeechLLMModelConfig.kind  # in place of an MT decoder: the model writes in chunks and has none

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from echostream_plugin.adaptation.translation import load_decoder
 from echostream_plugin.config import ConfigError, ModelConfig
 from echostream_plugin.data.whisper_weights import load_whisper_encoder
 from echostream_plugin.encoders import ENCODERS
@@ -20,6 +19,7 @@ from echostream_plugin.fairseq_ext.bundle_values import load_bundle_encoder
 from echostream_plugin.fairseq_ext.checkpoints import checkpoint_config
 from echostream_plugin.fairseq_ext.flags import FLAGS, TRANSFORMER
 from echostream_plugin.fairseq_ext.loading import read_checkpoint
+from echostream_plugin.fairseq_ext.mt_values import load_decoder
 from echostream_plugin.fairseq_ext.task import read_multitask_config
 from echostream_plugin.model import S2STModel, padding_mask
 

@@ -199,7 +199,9 @@ def conditioned(layers):
     config = CTCHeadConfig(**SMALL, layers=layers, left_context_frames=5)
     head = CTCHead(config).eval()
     torch.nn.init.normal_(head.proj.weight)
-    decoder = ConditionedDecoder(ConditionedDecoderConfig(**SMALL, layers=2, encoder_dim=DIM, source_vocab=config.vocab))
+    decoder = ConditionedDecoder(
+        ConditionedDecoderConfig(**SMALL, layers=2, encoder_dim=DIM, source_vocab=config.vocab)
+    )
     decoder.listen_through(head)
     return decoder
 
