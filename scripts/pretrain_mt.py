@@ -36,7 +36,7 @@ KIND = ConditionedDecoder.Config.kind
 ARCHITECTURES = {
     name: (encoder.Config.kind, flags) for encoder in ENCODERS.values() for name, flags in encoder.architectures.items()
 }
-SHOWN_ERRORS = 0.3  # of the second accuracy that is told
+SHOWN = (0.0, 0.3)  # errors of the transcripts whose accuracy is told
 
 
 def build_parser(argv=None) -> argparse.ArgumentParser:
@@ -97,11 +97,9 @@ def run(training: TextTraining, dev: list, checkpoint: Path, save_every: int) ->
             bar.update()
             bar.set_postfix(loss=f"{training.loss:.3f}", refresh=False)
             if training.done % save_every == 0 or training.done == updates:
-                measured = [f"{training.accuracy(dev, errors):.3f}" for errors in (0, SHOWN_ERRORS)] if dev else ["-"]
-                tqdm.write(
-                    f"update {training.done}: loss {training.loss:.3f}, accuracy {' and '.join(measured)} without errors "
-                    f"and with {SHOWN_ERRORS:.0%}, {time.process_time():.0f} CPU s"
-                )
+                found = [f"{training.accuracy(dev, errors):.3f} with {errors:.0%} errors" for errors in SHOWN if dev]
+                said = ", ".join([f"loss {training.loss:.3f}", *found, f"{time.process_time():.0f} CPU s"])
+                tqdm.write(f"update {training.done}: {said}")
                 training.save(checkpoint)
 
 

@@ -1,8 +1,8 @@
 """The MT decoder learns to translate from text, before it hears speech.
 
-A decoder that reads the transcript (`decoders.conditioned`) is shown source subwords as a CTC head would hear them, with
-its errors and its blanks between them, and no speech: as in JOIST (Sainath et al., arXiv 2210.07353), text makes up for
-speech that nobody recorded.
+A decoder that reads the transcript (`decoders.conditioned`) is shown source subwords as a CTC head would hear them,
+with its errors and its blanks between them, and no speech: as in JOIST (Sainath et al., arXiv 2210.07353), text makes
+up for speech that nobody recorded.
 """
 
 import dataclasses
@@ -28,8 +28,8 @@ POOL = 4  # batches that are drawn at once, so that texts of one length come tog
 class TextRecipe:
     """How a decoder learns from text. rate: the highest, after `warmup` updates, from where it falls to nothing;
     most_errors: the share of subwords that a transcript has wrong, lacks or adds, up to which it is drawn for each;
-    blanks: frames without a subword per subword, held: the share of subwords that last a second frame; word_dropout: the
-    share of the decoder's own subwords that it is not shown."""
+    blanks: frames without a subword per subword, held: the share of subwords that last a second frame; word_dropout:
+    the share of the decoder's own subwords that it is not shown."""
 
     updates: int = 2400
     batch: int = 128

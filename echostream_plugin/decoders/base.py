@@ -47,7 +47,7 @@ class StreamingDecoder(nn.Module, ABC):
         bool [B, S]; source_mask: bool [B, U, S], True = masked in both. Returns [B, U, dim]."""
 
     def listen_through(self, head: nn.Module) -> None:
-        """Called when a model is built, with the CTC head of the source: a decoder that reads the transcript keeps it."""
+        """Called when a model is built, with the source's CTC head: a decoder that reads the transcript keeps it."""
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden: [B, U, dim] -> [B, U, V]."""

@@ -2,8 +2,8 @@
 
     python examples/quickstart/translation_text.py --corpus work/quickstart/corpus --pairs 200000
 
-Writes text/pairs.tsv of the corpus: pairs of the grammar's training split, and the human training prompts, each as often
-as makes them `PROMPT_SHARE` of all. What the human test prompts say is in none of them.
+Writes text/pairs.tsv of the corpus: pairs of the grammar's training split, and the human training prompts, each as
+often as makes them `PROMPT_SHARE` of all. What the human test prompts say is in none of them.
 """
 
 import argparse

@@ -100,6 +100,7 @@ TABLE = {  # page -> beginning of a command -> how it is made small; the longest
         "fairseq-train --help": Small(),
         "torchrun": Small(add=MODEL),
         "python scripts/adapt_encoder.py": LONG,
+        "python scripts/pretrain_mt.py": LONG,
         "echostream average": LONG,
         "python scripts/train_vocoder.py --help": Small(),
         "python scripts/train_punctuator.py --help": Small(),
