@@ -126,7 +126,7 @@ class UnitDecoder(nn.Module):
         """t2u: [B, U, D]; padding_mask: bool [B, U], True = padded, on the right; batch_positions: sample b of the
         batch gets the constant position b (StreamSpeech's training). Returns logits [B, U * upsample, V].
 
-        Frames of padded states are computed and mean nothing: mask them by `frame_padding_mask`.
+        Frames of padded states are computed and mean nothing.
         """
         check_unit_wait(k2, n2)
         tokens, visible = t2u.size(1), None
@@ -140,10 +140,6 @@ class UnitDecoder(nn.Module):
             # padding is on the right, so causal self-attention keeps it out of every real frame
             x, _ = layer(x, source=layer.encoder_attn.project(t2u), source_visible=visible)
         return self.output_projection(self.layer_norm(x))
-
-    def frame_padding_mask(self, padding_mask: Tensor) -> Tensor:
-        """padding_mask: bool [B, U] of states -> bool [B, U * upsample] of frames."""
-        return padding_mask.repeat_interleave(self.config.upsample, dim=1)
 
     def initial_state(self, batch_size: int = 1, k2: int = 0, n2: int | None = 1) -> UnitDecoderState:
         """No states yet; (k2, n2) is the lag, n2 None waits for `finish`."""

@@ -133,19 +133,6 @@ def computation_aware(delays, pushes: list[tuple[float, float]]) -> tuple[float,
     return tuple(done[delay] for delay in delays)
 
 
-def computation_aware_from_elapsed(delays, elapsed) -> tuple[float, ...]:
-    """The same from SimulEval's ``elapsed`` (delay + all computing so far), where only that was logged (text output).
-
-    The computing since the write before is taken to start when this write's audio arrived, the latest it can.
-    """
-    spent, before = [], 0.0
-    for delay, total in zip(delays, elapsed, strict=True):
-        so_far = max(total - delay, before)
-        spent.append(so_far - before)
-        before = so_far
-    return tuple(finish_times(list(delays), spent))
-
-
 def playback(delays, durations) -> list[tuple[float, float]]:
     """(start, end) of each chunk of speech: it plays when it is written and the chunk before it has ended."""
     intervals, end = [], 0.0

@@ -76,7 +76,7 @@ def test_mt_and_unit_logits_agree(io, decoders, chunk, wait):
     torch.testing.assert_close(mt.logits(hidden)[~padding], expected[~padding], atol=1e-4, rtol=0)
 
     states = t2u(hidden, padding)
-    frames = ~units.frame_padding_mask(padding)
+    frames = ~padding.repeat_interleave(units.config.upsample, dim=1)
     expected = io[f"unit_logits.chunk{chunk}.{wait}"]
     for sample in range(tokens.size(0)):
         units.constant_position = sample  # StreamSpeech's positions run over the batch

@@ -41,7 +41,7 @@ def test_two_processes_of_torchrun_are_one_training(corpus, tmp_path):
         "--seed", "1", "--cpu", "--num-workers", "0", "--max-update", "3", "--log-format", "simple",
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     said = done.stdout + done.stderr
     assert "training on 2 devices" in said
