@@ -84,7 +84,8 @@ TABLE = {  # page -> beginning of a command -> how it is made small; the longest
         **dict.fromkeys(("python scripts/load_live.py", "python scripts/measure_training.py"), LONG),
         "echostream benchmark": LONG,
     },
-    "docs/results.md": {"python scripts/": LONG, "echostream benchmark": LONG},
+    "docs/results.md": {"python scripts/": LONG},
+    "docs/results_training.md": {"python scripts/": LONG, "echostream benchmark": LONG},
     "docs/speechllm.md": {
         "fairseq-train": Small(add=CHUNKS),
         "fairseq-generate": Small(add="--cpu"),
