@@ -7,6 +7,7 @@ import torch
 
 from echostream_plugin import model
 from echostream_plugin.config import ChunkConformerConfig, CTCHeadConfig, EncoderConfig, TextDecoderConfig
+from echostream_plugin.decoders.conditioned import ConditionedDecoder, ConditionedDecoderConfig
 from echostream_plugin.decoders.ctc import CollapseState, CTCHead, collapse_step
 from echostream_plugin.decoders.speechllm import SpeechLLMConfig, SpeechLLMDecoder
 from echostream_plugin.decoders.text import TextDecoder
@@ -35,8 +36,17 @@ def ctc_head(layers):
 
 
 def text_decoder():
-    part = TextDecoder(TextDecoderConfig(vocab=11, encoder_dim=16, **SMALL)).eval()
+    return stepping(TextDecoder(TextDecoderConfig(vocab=11, encoder_dim=16, **SMALL)).eval())
 
+
+def conditioned_decoder():
+    part = ConditionedDecoder(ConditionedDecoderConfig(vocab=11, source_vocab=11, encoder_dim=16, **SMALL)).eval()
+    head = CTCHeadConfig(vocab=11, **SMALL | {"layers": 1}, left_context_frames=5)
+    part.listen_through(CTCHead(head).eval())
+    return stepping(part)
+
+
+def stepping(part):
     def push(n, state):
         state = part.add_source(torch.randn(1, n, 16), state or part.initial_state())
         return part.step(torch.ones(1, n, dtype=torch.long), state)[1]
@@ -105,6 +115,7 @@ KINDS = {
     "linear CTC head": lambda: ctc_head(0),
     "collapse": lambda: lambda n, state: collapse_step(torch.randn(n, 9), state or CollapseState.initial())[2],
     "MT decoder": text_decoder,
+    "MT decoder that reads the transcript": conditioned_decoder,
     "SpeechLLM": lambda: speechllm(2),
     "SpeechLLM that keeps all": lambda: speechllm(-1),
     "T2U encoder": t2u_encoder,
