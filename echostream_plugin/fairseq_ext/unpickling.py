@@ -27,6 +27,7 @@ TRUSTED = {
     "builtins": "bool bytearray bytes complex dict float frozenset int list set str tuple",
     "collections": "OrderedDict defaultdict",
     "fairseq.data.dictionary": "Dictionary",
+    "fairseq.distributed.utils": "_TensorPlaceholder",  # in what one process of a training sends to the others
     "numpy": "dtype ndarray",
     "numpy._core.multiarray": "_reconstruct scalar",
     "omegaconf.base": "ContainerMetadata Metadata",
@@ -206,6 +207,8 @@ class _Torch(types.ModuleType):
 def guard_fairseq() -> None:
     """Let fairseq-train, fairseq-generate and whoever else loads checkpoints by fairseq read them by `load_trusted`.
 
-    Since torch 2.6 their own `torch.load` refuses every class but tensors; before, it ran what a file asked for."""
-    importlib.import_module("fairseq.checkpoint_utils")
-    sys.modules["fairseq.checkpoint_utils"].torch = _Torch("torch")
+    Since torch 2.6 their own `torch.load` refuses every class but tensors; before, it ran what a file asked for. Of
+    several processes one reads the file and sends it to the others, who load what comes."""
+    for name in ("fairseq.checkpoint_utils", "fairseq.distributed.utils"):
+        importlib.import_module(name)
+        sys.modules[name].torch = _Torch("torch")

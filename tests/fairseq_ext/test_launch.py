@@ -41,15 +41,22 @@ def test_two_processes_of_torchrun_are_one_training(corpus, tmp_path):
         "--seed", "1", "--cpu", "--num-workers", "0", "--max-update", "3", "--log-format", "simple",
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-2000:]
-    said = done.stdout + done.stderr
+
+    def run(*more):
+        done = subprocess.run([*command, *more], env=environment, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr[-9000:]
+        return done.stdout + done.stderr
+
+    said = run()
     assert "training on 2 devices" in said
     assert said.count("Saved checkpoint") == 2  # at the end of two epochs
     both = torch.load(tmp_path / "both" / "checkpoint_last.pt", weights_only=False)
     assert both["optimizer_history"][-1]["num_updates"] == 3
     for name, weights in alone["model"].items():
         assert torch.allclose(weights, both["model"][name], atol=2e-4), name
+    assert "checkpoint_last.pt (epoch" in run("--max-update", "4")  # the second process gets it from the first
+    after = torch.load(tmp_path / "both" / "checkpoint_last.pt", weights_only=False)
+    assert after["optimizer_history"][-1]["num_updates"] == 4
 
 
 def test_processes_that_torchrun_did_not_start_are_refused(monkeypatch):
