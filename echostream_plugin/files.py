@@ -42,6 +42,16 @@ def write_json(path, value) -> Path:
     return write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def write_tensors(path, tensors: dict, metadata: dict | None = None) -> Path:
+    """Write a whole safetensors file or nothing; returns its path. Its mode is that of the user's other files, where
+    safetensors' own writer lets nobody else read it."""
+    from safetensors.torch import save  # not before it is needed: it takes torch with it
+
+    with whole_file(path) as partial:
+        partial.write_bytes(save(tensors, metadata))
+    return Path(path)
+
+
 def json_lines(path, mend: bool = False) -> list[dict]:
     """The json objects of a log with one in a line; [] where there is no file. What an interruption left torn, or is no
     object, is passed over. mend: cut a torn last line off the file, so that what is appended stands in its own line."""

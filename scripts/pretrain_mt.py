@@ -17,7 +17,6 @@ from argparse import Namespace
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from echostream_plugin.adaptation.translation import TextRecipe, TextTraining
 from echostream_plugin.config import ConfigError
@@ -85,22 +84,10 @@ def pairs_of(paths: list, tasks: dict) -> list:
     return [pair for pair in found if all(pair)]
 
 
-def run(training: TextTraining, dev: list, checkpoint: Path, save_every: int) -> None:
-    """All updates that are left."""
-    if checkpoint.exists():
-        training.resume(checkpoint)
-        print(f"{checkpoint}: goes on after update {training.done}")
-    updates = training.recipe.updates
-    with tqdm(total=updates, initial=training.done, unit="update", disable=None, mininterval=1.0) as bar:
-        while training.done < updates:
-            training.update()
-            bar.update()
-            bar.set_postfix(loss=f"{training.loss:.3f}", refresh=False)
-            if training.done % save_every == 0 or training.done == updates:
-                found = [f"{training.accuracy(dev, errors):.3f} with {errors:.0%} errors" for errors in SHOWN if dev]
-                said = ", ".join([f"loss {training.loss:.3f}", *found, f"{time.process_time():.0f} CPU s"])
-                tqdm.write(f"update {training.done}: {said}")
-                training.save(checkpoint)
+def told(training: TextTraining, dev: list) -> str:
+    """How well the decoder translates `dev` by now, and the time it took."""
+    found = [f"{training.accuracy(dev, errors):.3f} with {errors:.0%} errors" for errors in SHOWN if dev]
+    return ", ".join(["", *found, f"{time.process_time():.0f} CPU s"])
 
 
 def main(argv=None) -> int:
@@ -113,7 +100,7 @@ def main(argv=None) -> int:
         decoder, pairs, dev = decoder_of(args, tasks), pairs_of(args.pairs, tasks), pairs_of(args.dev, tasks)
         recipe = TextRecipe(updates=args.updates, batch=args.batch, rate=args.rate, seed=args.seed)
         training = TextTraining(decoder, pairs, recipe, args.bf16)
-        run(training, dev, checkpoint, args.save_every)
+        training.run(checkpoint, args.save_every, lambda: told(training, dev))
     except (DataError, ConfigError, KeyError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

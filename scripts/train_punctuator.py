@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.data import DataError
@@ -70,26 +69,6 @@ def texts_of(args) -> dict:
     return texts
 
 
-def run(training: Training, out: Path, save_every: int):
-    """All updates that are left."""
-    checkpoint = out / "training.pt"
-    out.mkdir(parents=True, exist_ok=True)
-    if checkpoint.exists():
-        training.resume(checkpoint)
-        print(f"{checkpoint}: goes on after update {training.done}")
-    steps = training.recipe.steps
-    with tqdm(total=steps, initial=training.done, unit="update", disable=None, mininterval=1.0) as bar:
-        while training.done < steps:
-            training.update()
-            bar.update()
-            bar.set_postfix(loss=f"{training.loss:.3f}", refresh=False)
-            if training.done % save_every == 0:
-                tqdm.write(
-                    f"update {training.done}: loss of the marks {training.loss:.4f}, {time.process_time():.0f} CPU s"
-                )
-                training.save(checkpoint)
-
-
 def main(argv=None) -> int:
     args = build_parser().parse_args(argv)
     torch.set_num_threads(args.threads)
@@ -102,7 +81,7 @@ def main(argv=None) -> int:
         )
         model = Punctuator(config)
         training = Training(model, Windows(texts, config.languages, recipe, with_errors), recipe)
-        run(training, args.out, args.save_every)
+        training.run(args.out / "training.pt", args.save_every, lambda: f", {time.process_time():.0f} CPU s")
     except (DataError, ConfigError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

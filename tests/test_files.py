@@ -3,8 +3,10 @@
 import json
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from echostream_plugin.files import json_lines, whole_file, write_json, write_text
+from echostream_plugin.files import json_lines, whole_file, write_json, write_tensors, write_text
 
 
 def test_what_breaks_off_leaves_the_file_that_was_there(tmp_path):
@@ -32,6 +34,12 @@ def test_json_is_written_as_it_is_read(tmp_path):
     value = {"words": ["mañana", "naïve"], "score": 0.5}
     path = write_json(tmp_path / "a.json", value)
     assert json.loads(path.read_text(encoding="utf-8")) == value and "mañana" in path.read_text(encoding="utf-8")
+
+
+def test_weights_may_be_read_by_whoever_may_read_the_users_texts(tmp_path):
+    text, weights = write_text(tmp_path / "a.txt", "a"), write_tensors(tmp_path / "a.safetensors", {"a": torch.ones(3)})
+    assert weights.stat().st_mode == text.stat().st_mode
+    assert load_file(weights)["a"].tolist() == [1, 1, 1]
 
 
 def test_a_log_is_read_up_to_where_it_is_torn(tmp_path):

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from echostream_plugin.adaptation.speech import load
 from echostream_plugin.data.whisper_weights import load_whisper_encoder, whisper_layers
 from echostream_plugin.encoders.whisper import PAIR, WhisperConfig, WhisperEncoder
+from echostream_plugin.files import write_tensors
 from echostream_plugin.modules.whisper_front import POSITIONS
 
 STREAMS = 12  # of 30 s, over which the share of the position is averaged
@@ -50,7 +51,7 @@ class WhisperTeacher:
                     whole.append(self.encoder.whole(features, length)[0][0].float())
                     cyclic.append(self.encoder.hidden(features, length, 0)[0][0].float().mean(0))
             share = _smooth(torch.stack(whole).mean(0)) - torch.stack(cyclic).mean(0) if whole else self.share
-            save_file({"share": share.cpu().contiguous()}, path)
+            write_tensors(path, {"share": share.cpu().contiguous()})
         self.share = load_file(path)["share"].to(device)
 
 

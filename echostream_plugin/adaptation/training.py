@@ -252,8 +252,7 @@ class Adaptation:
         }
         with whole_file(self.folder / LAST) as partial:
             torch.save(state, partial)
-        with whole_file(self.folder / "adapted.safetensors") as partial:
-            save_adapted(partial, self.student.encoder, updates=self.update)
+        save_adapted(self.folder / "adapted.safetensors", self.student.encoder, updates=self.update)
 
     def _resume(self, say):
         path = self.folder / LAST

@@ -6,9 +6,7 @@ up for speech that nobody recorded.
 """
 
 import dataclasses
-import pickle
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,8 +16,8 @@ from torch import Tensor
 from echostream_plugin.config import ConfigError
 from echostream_plugin.constants import BLANK, EOS, PAD, SPECIALS, UNK
 from echostream_plugin.decoders.conditioned import ConditionedDecoder
-from echostream_plugin.files import whole_file
 from echostream_plugin.inference.digest import value_digest
+from echostream_plugin.modules.seeded_training import SeededTraining
 
 POOL = 4  # batches that are drawn at once, so that texts of one length come together
 
@@ -64,9 +62,8 @@ def padded(rows: list, value: int) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], True, value)
 
 
-class TextTraining:
-    """The updates of a decoder, each drawn from a seed of its own: one that goes on from a checkpoint gives what one
-    without a break gives.
+class TextTraining(SeededTraining):
+    """The updates of a decoder.
 
     pairs: (source subwords, target subwords) of each sentence, as numbers of the dictionaries."""
 
@@ -74,16 +71,15 @@ class TextTraining:
         if len(pairs) < recipe.batch:
             raise ConfigError(f"{len(pairs)} pairs of texts are fewer than an update takes: {recipe.batch}")
         self.decoder, self.pairs, self.recipe, self.bf16 = decoder, pairs, recipe, bf16
-        self.done, self.loss = 0, None  # updates, and the loss, smoothed
         decoder.transcript.gain.requires_grad_(False)  # there are no frames to learn it from
         learning = [parameter for parameter in decoder.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.Adam(learning, lr=recipe.rate, betas=(0.9, 0.98))
+        optimizer = torch.optim.Adam(learning, lr=recipe.rate, betas=(0.9, 0.98))
+        made_by = value_digest([dataclasses.asdict(recipe), dataclasses.asdict(decoder.config), pairs])
+        super().__init__(decoder, optimizer, recipe.updates, recipe.seed, made_by, clip_norm=2.0)
 
     def update(self) -> float:
         """One update in place; returns the loss before it, of a target subword."""
-        recipe, self.done = self.recipe, self.done + 1
-        rng = np.random.default_rng([recipe.seed, self.done])
-        torch.manual_seed(int(rng.integers(1 << 62)))  # of the dropout and the frames
+        recipe, rng = self.recipe, self._draw()
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.rate * min(self.done / recipe.warmup, 1 - self.done / (recipe.updates + 1))
         drawn = sorted(rng.integers(len(self.pairs), size=POOL * recipe.batch), key=lambda i: len(self.pairs[i][0]))
@@ -91,13 +87,7 @@ class TextTraining:
         pairs = [self.pairs[i] for i in drawn[first : first + recipe.batch]]
         logits, targets = self._logits(pairs, rng, recipe.most_errors, recipe.word_dropout)
         loss = F.cross_entropy(logits, targets, ignore_index=PAD, label_smoothing=recipe.label_smoothing)
-        self.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.decoder.parameters(), 2.0)
-        self.optimizer.step()
-        value = loss.item()
-        self.loss = value if self.loss is None else 0.98 * self.loss + 0.02 * value
-        return value
+        return self._learn(loss, loss)
 
     @torch.no_grad()
     def accuracy(self, pairs: list, errors: float = 0.0) -> float:
@@ -128,26 +118,3 @@ class TextTraining:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
             logits = decoder.logits(decoder.forward_text(shown, tokens, frames, padding))
         return logits.float().flatten(0, 1), targets.flatten()
-
-    @property
-    def _made_by(self) -> str:
-        return value_digest([dataclasses.asdict(self.recipe), dataclasses.asdict(self.decoder.config), self.pairs])
-
-    def save(self, path: Path):
-        """Write a checkpoint."""
-        state = {"made_by": self._made_by, "done": self.done, "loss": self.loss, "decoder": self.decoder.state_dict()}
-        with whole_file(path, alone=True) as partial:
-            torch.save({**state, "optimizer": self.optimizer.state_dict()}, partial)
-
-    def resume(self, path: Path):
-        """Go on from a checkpoint. Raises ConfigError where it is none, or of another recipe, decoder or texts."""
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            same = state["made_by"] == self._made_by
-        except (OSError, EOFError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
-            raise ConfigError(f"{path}: not a checkpoint of this script; delete it to train anew") from error
-        if not same:
-            raise ConfigError(f"{path}: of another recipe, decoder or texts; delete it to train anew")
-        self.decoder.load_state_dict(state["decoder"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.done, self.loss = state["done"], state["loss"]

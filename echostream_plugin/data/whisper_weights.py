@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.data.ctranslate2 import read_variables
 from echostream_plugin.data.whisper_base import whisper_folder
+from echostream_plugin.files import write_tensors
 
 # parameters that Whisper does not have, and that keep the values they were made with
 _OURS = ("join.", "projection.", "output_norm.")
@@ -76,11 +76,9 @@ def whisper_layers(path) -> int:
 
 def save_adapted(path, encoder, **notes) -> Path:
     """Write an adapted encoder; notes: plain values that say how it was made."""
-    path = Path(path)
     description = {"encoder": dataclasses.asdict(encoder.config), "notes": notes}
     tensors = {name: tensor.detach().cpu().half().contiguous() for name, tensor in encoder.state_dict().items()}
-    save_file(tensors, path, metadata={"echostream": json.dumps(description)})
-    return path
+    return write_tensors(path, tensors, {"echostream": json.dumps(description)})
 
 
 def adapted_options(path) -> dict:

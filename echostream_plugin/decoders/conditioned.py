@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from echostream_plugin.config import TextDecoderConfig, decoder_config, option
+from echostream_plugin.constants import BLANK
 from echostream_plugin.decoders.base import register_decoder
 from echostream_plugin.decoders.ctc import CTCHead, CTCState
 from echostream_plugin.decoders.text import TextDecoder, TextDecoderState
 from echostream_plugin.decoders.transformer import KeyValues, sinusoids
 from echostream_plugin.modules.streaming import StreamState
 
-BLANK = 0
 HISTORY = 3  # subwords whose embeddings a frame is given: the one that is heard and those before it
 FIRST_GAIN = 0.3  # of the encoder's frames, while the transcript is all that the decoder knows
 

@@ -5,11 +5,10 @@ import json
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.decoders.conditioned import ConditionedDecoder
-from echostream_plugin.files import whole_file
+from echostream_plugin.files import write_tensors
 from echostream_plugin.inference.digest import value_digest
 from echostream_plugin.modules.weights import misfits
 
@@ -19,8 +18,7 @@ def save_decoder(path: Path, decoder: ConditionedDecoder, dictionaries: tuple, *
     say how it was made."""
     told = {"config": dataclasses.asdict(decoder.config), "dictionaries": _digests(dictionaries), "notes": notes}
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in decoder.state_dict().items()}
-    with whole_file(Path(path), alone=True) as partial:
-        save_file(tensors, partial, metadata={"echostream": json.dumps(told)})
+    write_tensors(path, tensors, {"echostream": json.dumps(told)})
 
 
 def load_decoder(decoder, path, dictionaries: tuple) -> str:

@@ -20,12 +20,11 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from echostream_plugin.config import ConfigError, ModelConfig, read_model
 from echostream_plugin.constants import SAMPLE_RATE, SPECIALS
 from echostream_plugin.decoders.speechllm import SpeechLLMModelConfig
-from echostream_plugin.files import write_json
+from echostream_plugin.files import write_json, write_tensors
 from echostream_plugin.inference.confidence import GateModel
 from echostream_plugin.inference.dictionary import Dictionary
 from echostream_plugin.inference.errors import BundleError
@@ -148,7 +147,7 @@ def save_bundle(
     folder, config = Path(folder), config or model.config
     folder.mkdir(parents=True, exist_ok=True)
     mean, std = statistics(config, gcmvn)
-    save_file(_in_eight_bits(_half_precision(model, config), model, int8), folder / "model.safetensors")
+    write_tensors(folder / "model.safetensors", _in_eight_bits(_half_precision(model, config), model, int8))
     description = {
         "format": FORMAT,
         "version": VERSION,

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.files import whole_file, write_json
+from echostream_plugin.files import write_json, write_tensors
 from echostream_plugin.punctuation.model import Punctuator, PunctuatorConfig
 
 WEIGHTS_FILE, CONFIG_FILE = "punctuator.safetensors", "punctuator.json"
@@ -20,8 +20,7 @@ def save_punctuator(model: Punctuator, folder, card: dict | None = None) -> Path
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().half().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with whole_file(folder / WEIGHTS_FILE) as partial:
-        save_file(tensors, partial)
+    write_tensors(folder / WEIGHTS_FILE, tensors)
     description = {"kind": "ct_transformer", "config": dataclasses.asdict(model.config), "card": card or {}}
     write_json(folder / CONFIG_FILE, description)
     return folder

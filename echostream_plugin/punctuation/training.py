@@ -1,17 +1,14 @@
 """Training of the punctuator: random windows of texts, simulated recognition errors, drawn delays."""
 
 import dataclasses
-import pickle
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from echostream_plugin.config import ConfigError
-from echostream_plugin.files import whole_file
+from echostream_plugin.modules.seeded_training import SeededTraining
 from echostream_plugin.punctuation.model import Punctuator, word_rows
 
 UNKNOWN = -100  # label that no loss is taken of
@@ -105,23 +102,22 @@ def loss_of(model: Punctuator, batch, delay: int, case_weight: float) -> tuple[T
     return of_marks, of_marks + case_weight * of_cases
 
 
-class Training:
-    """The updates of a model, one after the other; each draws from a seed of its own, so that a training that goes on
-    from a checkpoint (`save`, `resume`) gives what one without a break gives."""
+class Training(SeededTraining):
+    """The updates of a punctuator."""
 
     def __init__(self, model: Punctuator, windows: Windows, recipe: Recipe):
         self.model, self.windows, self.recipe = model, windows, recipe
-        self.done, self.loss = 0, None  # updates, and the loss of the marks, smoothed
         rows = [model.words.weight]  # each is met now and then only
         rest = [parameter for parameter in model.parameters() if parameter is not rows[0]]
         groups = [{"params": rows, "factor": recipe.rows_factor, "weight_decay": 0.0}, {"params": rest, "factor": 1.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.01)
+        optimizer = torch.optim.AdamW(groups, lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.01)
+        words = [len(text) for _, text, _ in windows.sources]
+        made_by = repr((dataclasses.asdict(recipe), dataclasses.asdict(model.config), words))
+        super().__init__(model, optimizer, recipe.steps, recipe.seed, made_by, clip_norm=1.0)
 
     def update(self) -> float:
         """One update in place; returns the loss of the marks before it."""
-        model, recipe, self.done = self.model.train(), self.recipe, self.done + 1
-        rng = np.random.default_rng([recipe.seed, self.done])
-        torch.manual_seed(int(rng.integers(1 << 62)))  # of the dropout
+        model, recipe, rng = self.model.train(), self.recipe, self._draw()
         remaining = 1 - self.done / (recipe.steps + 1)
         for group in self.optimizer.param_groups:
             group["lr"] = group["factor"] * recipe.rate * min(self.done / recipe.warmup, remaining**0.5)
@@ -129,37 +125,7 @@ class Training:
         delay = longest if drawn is None else min(drawn, longest)
         batch = self.windows.batch(rng, recipe.batch, delay, model.config.buckets)
         of_marks, loss = loss_of(model, batch, delay, recipe.case_weight)
-        self.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        self.optimizer.step()
-        loss = float(of_marks.detach())
-        self.loss = loss if self.loss is None else 0.98 * self.loss + 0.02 * loss
-        return loss
-
-    @property
-    def _made_by(self) -> str:
-        words = [len(text) for _, text, _ in self.windows.sources]
-        return repr((dataclasses.asdict(self.recipe), dataclasses.asdict(self.model.config), words))
-
-    def save(self, path: Path):
-        """Write a checkpoint."""
-        state = {"made_by": self._made_by, "done": self.done, "loss": self.loss, "model": self.model.state_dict()}
-        with whole_file(path, alone=True) as partial:
-            torch.save({**state, "optimizer": self.optimizer.state_dict()}, partial)
-
-    def resume(self, path: Path):
-        """Go on from a checkpoint. Raises ConfigError where it is none, or of another recipe, model or texts."""
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            made_by = state["made_by"]
-        except (OSError, EOFError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
-            raise ConfigError(f"{path}: not a checkpoint of a punctuator; delete it to train anew") from error
-        if made_by != self._made_by:
-            raise ConfigError(f"{path}: of another recipe, model or texts; delete it to train anew")
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.done, self.loss = state["done"], state["loss"]
+        return self._learn(loss, of_marks)
 
 
 def train(model: Punctuator, windows: Windows, recipe: Recipe, show=lambda step, loss: None) -> Punctuator:

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import nn
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.files import whole_file, write_json
+from echostream_plugin.files import write_json, write_tensors
 from echostream_plugin.modules.weights import build
 from echostream_plugin.vocoder.codehifigan import CodeHiFiGAN, VocoderConfig, read_json
 from echostream_plugin.vocoder.vocos import CodeVocos
@@ -50,8 +49,7 @@ def save_vocoder(model: nn.Module, folder) -> Path:
     folded.load_state_dict(model.state_dict())
     folded.remove_weight_norm()
     tensors = {name: tensor.detach().half().contiguous() for name, tensor in folded.state_dict().items()}
-    with whole_file(folder / WEIGHTS_FILE) as partial:
-        save_file(tensors, partial)
+    write_tensors(folder / WEIGHTS_FILE, tensors)
     write_json(folder / CONFIG_FILE, config_to_dict(model.config))
     return folder
 

@@ -43,6 +43,11 @@ def test_only_safetensors_json_and_text(folder):
     assert all(tensor.dtype == torch.float16 for tensor in load_file(folder / "model.safetensors").values())
 
 
+def test_whoever_may_read_the_configuration_may_read_the_weights(folder):
+    modes = {path.stat().st_mode for path in folder.rglob("*") if path.is_file()}
+    assert modes == {(folder / "config.json").stat().st_mode}
+
+
 def test_tied_parameters_are_stored_once(folder):
     names = load_file(folder / "model.safetensors")
     assert "target_unigram_decoder.embed_tokens.weight" in names

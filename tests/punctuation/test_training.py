@@ -144,14 +144,12 @@ def test_training_that_was_interrupted_gives_the_same_weights(tmp_path, stop):
 
 
 def test_a_checkpoint_of_another_recipe_or_none_is_refused(tmp_path):
-    recipe = Recipe(steps=2, batch=2)
-    training = Training(
-        Punctuator(PunctuatorConfig(**{**SMALL.__dict__, "languages": ("en",)})), windows(recipe), recipe
-    )
-    training.save(tmp_path / "training.pt")
-    training.windows = windows(recipe, ["another text, that is longer than the first."])
-    with pytest.raises(ConfigError, match="another recipe, model or texts; delete it"):
+    recipe, config = Recipe(steps=2, batch=2), PunctuatorConfig(**{**SMALL.__dict__, "languages": ("en",)})
+    Training(Punctuator(config), windows(recipe), recipe).save(tmp_path / "training.pt")
+    other = windows(recipe, ["another text, that is longer than the first."])
+    training = Training(Punctuator(config), other, recipe)
+    with pytest.raises(ConfigError, match="another recipe, network or texts; delete it"):
         training.resume(tmp_path / "training.pt")
     (tmp_path / "training.pt").write_bytes(b"no checkpoint")
-    with pytest.raises(ConfigError, match="not a checkpoint of a punctuator"):
+    with pytest.raises(ConfigError, match="not a checkpoint of this training"):
         training.resume(tmp_path / "training.pt")
