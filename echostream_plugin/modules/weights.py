@@ -15,21 +15,29 @@ ROW_SCALES = ".row_scales"  # after the name of a weight that is stored in 8 bit
 
 def to_int8_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     """A weight [rows, ...] as whole numbers of -127 to 127 and the scale of each row [rows], in float32."""
-    rows = weight.detach().float().flatten(1)
+    rows = _as_half(weight.detach().float().flatten(1))
     scales = rows.abs().amax(1).div(127).clamp(min=torch.finfo(torch.float32).tiny)
     return (rows / scales[:, None]).round().to(torch.int8).view(weight.shape), scales
 
 
 def from_int8_rows(tensors: dict) -> dict:
-    """Parameters by name, those that were stored by `to_int8_rows` in float32 again. Raises ValueError."""
+    """Parameters by name, those that were stored by `to_int8_rows` in float32 again, as numbers that half precision
+    has: a model computes with them in half precision as it does with others (`inference.optimize`). Raises ValueError.
+    """
     scales = {name.removesuffix(ROW_SCALES): tensor for name, tensor in tensors.items() if name.endswith(ROW_SCALES)}
     found = {name: tensor for name, tensor in tensors.items() if not name.endswith(ROW_SCALES)}
     for name, scale in scales.items():
         weight = found[name]
         if weight.dtype != torch.int8 or scale.shape != weight.shape[:1] or not scale.is_floating_point():
             raise ValueError(f"{name}{ROW_SCALES} does not fit {name}: a scale for each row of whole numbers")
-        found[name] = weight.float() * scale.float().view(-1, *(1,) * (weight.dim() - 1))
+        found[name] = _as_half(weight.float() * scale.float().view(-1, *(1,) * (weight.dim() - 1)))
     return found
+
+
+def _as_half(values: Tensor) -> Tensor:
+    """Float32 values rounded to half precision, but for those beyond its range."""
+    rounded = values.half().float()
+    return torch.where(rounded.isfinite(), rounded, values)
 
 
 def build(make, path) -> nn.Module:

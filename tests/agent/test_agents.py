@@ -28,6 +28,7 @@ from echostream_plugin.inference.bundle import load_bundle  # noqa: E402
 from echostream_plugin.inference.errors import BundleError  # noqa: E402
 from echostream_plugin.inference.events import Speech, TargetText  # noqa: E402
 from echostream_plugin.inference.session import TranslationSession  # noqa: E402
+from tests.speech import HOSPITAL, ROOM  # noqa: E402
 from tests.tiny_bundle import save_tiny_bundle, speechlike, tiny_chunk_bundle  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,14 +131,14 @@ def test_the_end_of_a_run_names_what_was_refused(tmp_path, capsys):
 
 def test_words_have_the_delays_of_the_text_agent(evaluate, tmp_path):
     """The latency that evaluation takes from a session's events is what SimulEval says of the text agent."""
-    bundle, names = ROOT / "examples" / "quickstart" / "bundle", ("test_00001.wav", "test_00003.wav")
-    write_list(tmp_path / "samples", [bundle / "samples" / name for name in names])
+    bundle, paths = ROOT / "examples" / "quickstart" / "bundle", (ROOM, HOSPITAL)
+    write_list(tmp_path / "samples", paths)
     flags = command(tmp_path, "echostream_s2tt_agent", tmp_path / "out", listed="samples")
     flags[flags.index("--bundle") + 1] = str(bundle)
     flags = flags[: flags.index("--max-len")] + flags[flags.index("--max-len") + 2 :]
     instances, session = evaluate(flags), TranslationSession(load_bundle(bundle), speech=False)
-    for instance, name in zip(instances, names, strict=True):
-        samples, rate = soundfile.read(bundle / "samples" / name, dtype="float32")
+    for instance, path in zip(instances, paths, strict=True):
+        samples, rate = soundfile.read(path, dtype="float32")
         session.reset()
         pieces = []
         for start in range(0, len(samples), 5120):

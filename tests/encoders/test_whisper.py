@@ -12,9 +12,8 @@ from echostream_plugin.encoders.whisper import WhisperConfig, WhisperEncoder
 from echostream_plugin.inference.audio import read_audio
 from echostream_plugin.modules import dense_attention
 from echostream_plugin.modules.whisper_front import POSITIONS, WhisperFront, cyclic_positions, sinusoids
+from tests.speech import ROOM
 from tests.whisper_file import SMALL
-
-SAMPLE = "examples/quickstart/bundle/samples/test_00001.wav"
 
 
 def make(**options):
@@ -32,7 +31,7 @@ def test_whisper_base_computes_what_faster_whisper_does():
         pytest.skip(str(error))
     encoder = WhisperEncoder(WhisperConfig(layers=6, halve_after=6)).eval()
     assert "90 tensors" in load_whisper_encoder(encoder, folder)
-    samples, rate = read_audio(SAMPLE)
+    samples, rate = read_audio(ROOM)
     assert rate == 16000
     theirs = faster_whisper.WhisperModel(str(folder), device="cpu", compute_type="float32", cpu_threads=1)
     features = theirs.feature_extractor(samples, padding=160)[None]

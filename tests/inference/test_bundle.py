@@ -90,7 +90,8 @@ def test_a_part_in_eight_bits_is_read_back_to_half_a_step_of_each_row(folder, tm
         if name in eight:
             steps = tensor.flatten(1).abs().amax(1) / 127
             error = (twice[name] - tensor).flatten(1).abs().amax(1)
-            assert 0 < error.max() and (error <= 0.501 * steps).all(), name
+            assert 0 < error.max() and (error <= 0.57 * steps).all(), name  # rounded to half precision after that
+            assert torch.equal(twice[name], twice[name].half().float()), name
         else:
             assert torch.equal(tensor, twice[name]), name
 
@@ -100,6 +101,8 @@ def test_eight_bits_of_eight_bits_lose_nothing(folder, tmp_path):
     twice = save_in_eight_bits(once, tmp_path / "twice", ["encoder", "synthesizer_encoder"])
     first, second = load_file(once / "model.safetensors"), load_file(twice / "model.safetensors")
     assert all(torch.equal(first[name], second[name]) for name in first if first[name].dtype == torch.int8)
+    read, again = load_bundle(once).model.state_dict(), load_bundle(twice).model.state_dict()
+    assert all(torch.equal(read[name], again[name]) for name in read)
 
 
 def test_a_part_that_is_none_is_named(folder, tmp_path):

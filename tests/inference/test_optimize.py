@@ -9,7 +9,7 @@ import torch
 from echostream_plugin.config import ConfigError
 from echostream_plugin.encoders.emformer import EmformerEncoder
 from echostream_plugin.inference.audio import read_audio
-from echostream_plugin.inference.bundle import load_bundle
+from echostream_plugin.inference.bundle import load_bundle, save_bundle
 from echostream_plugin.inference.errors import BundleError
 from echostream_plugin.inference.features import features_of
 from echostream_plugin.inference.optimize import optimize, prepare
@@ -57,6 +57,14 @@ def test_a_bundle_is_packed_in_half_precision_by_default_and_translates_the_same
     bundle = optimize(load_bundle(BUNDLE))
     assert bundle.quantize == "half"
     assert translate(bundle) == wanted and wanted[1]
+
+
+@needs_fbgemm
+def test_a_bundle_in_eight_bits_is_packed_in_half_precision_too(tmp_path):
+    side = {f"{name}_dictionary": BUNDLE / f"{name}.dict.txt" for name in ("source", "target")}
+    model = load_bundle(BUNDLE).model
+    save_bundle(tmp_path, model, **side, gcmvn=BUNDLE / "gcmvn.json", int8=["encoder"])
+    assert optimize(load_bundle(tmp_path)).quantize == "half"
 
 
 @needs_fbgemm

@@ -1,11 +1,9 @@
 """Sentences that end where their text does: nothing is lost, translated or spoken twice, or taken back."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 
 from echostream_plugin.config import ConfigError
@@ -21,9 +19,9 @@ from echostream_plugin.inference.snapshot import load, save, take
 from echostream_plugin.inference.text_sentences import TextSentences
 from echostream_plugin.inference.translators import TRANSLATORS
 from tests.punctuation.fixed import fixed_punctuator
+from tests.speech import APPOINTMENT, SQUARE, recording
 from tests.tiny_bundle import speechlike, tiny_bundle
 
-ROOT = Path(__file__).resolve().parents[2]
 CHUNK = 5120  # 320 ms
 ENDS = dict.fromkeys(["s8", "s9", "s5x4", "s2x4", "s9x4"], ".")
 MARKS = {**ENDS, "s5": "?", "s2": ",", "t5": ",", "t7": "?"}
@@ -51,10 +49,7 @@ def run(session, samples, sizes=(CHUNK,)):
 
 def recorded():
     """Two recordings of speech with 0.3 s of silence before the second, which a detector of speech tells from noise."""
-    folder = ROOT / "examples" / "quickstart" / "bundle" / "samples"
-    first, second = (
-        soundfile.read(folder / f"{name}.wav", dtype="float32")[0] for name in ("test_00010", "test_00004")
-    )
+    first, second = recording(SQUARE), recording(APPOINTMENT)
     return np.concatenate([first, np.zeros(4800, np.float32), second])
 
 
