@@ -23,16 +23,22 @@ BEFORE = {"y": _BEFORE_I, "e": _BEFORE_I, "o": _BEFORE_O, "u": _BEFORE_O}  # the
 LETTER_NAMES = frozenset(name.split()[-1] for name in numerals.LETTERS.values())
 
 
-@functools.lru_cache(maxsize=1)
-def grammar() -> synchronous.Rules:
-    """The compiled grammar: nonterminal -> productions. Sentences are the nonterminals ``S.<topic>``."""
+def read_grammar(*folders: Path) -> synchronous.Rules:
+    """The compiled grammar of all patterns in the folders: nonterminal -> productions. Sentences are the nonterminals
+    ``S.<topic>``."""
     patterns = notation.Patterns()
     for name, entries in lexicon.productions().items():
         patterns.rules[name] = [notation.production(f"{source} = {target}") for source, target in entries]
-    for path in sorted(PATTERNS.glob("*.txt")):
+    for path in (path for folder in folders for path in sorted(folder.glob("*.txt"))):
         if path.name not in NO_PATTERNS:
             patterns.read(path.read_text(encoding="utf-8"))
     return patterns.finish()
+
+
+@functools.lru_cache(maxsize=1)
+def grammar() -> synchronous.Rules:
+    """The grammar of the corpus."""
+    return read_grammar(PATTERNS)
 
 
 @functools.lru_cache(maxsize=1)
