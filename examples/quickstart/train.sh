@@ -8,10 +8,12 @@
 #   PYTHON           the interpreter to use (default: .venv/bin/python where `make venv` made one, else python3)
 #   JOBS             processes for corpus and evaluation (default 2)
 #   THREADS          of torch in the trainings (default 2)
-#   VOCODER_STEPS    updates of the vocoder (default 5000)
+#   PROCS            processes that train the model, one thread each and half of an update's sentences each where there
+#                    are two (default 2)
+#   VOCODER_STEPS    updates of the vocoder (default 40000: a night)
 #   ENCODER_UPDATE   updates of the adaptation of Whisper's encoder (default 2000)
 #   MT_UPDATE        updates of the MT decoder on text (default 2400)
-#   MAX_UPDATE       updates of the model (default 12000)
+#   MAX_UPDATE       updates of the model (default 8000, each of PROCS batches: five hours)
 #   STEPS            which steps to run (default "corpus vocoder encoder mt model punctuator bundle gate evaluation")
 set -euo pipefail
 
@@ -19,6 +21,8 @@ cd "$(dirname "$0")/../.."
 WORK=${1:-work/quickstart}
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 JOBS=${JOBS:-2}
+PROCS=${PROCS:-2}
+MAX_UPDATE=${MAX_UPDATE:-8000}
 STEPS=${STEPS:-corpus vocoder encoder mt model punctuator bundle gate evaluation}
 export OMP_NUM_THREADS=${THREADS:-2}
 CORPUS=$WORK/corpus
@@ -36,7 +40,8 @@ K=$("$PYTHON" -c "import json, sys; print(json.load(open(sys.argv[1]))['clusters
 if step vocoder; then
   "$PYTHON" scripts/train_vocoder.py --kind code_vocos --num-units "$K" \
     --units "$CORPUS/units/$UNITS/train.txt" --dev-units "$CORPUS/units/$UNITS/dev.txt" \
-    --wav-dir "$CORPUS/tgt_wav" --out "$WORK/vocoder" --max-steps "${VOCODER_STEPS:-5000}" --max-minutes 0
+    --wav-dir "$CORPUS/tgt_wav" --out "$WORK/vocoder" --max-steps "${VOCODER_STEPS:-40000}" --adversarial-start 0.6 \
+    --max-minutes 0
 fi
 
 # Whisper's encoder learns to hear in segments; in the end it still hears people, whom the corpus has few of
@@ -55,19 +60,20 @@ if step mt; then
 fi
 
 if step model; then
-  "$PYTHON" -m fairseq_cli.train "$CORPUS/fbank2unit" --user-dir echostream_plugin \
+  OMP_NUM_THREADS=$((PROCS > 1 ? 1 : OMP_NUM_THREADS)) "$PYTHON" -m torch.distributed.run --standalone \
+    --nproc-per-node "$PROCS" -m fairseq_cli.train "$CORPUS/fbank2unit" --user-dir echostream_plugin \
     --task speech_to_speech_ctc --config-yaml config_gcmvn.yaml --multitask-config-yaml config_mtl_asr_st_ctcst.yaml \
     --target-is-code --target-code-size "$K" --vocoder code_hifigan \
     --criterion speech_to_unit_2pass_ctc_asr_st --label-smoothing 0.1 --k1 0 --n1 1 --k2 0 --n2 1 \
     --multichunk --multichunk-sizes 4,8,16,24 --mt-word-dropout 0.3 --autocast bf16 \
     --arch echostream_whisper --load-whisper-encoder "$WORK/encoder/adapted.safetensors" \
-    --encoder-lr-scale 0.2 --freeze-encoder-layers 4 --mt-decoder ctc_conditioned --load-mt-decoder "$WORK/mt.safetensors" \
+    --encoder-lr-scale 0.07 --mt-decoder ctc_conditioned --load-mt-decoder "$WORK/mt.safetensors" \
     --ctc-upsample-rate 10 \
     --uni-encoder --dropout 0.1 --attention-dropout 0 --relu-dropout 0 \
     --train-subset train --valid-subset dev --save-dir "$SAVE" --tensorboard-logdir "$WORK/tensorboard" \
-    --optimizer adam --adam-betas "(0.9,0.98)" --clip-norm 5.0 --lr 0.001 --lr-scheduler inverse_sqrt \
-    --warmup-updates 600 --warmup-init-lr 1e-7 --max-tokens 8000 --max-target-positions 1200 \
-    --max-update "${MAX_UPDATE:-12000}" --save-interval-updates 500 --keep-interval-updates 5 --no-epoch-checkpoints \
+    --optimizer adam --adam-betas "(0.9,0.98)" --clip-norm 5.0 --lr 0.001 --warmup-updates 500 \
+    --lr-scheduler polynomial_decay --total-num-update "$MAX_UPDATE" --power 1 --end-learning-rate 0 --max-tokens 8000 --max-target-positions 1200 \
+    --max-update "$MAX_UPDATE" --save-interval-updates 500 --keep-interval-updates 5 --no-epoch-checkpoints \
     --validate-interval-updates 500 --validate-interval 1000 --num-workers 1 --seed 1 --cpu --log-interval 50
 fi
 
