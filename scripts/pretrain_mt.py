@@ -7,7 +7,8 @@
 --pairs are tables with columns `source` and `target`, of any texts in the languages; the data folder's training texts
 need not be among them. The decoder is that of --arch with the dictionaries of the data folder. The seed decides
 everything: the same command gives the same weights on the same machine, interrupted or not (it goes on from
-OUT.training.pt, which is deleted at the end).
+OUT.training.pt, which is deleted at the end). `--score TSV --out mt.safetensors` trains nothing and prints the BLEU of
+its translations of perfect transcripts.
 """
 
 import argparse
@@ -17,8 +18,9 @@ from argparse import Namespace
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
-from echostream_plugin.adaptation.translation import TextRecipe, TextTraining
+from echostream_plugin.adaptation.translation import TextRecipe, TextTraining, translated
 from echostream_plugin.config import ConfigError
 from echostream_plugin.data import DataError
 from echostream_plugin.data.subwords import load_subwords
@@ -26,8 +28,9 @@ from echostream_plugin.data.tables import read_table
 from echostream_plugin.decoders import DECODERS
 from echostream_plugin.decoders.conditioned import ConditionedDecoder
 from echostream_plugin.encoders import ENCODERS
+from echostream_plugin.evaluation.scores import bleu
 from echostream_plugin.fairseq_ext.flags import add_model_flags, config_from_args, fill_defaults
-from echostream_plugin.fairseq_ext.mt_values import save_decoder
+from echostream_plugin.fairseq_ext.mt_values import load_decoder, save_decoder
 from echostream_plugin.fairseq_ext.task import read_multitask_config
 from echostream_plugin.inference.words import normalise
 
@@ -35,6 +38,7 @@ KIND = ConditionedDecoder.Config.kind
 ARCHITECTURES = {
     name: (encoder.Config.kind, flags) for encoder in ENCODERS.values() for name, flags in encoder.architectures.items()
 }
+PIECES = "sentencepiece"  # how subwords are joined
 SHOWN = (0.0, 0.3)  # errors of the transcripts whose accuracy is told
 
 
@@ -46,7 +50,9 @@ def build_parser(argv=None) -> argparse.ArgumentParser:
         description=__doc__, parents=[arch], formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="data folder of the training, with its dictionaries")
-    parser.add_argument("--pairs", type=Path, action="append", required=True, metavar="TSV", help="texts to learn")
+    parser.add_argument("--pairs", type=Path, action="append", default=[], metavar="TSV", help="texts to learn")
+    parser.add_argument("--score", type=Path, action="append", default=[], metavar="TSV",
+                        help="texts to translate with the decoder of --out, which is not trained then")  # fmt: skip
     parser.add_argument("--dev", type=Path, action="append", default=[], metavar="TSV", help="texts to measure it by")
     parser.add_argument("--out", type=Path, required=True, help="the decoder's file, .safetensors")
     parser.add_argument("--multitask-config-yaml", default="config_mtl_asr_st_ctcst.yaml", help="default: %(default)s")
@@ -90,6 +96,23 @@ def told(training: TextTraining, dev: list) -> str:
     return ", ".join(["", *found, f"{time.process_time():.0f} CPU s"])
 
 
+def score(args, tasks: dict) -> None:
+    """Print BLEU for each table of --score."""
+    decoder, symbols = decoder_of(args, tasks), tasks["target_unigram"].tgt_dict
+    load_decoder(decoder, args.out, dictionaries(tasks))
+    for path in args.score:
+        pairs, texts = pairs_of([path], tasks), []
+        for source, _ in tqdm(pairs, unit="text", disable=None):
+            texts.append(translated(decoder, source, TextRecipe(seed=args.seed)))
+        said, wanted = ([symbols.string(one, PIECES) for one in side] for side in (texts, [two[1] for two in pairs]))
+        print(f"{path}: {len(pairs)} texts, BLEU {bleu(said, wanted):.1f}")
+
+
+def dictionaries(tasks: dict) -> tuple:
+    """The symbols of source and target."""
+    return tuple(tasks[name].tgt_dict.symbols for name in ("source_unigram", "target_unigram"))
+
+
 def main(argv=None) -> int:
     args = build_parser(argv).parse_args(argv)
     torch.set_num_threads(args.threads)
@@ -97,6 +120,9 @@ def main(argv=None) -> int:
     checkpoint = args.out.with_name(f"{args.out.name}.training.pt")
     try:
         tasks = dict(read_multitask_config(args.data / args.multitask_config_yaml).get_all_tasks())
+        if args.score:
+            score(args, tasks)
+            return 0
         decoder, pairs, dev = decoder_of(args, tasks), pairs_of(args.pairs, tasks), pairs_of(args.dev, tasks)
         recipe = TextRecipe(updates=args.updates, batch=args.batch, rate=args.rate, seed=args.seed)
         training = TextTraining(decoder, pairs, recipe, args.bf16)
@@ -104,8 +130,7 @@ def main(argv=None) -> int:
     except (DataError, ConfigError, KeyError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    dictionaries = tuple(tasks[name].tgt_dict.symbols for name in ("source_unigram", "target_unigram"))
-    save_decoder(args.out, decoder, dictionaries, updates=recipe.updates, pairs=len(pairs), seed=recipe.seed)
+    save_decoder(args.out, decoder, dictionaries(tasks), updates=recipe.updates, pairs=len(pairs), seed=recipe.seed)
     checkpoint.unlink(missing_ok=True)
     print(f"{args.out}: {sum(p.numel() for p in decoder.parameters()) / 1e6:.2f} M parameters, {len(pairs)} pairs")
     return 0

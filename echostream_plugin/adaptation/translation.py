@@ -57,6 +57,22 @@ def heard(tokens: list, vocab: int, errors: float, recipe: TextRecipe, rng: np.r
     return frames
 
 
+@torch.no_grad()
+def translated(decoder: ConditionedDecoder, source: list, recipe: TextRecipe, longest: int = 150) -> list:
+    """The greedy translation of source subwords that a CTC head would hear without an error."""
+    decoder, draws = decoder.eval(), torch.Generator().manual_seed(recipe.seed)
+    text = heard(source, decoder.config.source_vocab, 0.0, recipe, np.random.default_rng(recipe.seed))
+    frames = torch.randn(1, len(text), decoder.config.encoder_dim, generator=draws)
+    padding, shown = torch.zeros(1, len(text), dtype=torch.bool), [EOS]
+    while len(shown) <= longest:
+        logits = decoder.logits(decoder.forward_text(torch.tensor([shown]), torch.tensor([text]), frames, padding))
+        logits[..., [BLANK, PAD, UNK]] = -torch.inf
+        shown.append(int(logits[0, -1].argmax()))
+        if shown[-1] == EOS:
+            return shown[1:-1]
+    return shown[1:]
+
+
 def padded(rows: list, value: int) -> Tensor:
     """Lists of numbers as a tensor [B, longest]."""
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], True, value)

@@ -14,7 +14,7 @@ neither its agents, its generator nor its demo has a way to give the model text.
    prediction is often another word. So the state is moved, as little as it takes, until the given token leads all
    others by `lead` (in log-odds): `steer`.
 
-docs/results.md has what each was measured to bring.
+docs/results_first_bundle.md has what each was measured to bring.
 """
 
 from dataclasses import dataclass

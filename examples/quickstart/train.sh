@@ -86,18 +86,19 @@ fi
 if step bundle; then
   SAMPLES=()
   for lists in "$CORPUS"/simuleval/test-{espeak,pico,kokoro}; do
-    [ -d "$lists" ] && SAMPLES+=(--samples "$lists:0,1,2")
+    [ -d "$lists" ] && SAMPLES+=(--samples "$lists:0,1")
   done
   "$PYTHON" -m echostream_plugin.cli bundle --overwrite --checkpoint "$SAVE/checkpoint_best.pt" --int8 encoder \
-    --data "$CORPUS/fbank2unit" --languages es en --vocoder "$WORK/vocoder" --punctuator "$WORK/punctuator" "${SAMPLES[@]}" --recordings examples/quickstart/recordings \
-    --session '{"chunk_ms": 960, "lagging_k1": 3, "whole_word": false, "fresh_encoder": true, "vad": true, "max_repeats": 4, "speech_factor": 3.0}' --out "$WORK/bundle"
+    --data "$CORPUS/fbank2unit" --languages es en --vocoder "$WORK/vocoder" --punctuator "$WORK/punctuator" \
+    --card examples/quickstart/card.json "${SAMPLES[@]}" --recordings examples/quickstart/recordings \
+    --session '{"chunk_ms": 960, "lagging_k1": 1, "whole_word": false, "fresh_encoder": true, "vad": true, "max_repeats": 4, "speech_factor": 3.0}' --out "$WORK/bundle"
 fi
 
 if step gate; then
   PEOPLE=()  # of dev there are none; without any, a gate knows synthesizers only
   grep -qs "$(printf '\thuman\t')" "$CORPUS/text/train.tsv" && PEOPLE=(--speech "$CORPUS/text/train.tsv:human")
   "$PYTHON" scripts/calibrate_gate.py --bundle "$WORK/bundle" --speech "$CORPUS/simuleval/dev" "${PEOPLE[@]}" \
-    --not-speech "$CORPUS/not_spanish/dev.tsv" --jobs "$JOBS" --write
+    --not-speech "$CORPUS/not_spanish/dev.tsv" --refuse 2 --jobs "$JOBS" --write
 fi
 
 if step evaluation; then

@@ -52,6 +52,13 @@ def decoder(corpus, tmp_path_factory):
     return path
 
 
+def test_what_it_can_do_with_perfect_transcripts_is_told(corpus, decoder, capsys):
+    assert pretrain(corpus, decoder, "--score", corpus.parent / "pairs.tsv") == 0
+    told = capsys.readouterr().out
+    assert f"pairs.tsv: {len(read_table(corpus.parent / 'pairs.tsv'))} texts, BLEU " in told
+    assert pretrain(corpus, decoder.with_name("none"), "--score", corpus.parent / "pairs.tsv") == 2
+
+
 def weights(path):
     with safe_open(path, "pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}
