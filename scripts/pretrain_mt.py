@@ -114,7 +114,10 @@ def dictionaries(tasks: dict) -> tuple:
 
 
 def main(argv=None) -> int:
-    args = build_parser(argv).parse_args(argv)
+    parser = build_parser(argv)
+    args = parser.parse_args(argv)
+    if not args.pairs and not args.score:
+        parser.error("the following arguments are required: --pairs")
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     checkpoint = args.out.with_name(f"{args.out.name}.training.pt")

@@ -9,13 +9,12 @@ import soundfile
 
 from echostream_plugin.evaluation.normalize import normalize
 from echostream_plugin.inference.bundle import load_bundle
-from echostream_plugin.inference.events import Speech
+from echostream_plugin.inference.events import Speech, Unsure
 from echostream_plugin.inference.session import TranslationSession
 
 FOLDER = Path(__file__).parents[1] / "examples" / "quickstart" / "bundle"
 SAMPLES = json.loads((FOLDER / "samples" / "samples.json").read_text(encoding="utf-8"))
-SAID = 0.5  # of the words of the translations, the least that may be right
-HEARD = 0.65  # of the words of the transcripts
+HEARD = 0.65  # of the words of the transcripts, the least that may be right
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +23,7 @@ def sessions():
     bundle, finished = load_bundle(FOLDER), []
     for sample in SAMPLES:
         audio, rate = soundfile.read(FOLDER / "samples" / sample["wav"], dtype="float32")
-        session, events = TranslationSession(bundle), []
+        session, events = TranslationSession(bundle, chunk_ms=320), []
         for start in range(0, len(audio), rate * 320 // 1000):
             events += session.push(audio[start : start + rate * 320 // 1000], rate)
         finished.append((session, events + session.finish()))
@@ -45,9 +44,9 @@ def test_people_and_several_synthesizers_speak_the_samples():
 
 def test_a_collapsed_model_would_fail(sessions):
     """Every recording has its own transcript and translation, and most words of both are right."""
-    translations = [session.target_text for session, _ in sessions if session.target_text]
-    assert len(set(translations)) == len(translations) >= len(SAMPLES) - 2
-    assert hits([session.target_text for session, _ in sessions], "target") > SAID
+    assert len({session.target_text for session, _ in sessions}) == len(SAMPLES)
+    assert len({session.source_text for session, _ in sessions}) == len(SAMPLES)
+    assert hits([session.target_text for session, _ in sessions], "target") > 0.6
     assert hits([session.source_text for session, _ in sessions], "source") > HEARD
 
 
@@ -61,8 +60,11 @@ def hits(texts: list, side: str) -> float:
 
 
 def test_it_speaks_before_the_speaker_ends(sessions):
-    for session, events in (pair for pair in sessions if pair[0].target_text):
+    for session, events in sessions:
         speech = [event for event in events if isinstance(event, Speech) and len(event.samples)]
+        if not session.target_text:  # not understood, and said so
+            assert not speech and any(isinstance(event, Unsure) for event in events)
+            continue
         samples = np.concatenate([event.samples for event in speech])
         assert np.abs(samples).max() > 0.05 and np.isfinite(samples).all()
         assert 0.1 < len(samples) / 16000 / len(normalize(session.target_text).split()) < 1.5  # seconds a word

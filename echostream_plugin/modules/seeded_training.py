@@ -71,11 +71,13 @@ class SeededTraining:
         """Go on from a checkpoint. Raises ConfigError where it is none, or of another recipe, network or texts."""
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-            made_by = state["made_by"]
+            made_by, done, loss, network, optimizer = (
+                state[name] for name in ("made_by", "done", "loss", "network", "optimizer")
+            )
         except (OSError, EOFError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
             raise ConfigError(f"{path}: not a checkpoint of this training; delete it to train anew") from error
         if made_by != self.made_by:
             raise ConfigError(f"{path}: of another recipe, network or texts; delete it to train anew")
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.done, self.loss = state["done"], state["loss"]
+        self.network.load_state_dict(network)
+        self.optimizer.load_state_dict(optimizer)
+        self.done, self.loss = done, loss

@@ -126,12 +126,3 @@ class Training(SeededTraining):
         batch = self.windows.batch(rng, recipe.batch, delay, model.config.buckets)
         of_marks, loss = loss_of(model, batch, delay, recipe.case_weight)
         return self._learn(loss, of_marks)
-
-
-def train(model: Punctuator, windows: Windows, recipe: Recipe, show=lambda step, loss: None) -> Punctuator:
-    """Train in place, deterministic by seed; show(step, loss of the marks) is called after each update."""
-    training = Training(model, windows, recipe)
-    while training.done < recipe.steps:
-        loss = training.update()
-        show(training.done, loss)
-    return model.eval()

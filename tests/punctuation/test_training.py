@@ -17,7 +17,7 @@ from echostream_plugin.punctuation import (
     load_punctuator,
     save_punctuator,
 )
-from echostream_plugin.punctuation.training import UNKNOWN, Recipe, Training, Windows, train
+from echostream_plugin.punctuation.training import UNKNOWN, Recipe, Training, Windows
 
 SMALL = PunctuatorConfig(buckets=307, dim=32, layers=2, heads=2, ffn_dim=48, left_words=8, right_words=6, kernel=3)
 
@@ -71,14 +71,15 @@ def test_labels_whose_delay_was_cut_off_are_not_learnt():
     assert seen == {True, False} and rows[0].any()
 
 
-def test_a_small_model_learns_marks_and_training_is_deterministic():
+def test_a_small_model_learns_marks_and_training_is_deterministic(tmp_path):
     recipe = Recipe(steps=150, batch=16, warmup=10, rate=5e-3, clean_share=1.0, most_sentences=3, mid_share=0.1)
     models = []
-    for _ in range(2):
+    for run in ("one", "two"):
         torch.manual_seed(3)
-        models.append(
-            train(Punctuator(PunctuatorConfig(**{**SMALL.__dict__, "languages": ("en",)})), windows(recipe), recipe)
-        )
+        config = PunctuatorConfig(**{**SMALL.__dict__, "languages": ("en",)})
+        training = Training(Punctuator(config), windows(recipe), recipe)
+        training.run(tmp_path / run / "training.pt", save_every=100)
+        models.append(training.model.eval())
     assert all(torch.equal(a, b) for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True))
     stream = PunctuationStream(models[0].requires_grad_(False), "en", 2)
     said = stream.push("tom now is here yes where is it ann then is here yes".split()) + stream.finish()
@@ -149,6 +150,9 @@ def test_a_checkpoint_of_another_recipe_or_none_is_refused(tmp_path):
     other = windows(recipe, ["another text, that is longer than the first."])
     training = Training(Punctuator(config), other, recipe)
     with pytest.raises(ConfigError, match="another recipe, network or texts; delete it"):
+        training.resume(tmp_path / "training.pt")
+    torch.save({"made_by": training.made_by, "done": 1, "loss": 0.5}, tmp_path / "training.pt")
+    with pytest.raises(ConfigError, match="not a checkpoint of this training"):
         training.resume(tmp_path / "training.pt")
     (tmp_path / "training.pt").write_bytes(b"no checkpoint")
     with pytest.raises(ConfigError, match="not a checkpoint of this training"):

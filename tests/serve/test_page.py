@@ -19,7 +19,6 @@ from tests.serve.running import running
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLE = ROOT / "examples" / "quickstart" / "bundle"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-WORDS = set("quisiera una cita para esta noche porque tengo tos".split())  # of the recording
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the page's tests need: pip install playwright")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="the page's tests need Chromium (apt install chromium)")
@@ -109,7 +108,7 @@ def test_the_microphone_is_translated_end_to_end_and_the_voice_is_played(page, b
     status_is(page, "Done.")
     source, target = words_of_a_session(bundle, pushes)
     heard = sum(len(samples) / rate for samples, rate in pushes)
-    assert heard > soundfile.info(recording).duration and len(WORDS & set(source.split())) > 4, source
+    assert heard > soundfile.info(recording).duration and "cita para esta noche" in source
     assert page.inner_text("#sentences .source") == source and page.inner_text("#sentences .target") == target
     page.wait_for_function("() => parseFloat(document.getElementById('spoken').value) > 0.5", timeout=30_000)
     assert page.inner_text("#start") == "Start microphone" and page.problems == []
