@@ -3,12 +3,14 @@
 import argparse
 import dataclasses
 import os
+import typing
 from pathlib import Path
 
 import torch
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.constants import MAX_RATE, MIN_RATE
+from echostream_plugin.inference.arguments import is_truth, reading, word
 from echostream_plugin.inference.bundle import Bundle, load_bundle
 from echostream_plugin.inference.endpointing import ENDPOINTERS
 from echostream_plugin.inference.optimize import PUSH_MS, QUANTIZE, VOCODER_BF16, optimize
@@ -35,15 +37,16 @@ def add_option_flags(parser: argparse.ArgumentParser, kind, leave=(), truth=None
 
     leave: fields that get none; truth: the type of a yes-or-no flag's value, None where it has none (`--vad`,
     `--no-vad`)."""
+    types = typing.get_type_hints(kind)
     for f in dataclasses.fields(kind):
         flag, text = "--" + f.name.replace("_", "-"), f.metadata["help"].replace("%", "%%")
         if f.name in leave:
             continue
-        if f.type is bool or f.default is None:
-            how = {"action": argparse.BooleanOptionalAction} if truth is None else {"type": truth, "metavar": "BOOL"}
-        else:
-            text += f" (default: the bundle's, else {f.default})"
-            how = {"type": f.type}
+        how = reading(types[f.name], f.default)
+        if not is_truth(types[f.name]):
+            text += f" (default: the bundle's, else {word(f.default)})"
+        elif truth is not None:
+            how = {"type": truth, "metavar": "BOOL"}
         parser.add_argument(flag, default=None, help=text, **how)
 
 

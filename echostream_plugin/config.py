@@ -49,7 +49,7 @@ def check_options(options):
 
 def check_value(name: str, value, kind, bounds: dict):
     """One value for `check_options`; kind: a type or a union of types."""
-    kinds = typing.get_args(kind) or (kind,)
+    kinds = (tuple,) if typing.get_origin(kind) is tuple else typing.get_args(kind) or (kind,)
     fits = type(value) in kinds or (float in kinds and type(value) is int)
     words = " or ".join("none" if k is type(None) else TYPES.get(k, k.__name__) for k in kinds)
     _require(fits, f"{name}: expected {words}, got {_shown(value)}")
@@ -343,13 +343,17 @@ def _from_dict(kind, values: dict, where: str):
     _require(isinstance(values, dict), f"{where}: expected a mapping of options, got {type(values).__name__}")
     for name in values:
         _require(name in fields, f"{where}.{name}: unknown option; known: {', '.join(fields)}")
-    lists = [name for name, value in values.items() if isinstance(value, list)]
-    tuples = [name for name in lists if isinstance(fields[name].default, tuple)]  # json knows no tuples
-    values = {**values, **{name: tuple(values[name]) for name in tuples}}
     try:
-        return kind(**values)
+        return kind(**with_tuples(kind, values))
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def with_tuples(kind, values: dict) -> dict:
+    """Options of a dataclass by name, lists as tuples where their defaults are: json knows no tuples."""
+    tuples = {f.name for f in dataclasses.fields(kind) if isinstance(f.default, tuple)}
+    lists = {name: value for name, value in values.items() if name in tuples and isinstance(value, list)}
+    return values | {name: tuple(value) for name, value in lists.items()}
 
 
 def _require(condition, message):

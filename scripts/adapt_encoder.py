@@ -19,6 +19,7 @@ from echostream_plugin.adaptation.speech import Batches, read_list
 from echostream_plugin.adaptation.training import Adaptation, AdaptOptions, saved_letters
 from echostream_plugin.config import ConfigError
 from echostream_plugin.encoders.whisper import WhisperConfig
+from echostream_plugin.inference.arguments import reading, word
 
 ENCODER = ("dim", "layers", "halve_after", "left_context_frames", "memory_size", "memory_kind", "position")
 
@@ -47,14 +48,8 @@ def parser() -> argparse.ArgumentParser:
 
 def _add(parser, field):
     flag, default = "--" + field.name.replace("_", "-"), field.default
-    keywords = {"default": default, "help": f"{field.metadata['help']} (default %(default)s)"}
-    if isinstance(default, bool):
-        parser.add_argument(flag, action=argparse.BooleanOptionalAction, **keywords)
-    elif isinstance(default, tuple):
-        keywords["type"] = lambda text: tuple(int(item) for item in text.split(","))
-        parser.add_argument(flag, **keywords)
-    else:
-        parser.add_argument(flag, type=type(default), **keywords)
+    keywords = {"default": default, "help": f"{field.metadata['help']} (default {word(default)})"}
+    parser.add_argument(flag, **reading(type(default), default), **keywords)
 
 
 def run(args):

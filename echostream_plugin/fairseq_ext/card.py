@@ -10,6 +10,7 @@ from echostream_plugin.fairseq_ext.flags import flags_of_config
 from echostream_plugin.fairseq_ext.loading import read_checkpoint
 from echostream_plugin.fairseq_ext.speechllm.model import architecture_name
 from echostream_plugin.fairseq_ext.transfer import WARM_PARTS
+from echostream_plugin.inference.arguments import words
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.model import model_of
 
@@ -61,7 +62,7 @@ def as_markdown(card: dict) -> str:
     lines += [*_table(("the encoder hears", "ms"), hearing), ""]
     lines += [*_table(("dictionary", "entries"), ((name, f"{size:,}") for name, size in dictionaries.items())), ""]
     if card["flags"]:
-        lines += ["Model flags:", "", f"    {_command(card['flags'])}", ""]
+        lines += ["Model flags:", "", f"    {' '.join(words(card['flags']))}", ""]
     for title in ("training", "session", "notes"):
         if card.get(title):
             lines += [*_table((title, ""), card[title].items()), ""]
@@ -89,14 +90,6 @@ def _card(model, config) -> dict:
         "dictionaries": dictionaries,
         "flags": flags,
     }
-
-
-def _command(flags: dict) -> str:
-    words = []
-    for name, value in flags.items():
-        flag = name.replace("_", "-")
-        words.append((f"--{flag}" if value else f"--no-{flag}") if isinstance(value, bool) else f"--{flag} {value}")
-    return " ".join(words)
 
 
 def _table(head: tuple, rows) -> list[str]:

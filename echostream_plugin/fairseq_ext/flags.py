@@ -11,6 +11,7 @@ from echostream_plugin.decoders import DECODERS
 from echostream_plugin.decoders.speechllm import SpeechLLMConfig, SpeechLLMModelConfig
 from echostream_plugin.encoders import ENCODERS
 from echostream_plugin.fairseq_ext.launch import join_torchrun
+from echostream_plugin.inference.arguments import reading, words
 
 logger = logging.getLogger(__name__)
 
@@ -165,25 +166,18 @@ def flags_of_config(config: ModelConfig | SpeechLLMModelConfig) -> dict:
 
 def encoder_words(config: ModelConfig | SpeechLLMModelConfig) -> list[str]:
     """The words of a command line of `speechllm_xl` that give the encoder of a configuration."""
-    words = []
+    flags = {}
     for flag, options in _flags(config.encoder.kind, IN_CHUNKS).items():
         part, name = options[0].split(".")
         if part == "encoder" and "dropout" not in flag:
-            value, named = getattr(config.encoder, name), flag.replace("_", "-")
-            if isinstance(value, bool):
-                words.append(f"--{named}" if value else f"--no-{named}")
-            else:
-                words += [f"--{named}", ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
-    return words
+            flags[flag] = getattr(config.encoder, name)
+    return words(flags)
 
 
 def _reading(default) -> dict:
-    """How argparse reads an option of this default; a tuple is written with commas."""
-    if isinstance(default, bool):
-        return {"action": argparse.BooleanOptionalAction}
-    if isinstance(default, tuple):
-        return {"type": lambda text: tuple(type(default[0])(item) for item in text.split(",")), "metavar": "A,B,.."}
-    return {"type": type(default), "metavar": "N" if isinstance(default, int) else "VALUE"}
+    """How argparse reads an option of this default."""
+    how = reading(type(default), default)
+    return how if isinstance(default, bool | tuple) else {**how, "metavar": "N" if type(default) is int else "VALUE"}
 
 
 def _flags(kind: str, mt: str) -> dict[str, tuple]:

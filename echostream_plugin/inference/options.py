@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from echostream_plugin.config import ConfigError, check_options, option
+from echostream_plugin.config import ConfigError, check_options, option, with_tuples
 from echostream_plugin.constants import FRAME_MS
 from echostream_plugin.inference.endpointing import ENDPOINTERS
 from echostream_plugin.inference.policies import POLICIES
@@ -180,7 +180,7 @@ def named_options(values: dict) -> SessionOptions:
     unknown = [name for name in values if name not in known]
     if unknown:
         raise ConfigError(f"unknown session option(s) {', '.join(unknown)}; known: {', '.join(known)}")
-    return SessionOptions(**values)
+    return SessionOptions(**with_tuples(SessionOptions, values))
 
 
 def read_policy(text: str) -> dict:

@@ -167,6 +167,11 @@ def test_generate_hears_with_the_encoders_front_end(spoken, checkpoint, tmp_path
 # ------------------------------------------------------------------------------------------------- a new encoder
 
 
+def model_card_of(config) -> dict:
+    facts = dict.fromkeys(("parameters", "dictionaries", "encoder_ms", "training"), {})
+    return {"name": "toy", "kind": "bundle", "architecture": "toy", "updates": None, **facts}
+
+
 @pytest.fixture
 def toy():
     """An encoder in one place: an Emformer whose frames are turned by fixed angles."""
@@ -207,6 +212,9 @@ def test_a_new_encoders_options_are_flags(toy):
     assert config.encoder == toy.Config(turns=(3, 4), memory_size=5, layers=2, dim=config.encoder.dim)
     assert flags_of_config(config)["turns"] == (3, 4)
     assert "kind" not in flags_of_config(config)
+    shown = as_markdown({**model_card_of(config), "flags": flags_of_config(config)})
+    words = next(line for line in shown.splitlines() if line.startswith("    --")).split()
+    assert "--turns 3,4" in " ".join(words) and parser.parse_args(words).turns == (3, 4)
 
 
 def test_a_new_encoder_is_known_in_checkpoints_and_bundles(toy):
