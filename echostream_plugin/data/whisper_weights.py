@@ -15,6 +15,7 @@ from echostream_plugin.config import ConfigError
 from echostream_plugin.data.ctranslate2 import read_variables
 from echostream_plugin.data.whisper_base import whisper_folder
 from echostream_plugin.files import write_tensors
+from echostream_plugin.modules.weights import there_and_here
 
 # parameters that Whisper does not have, and that keep the values they were made with
 _OURS = ("join.", "projection.", "output_norm.")
@@ -32,14 +33,7 @@ def load_whisper_encoder(encoder, path) -> str:
         given, kept = whisper_parameters(path, encoder.config), _OURS
     path = Path(path)
     own = encoder.state_dict()
-    problems = [f"{name} is not there" for name in own if name not in given and not name.startswith(kept)]
-    problems += [f"{name} is not here" for name in given if name not in own]
-    problems += [
-        f"{name} has shape {list(given[name].shape)} there and {list(own[name].shape)} here"
-        for name in own
-        if name in given and given[name].shape != own[name].shape
-    ]
-    if problems:
+    if problems := there_and_here(own, given, kept):
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise ConfigError(f"{path}: does not fit the encoder: {'; '.join(problems[:3])}{more}. {_fix(path)}")
     with torch.no_grad():

@@ -52,7 +52,8 @@ class StreamingEncoder(nn.Module, ABC):
         architectures: fairseq's names (`--arch`) with their flags, where they are not the options' defaults; the first
             one is that of a bundle's checkpoint.
         warm_start: offers `--load-streamspeech-decoders`.
-        weights_flag: name and help of a flag for its own first values, see `fairseq_ext.transfer`; None for none.
+        weights_flag: name and help of a flag for its own first values, which `load_weights` reads and of which
+            `lowest` gives what may be held still; None for none.
         new_parts: beginnings of names of parameters that those first values lack.
         grows: the state grows with the source.
         counts_padding: the padded frames of a batch count in the lags of training, as in StreamSpeech.
@@ -95,6 +96,15 @@ class StreamingEncoder(nn.Module, ABC):
 
     def check_training_segment(self, segment_frames: int) -> None:
         """Raise ConfigError where this encoder cannot be trained with a segment of so many encoder frames."""
+
+    def load_weights(self, path) -> str:
+        """Take the first values that `weights_flag` names; returns a line that says what was taken. Raises ConfigError
+        where they do not fit."""
+        raise NotImplementedError
+
+    def lowest(self, layers: int) -> list[nn.Module]:
+        """What reads the features and the first so many layers. Raises ConfigError where there are fewer."""
+        raise NotImplementedError
 
     @abstractmethod
     def forward(self, features: Tensor, lengths: Tensor, segment_frames: int | None = None) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ import torch
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.fairseq_ext.flags import flags_of_config
+from echostream_plugin.inference.arguments import words
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.errors import BundleError
 from echostream_plugin.modules.weights import misfits
@@ -56,5 +57,5 @@ def _flags(theirs, ours) -> str:
     wanted, given = flags_of_config(theirs), flags_of_config(ours)
     changed = {flag: value for flag, value in wanted.items() if flag in given and given[flag] != value}
     changed = {flag: value for flag, value in changed.items() if "dropout" not in flag and not flag.startswith("llm")}
-    said = " ".join(f"--{flag.replace('_', '-')} {value}" for flag, value in changed.items())
+    said = " ".join(words(changed))
     return f"train with {said}" if said else f"the options {', '.join(sorted(differing)) or 'of the encoder'} differ"

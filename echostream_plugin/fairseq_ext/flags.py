@@ -76,7 +76,7 @@ def add_model_flags(parser, kind: str = "emformer", in_chunks: bool = False) -> 
     """Declare every model flag of an encoder kind; one that is not given is absent from the namespace, and the
     architecture fills it in. in_chunks: of models that write in chunks."""
     kinds = (IN_CHUNKS,) if in_chunks else reversed(DECODERS)
-    flags = {flag: (options[0], mt) for mt in kinds for flag, options in _flags(kind, mt).items()}
+    flags = {flag: (options[0], mt) for mt in kinds for flag, options in model_flags(kind, mt).items()}
     for flag, (first, mt) in flags.items():
         field = _field(kind, mt, first)
         names = ["--" + flag.replace("_", "-")]
@@ -93,7 +93,7 @@ def fill_defaults(args, kind: str = "emformer", in_chunks: bool = False, **defau
     """Give every model flag that the user left out its value of the architecture, else of the configuration."""
     mt = getattr(args, "mt_decoder", None) or defaults.get("mt_decoder", TRANSFORMER)
     mt = IN_CHUNKS if in_chunks else mt
-    for flag, options in _flags(kind, mt).items():
+    for flag, options in model_flags(kind, mt).items():
         if getattr(args, flag, None) is None:
             default = mt if flag == "mt_decoder" else _field(kind, mt, options[0]).default
             setattr(args, flag, defaults.get(flag, default))
@@ -140,7 +140,7 @@ def _values(args, source_vocab: int, target_vocab: int, kind: str, mt: str) -> d
     encoder = ENCODERS[kind]
     encoder.check_flags(args)
     values = {part: {} for part in _parts(kind, mt)}
-    for flag, options in _flags(kind, mt).items():
+    for flag, options in model_flags(kind, mt).items():
         for option in options:
             part, name = option.split(".")
             values[part][name] = getattr(args, flag)
@@ -155,7 +155,7 @@ def flags_of_config(config: ModelConfig | SpeechLLMModelConfig) -> dict:
     """The model flags that give a configuration: what `config_from_args` reads. Raises ConfigError where one flag sets
     options that differ in it."""
     values = {}
-    for flag, options in _flags(config.encoder.kind, IN_CHUNKS if config.in_chunks else config.mt.kind).items():
+    for flag, options in model_flags(config.encoder.kind, IN_CHUNKS if config.in_chunks else config.mt.kind).items():
         found = {option: getattr(getattr(config, option.split(".")[0]), option.split(".")[1]) for option in options}
         if len(set(found.values())) > 1:
             differing = ", ".join(f"{option} {value}" for option, value in found.items())
@@ -167,7 +167,7 @@ def flags_of_config(config: ModelConfig | SpeechLLMModelConfig) -> dict:
 def encoder_words(config: ModelConfig | SpeechLLMModelConfig) -> list[str]:
     """The words of a command line of `speechllm_xl` that give the encoder of a configuration."""
     flags = {}
-    for flag, options in _flags(config.encoder.kind, IN_CHUNKS).items():
+    for flag, options in model_flags(config.encoder.kind, IN_CHUNKS).items():
         part, name = options[0].split(".")
         if part == "encoder" and "dropout" not in flag:
             flags[flag] = getattr(config.encoder, name)
@@ -180,7 +180,7 @@ def _reading(default) -> dict:
     return how if isinstance(default, bool | tuple) else {**how, "metavar": "N" if type(default) is int else "VALUE"}
 
 
-def _flags(kind: str, mt: str) -> dict[str, tuple]:
+def model_flags(kind: str, mt: str) -> dict[str, tuple]:
     """FLAGS with the options that exist for a kind of encoder and of MT decoder, and those that only these have."""
     parts = _parts(kind, mt)
     declared = {flag: (*options, *_LLM.get(flag, ())) for flag, options in FLAGS.items()} if "llm" in parts else FLAGS

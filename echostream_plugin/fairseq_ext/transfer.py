@@ -17,11 +17,13 @@ from echostream_plugin.data.whisper_weights import load_whisper_encoder
 from echostream_plugin.encoders import ENCODERS
 from echostream_plugin.fairseq_ext.bundle_values import load_bundle_encoder
 from echostream_plugin.fairseq_ext.checkpoints import checkpoint_config
-from echostream_plugin.fairseq_ext.flags import FLAGS, TRANSFORMER
+from echostream_plugin.fairseq_ext.flags import TRANSFORMER, model_flags
 from echostream_plugin.fairseq_ext.loading import read_checkpoint
 from echostream_plugin.fairseq_ext.mt_values import load_decoder
 from echostream_plugin.fairseq_ext.task import read_multitask_config
+from echostream_plugin.inference.arguments import words
 from echostream_plugin.model import S2STModel, padding_mask
+from echostream_plugin.modules.weights import misfits, there_and_here
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ _CTC_LAYERS = tuple(f"{head}_decoder.layer" for head in ("source_unigram", "ctc_
 _OPTIONAL = ("decoder.embed_offsets.", *_CTC_LAYERS)
 _MARKS = ("version", "_float_tensor")
 _TEXTS = ("source_unigram", "target_unigram")  # the tasks whose dictionaries an MT decoder reads and writes
+_ENCODERS = {"load_whisper_encoder": load_whisper_encoder}  # flags whose files `data` reads; others an encoder's class
 _LAST = "checkpoint_last.pt"  # fairseq's default of --restore-file, looked for in --save-dir
 
 
@@ -92,12 +95,14 @@ def start_warm(model: S2STModel, args, dictionaries: dict) -> None:
     model that is loaded never looks for the files. dictionaries: fairseq's, by task."""
     loaders = {
         "load_streamspeech_decoders": lambda path: load_decoders(model, path, dictionaries),
-        "load_whisper_encoder": lambda path: [load_whisper_encoder(model.encoder, path)],
         "load_bundle_encoder": lambda path: load_bundle_encoder(model, path, dictionaries),
         "load_mt_decoder": lambda path: [
             load_decoder(model.target_unigram_decoder, path, tuple(dictionaries[name].symbols for name in _TEXTS))
         ],
     }
+    if model.encoder.weights_flag:
+        flag = model.encoder.weights_flag[0]
+        loaders[flag] = lambda path: [_ENCODERS.get(flag, type(model.encoder).load_weights)(model.encoder, path)]
     used, resumed = [], _restored_file(args)
     for flag, load in loaders.items():
         path = getattr(args, flag, None)
@@ -134,13 +139,8 @@ def load_decoders(model: S2STModel, path, dictionaries: dict | None = None) -> l
         raise ConfigError(f"--load-streamspeech-decoders {path}: it writes text in chunks, and has no such decoders")
     own = {name: tensor for name, tensor in model.state_dict().items() if _part(name)}
     theirs = {name: tensor for name, tensor in state.items() if _part(name)}
-    problems = [
-        f"{name} has shape {list(theirs[name].shape)} there and {list(own[name].shape)} here"
-        for name in own
-        if name in theirs and own[name].shape != theirs[name].shape
-    ]
-    problems += [f"{name} is not there" for name in own if name not in theirs and not _may_differ(name)]
-    problems += [f"{name} is not here" for name in theirs if name not in own and not _may_differ(name)]
+    sides = ({name: tensor for name, tensor in part.items() if not _is_mark(name)} for part in (own, theirs))
+    problems = there_and_here(*sides, _OPTIONAL)
     flags = different_flags(source, model.config)
     if "decoder_attention_heads" in flags:  # invisible in the shapes
         problems.append("the decoders' attention heads differ")
@@ -189,16 +189,10 @@ class EncoderTeacher:
             encoder = ENCODERS[config.kind](config)
         wanted = encoder.state_dict()
         given = {name.removeprefix("encoder."): state[name] for name in state if name.startswith("encoder.")}
-        given = {name: tensor for name, tensor in given.items() if name.rsplit(".", 1)[-1] not in _MARKS}
-        problems = [f"encoder.{name}" for name in sorted(wanted.keys() ^ given.keys())]
-        problems += [
-            f"encoder.{name} with shape {list(given[name].shape)} instead of {list(wanted[name].shape)}"
-            for name in wanted
-            if name in given and wanted[name].shape != given[name].shape
-        ]
-        if problems:
+        given = {name: tensor for name, tensor in given.items() if not _is_mark(name)}
+        if problems := misfits(wanted, given, "they give"):
             raise ConfigError(
-                f"--distill-from {path}: its encoder does not fit the options saved with it: {', '.join(problems[:3])}"
+                f"--distill-from {path}: its encoder does not fit the options saved with it: {'; '.join(problems[:3])}"
                 f"{' and more' if len(problems) > 3 else ''}; is it a whole checkpoint of fairseq-train?"
             )
         encoder.load_state_dict(given)
@@ -227,11 +221,11 @@ def distill_loss(student: Tensor, teacher: Tensor, lengths: Tensor) -> Tensor:
 def different_flags(theirs: ModelConfig, ours: ModelConfig) -> dict[str, tuple]:
     """Flags of heads and decoders by name, where two configurations differ: (their value, our value)."""
     flags = {}
-    for flag, options in FLAGS.items():
+    for flag, options in model_flags(ours.encoder.kind, ours.mt.kind).items():
         for part, name in (option.split(".") for option in options):
-            if part == "encoder" or "dropout" in name:
+            if part == "encoder" or "dropout" in name or not hasattr(getattr(theirs, part), name):
                 continue
-            values = tuple(getattr(getattr(config, part), name, None) for config in (theirs, ours))
+            values = tuple(getattr(getattr(config, part), name) for config in (theirs, ours))
             if values[0] != values[1]:
                 flags[flag] = values
     return flags
@@ -246,8 +240,8 @@ def _part(name: str) -> str | None:
     return WARM_PARTS.get(name.split(".", 1)[0])
 
 
-def _may_differ(name: str) -> bool:
-    return name.startswith(_OPTIONAL) or name.rsplit(".", 1)[-1] in _MARKS
+def _is_mark(name: str) -> bool:
+    return name.rsplit(".", 1)[-1] in _MARKS
 
 
 def _restored_file(args) -> Path | None:
@@ -309,7 +303,7 @@ def _fix(source: ModelConfig, config: ModelConfig, flags: dict) -> str:
         and not flag.endswith("_ctc_layers")
     }
     if shaping:
-        fixes.append("train with " + " ".join(f"--{flag.replace('_', '-')} {value}" for flag, value in shaping.items()))
+        fixes.append(f"train with {' '.join(words(shaping))}")
     return "Fix: " + "; ".join(fixes or ["is it a whole checkpoint of fairseq-train?"])
 
 

@@ -91,13 +91,12 @@ class Uninitialised(TorchFunctionMode):
 def compare(wanted: dict, shapes: dict, path):
     """Raise ConfigError where the shapes by name are not those of the wanted parameters; of tied ones one is enough."""
     there = {id(tensor) for name, tensor in wanted.items() if name in shapes}
+    missing, unknown, reshaped = differences({name: tuple(wanted[name].shape) for name in wanted}, shapes)
     problems = {
-        "unknown": [name for name in sorted(shapes) if name not in wanted],
-        "missing": [name for name, tensor in wanted.items() if name not in shapes and id(tensor) not in there],
+        "unknown": sorted(unknown),
+        "missing": [name for name in missing if id(wanted[name]) not in there],
         "of another shape": [
-            f"{name} has shape {shapes[name]}, the config says {tuple(tensor.shape)}"
-            for name, tensor in wanted.items()
-            if name in shapes and shapes[name] != tuple(tensor.shape)
+            f"{name} has shape {shapes[name]}, the config says {tuple(wanted[name].shape)}" for name in reshaped
         ],
     }
     for problem, names in problems.items():
@@ -105,16 +104,30 @@ def compare(wanted: dict, shapes: dict, path):
             raise ConfigError(f"{path}: parameters {problem} for the config beside it: {some(names)}")
 
 
+def differences(wanted: dict, given: dict) -> tuple[list, list, list]:
+    """Names of what is missing in the given, of what is unknown there, and of what has another shape; tensors, or
+    shapes, by name."""
+    shapes = [{name: getattr(value, "shape", value) for name, value in state.items()} for state in (wanted, given)]
+    missing, unknown = [name for name in wanted if name not in given], [name for name in given if name not in wanted]
+    return missing, unknown, [name for name in wanted if name in given and shapes[0][name] != shapes[1][name]]
+
+
 def misfits(wanted: dict, given: dict, says: str = "the options give") -> list[str]:
     """How the tensors by name differ from the wanted ones, in words: names and shapes; says: whose the wanted are."""
-    problems = [f"missing {name}" for name in wanted if name not in given]
-    problems += [f"unknown {name}" for name in given if name not in wanted]
-    problems += [
-        f"{name} has shape {list(given[name].shape)}, {says} {list(wanted[name].shape)}"
-        for name in given
-        if name in wanted and given[name].shape != wanted[name].shape
+    missing, unknown, reshaped = differences(wanted, given)
+    problems = [f"missing {name}" for name in missing] + [f"unknown {name}" for name in unknown]
+    return problems + [
+        f"{name} has shape {list(given[name].shape)}, {says} {list(wanted[name].shape)}" for name in reshaped
     ]
-    return problems
+
+
+def there_and_here(here: dict, there: dict, may_differ=()) -> list[str]:
+    """How a file's tensors by name differ from a model's that is to take them, in words; may_differ: beginnings of
+    names that only one of the two may have."""
+    missing, unknown, reshaped = differences(here, there)
+    words = [f"{name} has shape {list(there[name].shape)} there and {list(here[name].shape)} here" for name in reshaped]
+    words += [f"{name} is not there" for name in missing if not name.startswith(may_differ)]
+    return words + [f"{name} is not here" for name in unknown if not name.startswith(may_differ)]
 
 
 def fill(model: nn.Module, tensors: dict, path):

@@ -14,7 +14,8 @@ from fairseq import options
 from fairseq.models import ARCH_MODEL_REGISTRY
 
 from echostream_plugin import config as configuration
-from echostream_plugin.config import ConfigError, EncoderConfig, ModelConfig, encoder_config, option
+from echostream_plugin.config import ConfigError, EncoderConfig, ModelConfig, UnitDecoderConfig, encoder_config, option
+from echostream_plugin.decoders import DECODERS
 from echostream_plugin.encoders import ENCODERS, encoder_of
 from echostream_plugin.encoders.base import register_encoder
 from echostream_plugin.encoders.emformer import EmformerEncoder
@@ -23,6 +24,7 @@ from echostream_plugin.fairseq_ext.checkpoints import from_bundle
 from echostream_plugin.fairseq_ext.flags import FLAGS, add_model_flags, config_from_args, fill_defaults, flags_of_config
 from echostream_plugin.fairseq_ext.loading import export_bundle, load_checkpoint_bundle
 from echostream_plugin.fairseq_ext.model import model_of
+from echostream_plugin.fairseq_ext.transfer import add_first_values_flags, different_flags, start_warm
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.features import raw_features
 from echostream_plugin.inference.session import TranslationSession
@@ -167,6 +169,15 @@ def test_generate_hears_with_the_encoders_front_end(spoken, checkpoint, tmp_path
 # ------------------------------------------------------------------------------------------------- a new encoder
 
 
+@dataclasses.dataclass(frozen=True)
+class ToyDecoderConfig:
+    kind: str = option("toy", "which MT decoder this is")
+    vocab: int = option(6000, "target dictionary size")
+    dim: int = option(512, "decoder dimension")
+    encoder_dim: int = option(256, "dimension of the encoder output")
+    steps: tuple = option((1, 2), "of its own")
+
+
 def model_card_of(config) -> dict:
     facts = dict.fromkeys(("parameters", "dictionaries", "encoder_ms", "training"), {})
     return {"name": "toy", "kind": "bundle", "architecture": "toy", "updates": None, **facts}
@@ -229,6 +240,28 @@ def test_a_new_encoder_is_known_in_checkpoints_and_bundles(toy):
         assert encoder_of(names) is toy
     finally:
         ENCODERS["emformer"] = EmformerEncoder
+
+
+def test_a_new_encoder_reads_its_own_first_values(toy, monkeypatch):
+    """Nothing but its class says how; the flag is there, and is used up."""
+    monkeypatch.setattr(toy, "weights_flag", ("load_toy", "first values of a toy"))
+    monkeypatch.setattr(toy, "load_weights", lambda encoder, path: encoder.turn.data.fill_(float(path)), raising=False)
+    parser = ArgumentParser()
+    add_first_values_flags(parser, toy)
+    args = parser.parse_args(["--load-toy", "9"])
+    model = Namespace(encoder=toy(toy.Config(layers=1)))
+    start_warm(model, args, {})
+    assert model.encoder.turn.tolist() == [9.0, 9.0] and (args.load_toy, args.warm_started_from) == (None, "9")
+
+
+def test_what_differs_between_decoders_is_told_as_flags(monkeypatch):
+    """Of the kinds that both have: an option of an MT decoder's own is no flag of another's."""
+    monkeypatch.setitem(DECODERS, "toy", Namespace(Config=ToyDecoderConfig))
+    one, other = (ModelConfig(unit=UnitDecoderConfig(causal_encoder=causal)) for causal in (True, False))
+    assert different_flags(one, other) == {"uni_encoder": (True, False)}
+    small = ModelConfig(mt=ToyDecoderConfig(steps=(1, 2)))
+    assert different_flags(small, ModelConfig(mt=ToyDecoderConfig(steps=(3,)))) == {"mt_steps": ((1, 2), (3,))}
+    assert different_flags(one, small) == {"mt_decoder": ("transformer", "toy")}
 
 
 def test_a_new_encoder_is_a_model_of_fairseq(toy):
