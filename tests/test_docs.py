@@ -56,5 +56,25 @@ def test_links_and_commands_of_a_page_lead_somewhere(page):
         assert (ROOT / path).exists() or (page.parent / path).exists(), path
 
 
+def tree_of_the_page() -> str:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    return page.split("\n\n", 2)[1]
+
+
+def test_the_tree_of_the_architecture_is_the_trees():
+    """Every part of the package stands in it, and every folder and file in it is there."""
+    tree, package = tree_of_the_page(), ROOT / "echostream_plugin"
+    named = {word for line in tree.splitlines() for word in re.findall(r"^ +((?:[\w*]+(?:/|\.py) ?)+)", line)}
+    named = {name for word in named for name in word.split()}
+    parts = {path.name + "/" for path in package.iterdir() if list(path.glob("*.[pc]*")) and path.name[0] != "_"}
+    parts |= {path.name for path in package.glob("*.py") if path.name[0] != "_" and not path.name.startswith("cli_")}
+    registries = {f"{path.parent.name}/" for path in package.glob("inference/*/base.py")}
+    assert parts | registries | {"cli_*.py", "agent/", "scripts/", "examples/", "tests/"} <= named
+    for name in named - {"echostream_plugin/"}:
+        assert [path for folder in (ROOT, package, package / "inference") for path in folder.glob(name.strip("/"))], (
+            name
+        )
+
+
 def test_the_readme_leads_to_the_page_on_streamspeech():
     assert "(docs/streamspeech.md)" in text_of(ROOT / "README.md")
