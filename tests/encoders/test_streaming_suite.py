@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echostream_plugin.encoders import ENCODERS, encoder_of
-from echostream_plugin.inference.features import FRONTENDS
+from echostream_plugin.inference import snapshot
+from echostream_plugin.inference.frontends import FRONTENDS
 from echostream_plugin.modules.recording import record_calls
 from tests import native_library
 from tests.encoders.streamed import parallel, random_features, stream
@@ -141,6 +143,26 @@ def test_a_state_is_a_value(encoder):
                 same(tail, seen[:, seen.size(1) - tail.size(1) :])
         for i in range(2):
             same(torch.cat([*outputs[i], encoder.finish(states[i])], dim=1), wanted[i])
+
+
+def test_a_snapshot_goes_on(encoder, tmp_path):
+    """Written to a file and read back after every step, by whoever has the parameters."""
+    features, state, outputs = features_of(130, seed=4), encoder.initial_state(1, 8), []
+    with torch.no_grad():
+        for piece in features.split(29, dim=1):
+            out, state = encoder.step(piece, state)
+            snapshot.save(tmp_path / "state", {"state": state})
+            state = snapshot.load(tmp_path / "state")["state"]
+            outputs.append(out)
+        same(torch.cat([*outputs, encoder.finish(state)], dim=1), stream(encoder, features, [29], 8))
+
+
+def test_threads_share_the_parameters(encoder):
+    streams = [features_of(130, seed=seed) for seed in range(4)]
+    wanted = [stream(encoder, features, [13, 40], 8) for features in streams]
+    with ThreadPoolExecutor(4) as threads:
+        for given_, one in zip(threads.map(lambda x: stream(encoder, x, [13, 40], 8), streams), wanted, strict=True):
+            same(given_, one)
 
 
 def test_the_state_does_not_grow(encoder):

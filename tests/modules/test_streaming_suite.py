@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from echostream_plugin import decoders, punctuation, vocoder
 from echostream_plugin.config import CTCHeadConfig, TextDecoderConfig, UnitDecoderConfig
+from echostream_plugin.constants import PAD
 from echostream_plugin.decoders.conditioned import ConditionedDecoder, ConditionedDecoderConfig
 from echostream_plugin.decoders.ctc import CollapseState, CTCHead, collapse_step, greedy_collapse
 from echostream_plugin.decoders.speechllm import SpeechLLMConfig, SpeechLLMDecoder
@@ -68,6 +69,13 @@ class TextStream(Stream):
 
     def whole(self, x):
         return self.part(x, self._source(x.size(0)))
+
+    def padded(self, x):
+        """As `whole`, in a batch with a longer text of a longer source."""
+        source = torch.cat([self._source(x.size(0)), torch.randn(x.size(0), 3, DIM)], dim=1)
+        hidden = (torch.arange(source.size(1)) >= source.size(1) - 3).expand(x.size(0), -1)
+        tokens = torch.nn.functional.pad(x, (0, 2), value=PAD)
+        return self.part(tokens, source, hidden)[:, : x.size(1)]
 
     def _source(self, batch_size):
         return Stream.inputs(self, 7).expand(batch_size, -1, -1)
@@ -276,8 +284,10 @@ def same(given, wanted):
     torch.testing.assert_close(given, wanted, atol=TOLERANCE, rtol=0)
 
 
-def test_every_vocoder_and_every_state_is_here():
+def test_every_decoder_vocoder_and_state_is_here():
     assert set(VOCODERS) == set(KINDS)
+    texts = {made.part.config.kind for made in MADE.values() if isinstance(made, TextStream)}
+    assert texts == set(decoders.DECODERS)
     seen, found, todo = set().union(*(kinds_in(made.start()) for made in MADE.values())), set(), [StreamState]
     while todo:
         todo += (below := todo.pop().__subclasses__())
@@ -298,6 +308,13 @@ def test_ragged_ends(stream):
     for count in range(1, 8):
         x = stream.inputs(count, seed=count)
         same(run(stream, x, [3]), stream.whole(x))
+
+
+def test_padding_changes_nothing(stream):
+    if not hasattr(stream, "padded"):
+        pytest.skip("its tests of batches are its own file's")
+    x = stream.inputs(6, batch_size=2)
+    same(stream.padded(x), stream.whole(x))
 
 
 def test_streams_in_one_state_equal_streams_alone(stream):
