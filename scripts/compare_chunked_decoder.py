@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from echostream_plugin.benchmark.chunks import cost_rows
 from echostream_plugin.config import ConfigError
+from echostream_plugin.constants import FRAME_MS
 from echostream_plugin.data import DataError
 from echostream_plugin.data.tables import read_table
 from echostream_plugin.decoders.speechllm import SpeechLLMConfig
@@ -49,7 +50,7 @@ class System:
         if not self.chunk_frames:
             return "without chunks"
         context = "all" if self.context_chunks < 0 else self.context_chunks
-        return f"chunks of {self.chunk_frames * 40 / 1000:.2f} s, context {context}"
+        return f"chunks of {self.chunk_frames * FRAME_MS / 1000:.2f} s, context {context}"
 
 
 MAIN = System(32, 4)
@@ -150,7 +151,7 @@ def tables(results: dict, costs: list, lengths: tuple) -> str:
     by_name = {system.name: str(system) for system in SYSTEMS + QUICK["systems"]}
     sections = {
         "By length: joined test utterances": [MAIN, WHOLE, *QUICK["systems"]],
-        f"By chunk, context {CONTEXT_FRAMES * 40 / 1000:.2f} s": BY_CHUNK,
+        f"By chunk, context {CONTEXT_FRAMES * FRAME_MS / 1000:.2f} s": BY_CHUNK,
         f"By context, {MAIN}": BY_CONTEXT,
     }
     parts = []

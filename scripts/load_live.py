@@ -31,8 +31,9 @@ import soundfile
 
 from echostream_plugin.benchmark.hardware import processor
 from echostream_plugin.cli_options import DEFAULT_BUNDLE
+from echostream_plugin.constants import SAMPLE_RATE
 
-RATE, PIECE_S = 16000, 0.1
+PIECE_S = 0.1
 HEAD = (
     "| speakers | held | refused | lag ms, median | 99 % | audio lost s | MB a session | real-time factor | load % |\n"
     "|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
@@ -84,19 +85,19 @@ def speech_of(bundle: Path, seconds: float, seed: int) -> np.ndarray:
     if not names:
         raise SystemExit(f"{bundle} has no recordings (samples/*.wav) to speak with")
     draw, pieces, length = random.Random(seed), [], 0
-    while length < seconds * RATE:
+    while length < seconds * SAMPLE_RATE:
         samples, rate = soundfile.read(draw.choice(names), dtype="int16")
-        if rate != RATE:
-            raise SystemExit(f"the recordings of {bundle} are not at {RATE} Hz")
-        pieces += [samples, np.zeros(RATE // 2, np.int16)]
-        length += len(samples) + RATE // 2
-    return np.concatenate(pieces)[: int(seconds * RATE)]
+        if rate != SAMPLE_RATE:
+            raise SystemExit(f"the recordings of {bundle} are not at {SAMPLE_RATE} Hz")
+        pieces += [samples, np.zeros(SAMPLE_RATE // 2, np.int16)]
+        length += len(samples) + SAMPLE_RATE // 2
+    return np.concatenate(pieces)[: int(seconds * SAMPLE_RATE)]
 
 
 async def speak(url: str, samples: np.ndarray, lags: list, audio_out=True) -> dict:
     """One speaker at the speed of speech. Appends a lag in seconds for every `heard`; returns what became of it."""
     found = {"heard": 0.0, "events": 0, "text": "", "refused": ""}
-    size, began = int(PIECE_S * RATE), time.monotonic()
+    size, began = int(PIECE_S * SAMPLE_RATE), time.monotonic()
     async with aiohttp.ClientSession() as client, client.ws_connect(url, max_msg_size=0) as socket:
         await socket.send_json({"protocol": "events", "audio_out": audio_out})
 
@@ -169,12 +170,12 @@ async def added_latency(server: ServerProcess, bundle: Path, push_ms: int, secon
     after = await server.metrics()
     opened = optimize(load_bundle(bundle))
     session, bare = TranslationSession(opened, live_options(opened, {})), []
-    size = int(PIECE_S * RATE) * -(-push_ms // int(1000 * PIECE_S))
+    size = int(PIECE_S * SAMPLE_RATE) * -(-push_ms // int(1000 * PIECE_S))
     for start in range(0, len(samples), size):
         began = time.monotonic()
-        session.push(samples[start : start + size], RATE)
+        session.push(samples[start : start + size], SAMPLE_RATE)
         bare.append(time.monotonic() - began)
-    waiting = size / RATE - PIECE_S
+    waiting = size / SAMPLE_RATE - PIECE_S
     added = 1000 * (percentile(lags, 50) - percentile(bare, 50))
     late = replies_later_than(before, after, "0.1")
     return (

@@ -21,7 +21,7 @@ ALLOWED = {
     "punctuation": {"config", "modules"},
     "model": METHOD,
     "inference": METHOD | {"punctuation"},
-    "data": {"config", "inference", "punctuation"},
+    "data": {"config", "modules", "inference", "punctuation"},
     "evaluation": METHOD | {"inference", "data", "punctuation"},
     "adaptation": METHOD | {"inference", "data"},
     "fairseq_ext": METHOD | {"inference", "data"},

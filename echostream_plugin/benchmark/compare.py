@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from echostream_plugin.benchmark.sessions import (
     PUSH_MS,
-    RATE,
     TOKENS_PER_SECOND,
     blank_bias,
     random_bundle,
     stopwatch,
 )
 from echostream_plugin.config import ModelConfig
+from echostream_plugin.constants import FRAME_MS, SAMPLE_RATE
 from echostream_plugin.inference.audio import read_mono
 from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.events import Speech
@@ -34,7 +34,7 @@ from echostream_plugin.vocoder import VocoderConfig, VocosConfig
 
 LIGHT = "EchoStream, half-precision weights, code_vocos"
 WARM_UP_SECONDS = 12
-PUSH = RATE * PUSH_MS // 1000
+PUSH = SAMPLE_RATE * PUSH_MS // 1000
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class System:
 def read_recordings(paths: list, seconds: float) -> np.ndarray:
     """`seconds` of sound at 16 kHz: the recordings one after the other, from the first again when they are through."""
     once = np.concatenate([read_mono(path) for path in paths])
-    return np.tile(once, math.ceil(seconds * RATE / len(once)))[: round(seconds * RATE)]
+    return np.tile(once, math.ceil(seconds * SAMPLE_RATE / len(once)))[: round(seconds * SAMPLE_RATE)]
 
 
 def build_systems(
@@ -108,23 +108,23 @@ def build_systems(
         bundle.vocoder.load_state_dict(first.vocoder.state_dict())
     weights = ("none", "none", "none", "half")
     bundles = [optimize(_suited(bundle, samples), kind) for bundle, kind in zip(bundles, weights, strict=True)]
-    bundles[2].model.encoder = RecomputedEncoder(bundles[2].model.encoder, PUSH_MS // 40).eval()
+    bundles[2].model.encoder = RecomputedEncoder(bundles[2].model.encoder, PUSH_MS // FRAME_MS).eval()
     names = ("EchoStream", "StreamSpeech, incremental", "StreamSpeech, recomputed", LIGHT)
     decodings = ("incremental", "incremental", "recompute", "incremental")
     systems = [System(*row) for row in zip(names, bundles, decodings, strict=True)]
     for system in systems:
-        time_pushes(system, samples[: WARM_UP_SECONDS * RATE])
+        time_pushes(system, samples[: WARM_UP_SECONDS * SAMPLE_RATE])
     return [systems[2], systems[1], systems[0], systems[3]]
 
 
 @torch.inference_mode()
 def _suited(bundle: Bundle, samples: np.ndarray) -> Bundle:
     """The bundle with CMVN of these samples, writing and speaking about as fast as people do."""
-    raw = features_of(samples, RATE, np.zeros_like(bundle.cmvn_mean), np.ones_like(bundle.cmvn_std))
+    raw = features_of(samples, SAMPLE_RATE, np.zeros_like(bundle.cmvn_mean), np.ones_like(bundle.cmvn_std))
     bundle = replace(bundle, cmvn_mean=raw.mean(0), cmvn_std=raw.std(0))
-    model, seconds = bundle.model, len(samples) / RATE
+    model, seconds = bundle.model, len(samples) / SAMPLE_RATE
     features = torch.from_numpy((raw - bundle.cmvn_mean) / bundle.cmvn_std)[None]
-    frames, _ = model.encoder(features, torch.tensor([features.size(1)]), PUSH_MS // 40)
+    frames, _ = model.encoder(features, torch.tensor([features.size(1)]), PUSH_MS // FRAME_MS)
     wanted = round(TOKENS_PER_SECOND * seconds)
     for head in (model.source_unigram_decoder, model.ctc_target_unigram_decoder):
         head.proj.bias[0] += blank_bias(head(frames)[0], wanted)
@@ -160,7 +160,7 @@ def time_pushes(system: System, samples: np.ndarray) -> dict:
     with stopwatch(system.bundle) as spent:
         for start in range(0, len(samples) - PUSH + 1, PUSH):
             before, began = spent["encoder"], time.perf_counter()
-            events += session.push(samples[start : start + PUSH], RATE)
+            events += session.push(samples[start : start + PUSH], SAMPLE_RATE)
             pushes.append(1000 * (time.perf_counter() - began))
             encoder_ms = 1000 * (spent["encoder"] - before)
     tokens = session.target_text.count("t")  # the symbols of `random_bundle` are t0, t1, ... behind marks of words

@@ -3,7 +3,8 @@
 import time
 
 from echostream_plugin.benchmark.measure import Spread
-from echostream_plugin.benchmark.sessions import PUSH_MS, RATE, noise, percentile, speaking
+from echostream_plugin.benchmark.sessions import PUSH_MS, noise, percentile, speaking
+from echostream_plugin.constants import SAMPLE_RATE
 from echostream_plugin.inference.batch import BatchedSession
 from echostream_plugin.inference.bundle import Bundle
 
@@ -23,10 +24,10 @@ def _row(bundle: Bundle, sessions: int, seconds: float) -> dict:
     voices = {key: noise(seconds, seed=key) for key in range(sessions)}
     for key in voices:
         batch.join(key)
-    size, rounds = RATE * PUSH_MS // 1000, []
-    for start in range(0, round(seconds * RATE), size):
+    size, rounds = SAMPLE_RATE * PUSH_MS // 1000, []
+    for start in range(0, round(seconds * SAMPLE_RATE), size):
         began = time.perf_counter()
-        replies = batch.push({key: voice[start : start + size] for key, voice in voices.items()}, RATE)
+        replies = batch.push({key: voice[start : start + size] for key, voice in voices.items()}, SAMPLE_RATE)
         rounds.append(1000 * (time.perf_counter() - began))
         for reply in replies.values():
             if reply.error is not None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from echostream_plugin.benchmark.measure import Spread, timed
 from echostream_plugin.config import ModelConfig
-from echostream_plugin.constants import SPECIALS
+from echostream_plugin.constants import SAMPLE_RATE, SPECIALS
 from echostream_plugin.decoders.ctc import greedy_collapse
 from echostream_plugin.inference.batch import run_together
 from echostream_plugin.inference.bundle import Bundle
@@ -24,7 +24,6 @@ from echostream_plugin.model import S2STModel
 from echostream_plugin.modules.recording import record_calls
 from echostream_plugin.vocoder import CodeHiFiGAN, CodeVocos, StreamingVocoder, VocoderConfig, VocosConfig
 
-RATE = 16000
 PUSH_MS = 320
 TOKENS_PER_SECOND = 3.0  # of source and of target
 UNITS_PER_TOKEN = 15  # of 20 ms, some of 40: about as much speech comes out as goes in
@@ -33,10 +32,10 @@ UNITS_PER_TOKEN = 15  # of 20 ms, some of 40: about as much speech comes out as 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:
     """Sound whose pitch and loudness wander. [n] float32"""
     draw = np.random.default_rng(seed)
-    clock, knots = np.arange(int(seconds * RATE)) / RATE, np.arange(0, seconds + 1, 0.1)
+    clock, knots = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE, np.arange(0, seconds + 1, 0.1)
     pitch = np.interp(clock, knots, 80 + 3000 * draw.random(len(knots)))
     loud = np.interp(clock, knots, draw.random(len(knots)) ** 3)
-    return (0.3 * loud * np.sin(2 * np.pi * np.cumsum(pitch) / RATE)).astype(np.float32)
+    return (0.3 * loud * np.sin(2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE)).astype(np.float32)
 
 
 class ScheduledUnits(nn.Module):
@@ -67,7 +66,7 @@ def random_bundle(config: ModelConfig, vocoder: VocoderConfig | VocosConfig | No
     bins = config.encoder.input_dim
     bundle = Bundle(model, config, *symbols, np.full(bins, 10, np.float32), np.full(bins, 4, np.float32), spoken)
     with torch.inference_mode():
-        features = torch.from_numpy(features_of(noise(10.0), RATE, bundle.cmvn_mean, bundle.cmvn_std))[None]
+        features = torch.from_numpy(features_of(noise(10.0), SAMPLE_RATE, bundle.cmvn_mean, bundle.cmvn_std))[None]
         frames, _ = model.encoder(features, torch.tensor([features.size(1)]))
         for head in (model.source_unigram_decoder, model.ctc_target_unigram_decoder):
             head.proj.bias[0] += blank_bias(head(frames)[0], round(TOKENS_PER_SECOND * 10))
@@ -148,11 +147,11 @@ def time_session(bundle: Bundle, seconds: float) -> dict:
     """A session over so much sound in pushes of 320 ms, its first one among them: real-time factor, times of pushes,
     how soon the first speech of a push is there, seconds by stage."""
     session, samples, pushes, soon = TranslationSession(bundle, speaking(bundle)), noise(seconds), [], []
-    tokens, spoken, size = 0, 0.0, RATE * PUSH_MS // 1000
+    tokens, spoken, size = 0, 0.0, SAMPLE_RATE * PUSH_MS // 1000
     with stopwatch(bundle) as spent:
         for start in range(0, len(samples), size):
             began, events = time.perf_counter(), []
-            for event in session.push_events(samples[start : start + size], RATE):
+            for event in session.push_events(samples[start : start + size], SAMPLE_RATE):
                 if isinstance(event, Speech) and not any(isinstance(each, Speech) for each in events):
                     soon.append(1000 * (time.perf_counter() - began))
                 events.append(event)

@@ -12,6 +12,7 @@ from echostream_plugin.adaptation.characters import Characters
 from echostream_plugin.adaptation.speech import Batch, collate, load
 from echostream_plugin.adaptation.teacher import WhisperTeacher, relative_distance
 from echostream_plugin.adaptation.training import Adaptation, AdaptOptions
+from echostream_plugin.constants import FRAME_MS
 from echostream_plugin.data.whisper_weights import load_whisper_encoder
 from echostream_plugin.encoders.whisper import WhisperConfig, WhisperEncoder
 
@@ -41,7 +42,7 @@ def distances(utterances: list, share_of: list, weights="auto") -> list[dict]:
         for changes, chunk_ms in VARIANTS:
             encoder = WhisperEncoder(replace(FULL, **changes)).eval()
             load_whisper_encoder(encoder, weights)
-            hidden, frames = encoder.hidden(batch.features, batch.lengths, chunk_ms // 40)
+            hidden, frames = encoder.hidden(batch.features, batch.lengths, chunk_ms // FRAME_MS)
             distance = relative_distance(hidden, taught, frames, encoder.coarse is not None)
             rows.append({"options": _told(changes), "segment_ms": chunk_ms, "distance": round(float(distance), 3)})
     return rows

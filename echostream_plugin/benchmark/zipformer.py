@@ -9,6 +9,7 @@ from echostream_plugin.benchmark.encoders import forms, in_form
 from echostream_plugin.benchmark.measure import Spread, peak_bytes, timed
 from echostream_plugin.benchmark.report import age_name, cell, mega, table
 from echostream_plugin.config import EncoderConfig
+from echostream_plugin.constants import FRAME_MS
 from echostream_plugin.encoders.emformer import EmformerEncoder
 from echostream_plugin.encoders.zipformer import ZipformerConfig, ZipformerEncoder
 from echostream_plugin.modules.packed import can_pack
@@ -116,7 +117,7 @@ def _whole(encoder, seconds: float, device: str, runs: int, batch_size: int = 1)
 def _chunk(encoder, chunk_ms: int, device: str, runs: int) -> Spread:
     """Of a chunk in the middle of a stream."""
     features = torch.randn(1, chunk_ms // 10, 80, device=device)
-    state = encoder.initial_state(1, chunk_ms // 40)
+    state = encoder.initial_state(1, chunk_ms // FRAME_MS)
     with record_calls():
         for _ in range(3):
             state = encoder.step(features, state)[1]

@@ -12,7 +12,7 @@ import soundfile
 import yaml
 from tqdm import tqdm
 
-from echostream_plugin.constants import SPECIALS
+from echostream_plugin.constants import MEL_BINS, SPECIALS
 from echostream_plugin.data import DataError
 from echostream_plugin.data.feature_zip import Moments, index_path, read_index
 from echostream_plugin.data.tables import MANIFEST_COLUMNS, read_table
@@ -21,7 +21,6 @@ from echostream_plugin.inference.words import normalise
 from echostream_plugin.units import units_of
 
 SPLITS = ("train", "dev", "test")
-MEL_BINS = 80
 READ_WHOLE_EVERY = 100  # a quick check reads every member's header, and of these the numbers too
 
 

@@ -9,13 +9,13 @@ from echostream_plugin.data.layout import Layout, need_files
 from echostream_plugin.data.parallel import Shard, Workers
 from echostream_plugin.inference.audio import read_audio
 from echostream_plugin.inference.errors import InputError
-from echostream_plugin.inference.features import MEL_BINS, features_of
+from echostream_plugin.inference.features import raw_features
 
 
 def features_or_reason(path: str) -> np.ndarray | str:
     """Features [T, 80] of a clip without CMVN, or why there are none."""
     try:
-        features = features_of(*read_audio(path), np.zeros(MEL_BINS), np.ones(MEL_BINS))
+        features = raw_features(*read_audio(path))
     except InputError as error:
         return str(error)
     return features if len(features) else f"{path}: shorter than 25 ms"

@@ -9,7 +9,8 @@ from echostream_plugin.constants import SAMPLE_RATE
 from echostream_plugin.data.feature_zip import Moments
 from echostream_plugin.data.parallel import Workers
 from echostream_plugin.inference.audio import read_audio
-from echostream_plugin.inference.features import frame_count, raw_features
+from echostream_plugin.inference.features import raw_features
+from echostream_plugin.inference.frontends.kaldi import frame_count
 
 CMVN_UTTERANCES = 3000  # that mean and deviation of the features are taken from
 

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from echostream_plugin.constants import SAMPLE_RATE
 from echostream_plugin.evaluation.claim import claim, note_work
 from echostream_plugin.evaluation.oracle import ORACLE, oracle_ends
 from echostream_plugin.inference.bundle import Bundle
@@ -16,7 +17,6 @@ from echostream_plugin.inference.runs import CHECKPOINT, Checkpoint, claimed, de
 from echostream_plugin.inference.session import TranslationSession
 
 PUSHES, EVENTS, HEARD = "pushes.jsonl", "events.jsonl", "heard.wav"
-SILENT_RATE = 16000  # of the empty wav files of a run that does not speak
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def run(bundle: Bundle, folder, wav: Path, ends_ms: list, policy: dict, push_ms:
         with claimed(results):
             claim(results, asked)
             note_work(results)
-            rate = bundle.vocoder.config.sampling_rate if session.options.speaks else SILENT_RATE
+            rate = bundle.vocoder.config.sampling_rate if session.options.speaks else SAMPLE_RATE  # of empty wav files
             with open(results / PUSHES, "a", encoding="utf-8") as session.notes:
                 session.notes.write("\n")  # a kill may have left half a line
                 translate_recording(session, wav, push_ms, results, rate, Checkpoint(results, asked))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from echostream_plugin.constants import SAMPLE_RATE
 from echostream_plugin.evaluation.latency import playback, written_words
 from echostream_plugin.files import whole_file
 
@@ -17,7 +18,7 @@ LABEL_LETTERS = 44
 
 
 def draw_timeline(
-    utterance, path, source, translated, sample_rate: int = 16000, asr_text: str | None = None, told: str = ""
+    utterance, path, source, translated, sample_rate: int = SAMPLE_RATE, asr_text: str | None = None, told: str = ""
 ) -> Path:
     """Draw an `simul.Utterance` into a png.
 

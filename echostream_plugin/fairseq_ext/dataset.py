@@ -12,7 +12,8 @@ from fairseq.data.audio.speech_to_text_dataset import SpeechToTextDatasetCreator
 from fairseq.data.data_utils import numpy_seed
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.inference.features import FRONTENDS, raw_features
+from echostream_plugin.inference.features import raw_features
+from echostream_plugin.inference.frontends import FRONTENDS
 
 
 class SpeechToUnitDataset(s2s.SpeechToSpeechMultitaskDataset):

@@ -15,7 +15,7 @@ from echostream_plugin.fairseq_ext.task import resolve
 from echostream_plugin.fairseq_ext.unpickling import check_parameters, load_trusted
 from echostream_plugin.inference.bundle import Bundle, save_bundle, statistics
 from echostream_plugin.inference.dictionary import Dictionary
-from echostream_plugin.inference.features import FRONTENDS
+from echostream_plugin.inference.frontends import FRONTENDS
 from echostream_plugin.modules.weights import misfits
 from echostream_plugin.vocoder import load_public_checkpoint, load_vocoder
 

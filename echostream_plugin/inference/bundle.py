@@ -28,7 +28,7 @@ from echostream_plugin.files import write_json, write_tensors
 from echostream_plugin.inference.confidence import GateModel
 from echostream_plugin.inference.dictionary import Dictionary
 from echostream_plugin.inference.errors import BundleError
-from echostream_plugin.inference.features import FRONTENDS
+from echostream_plugin.inference.frontends import FRONTENDS
 from echostream_plugin.inference.options import named_options
 from echostream_plugin.inference.punctuator import FOLDER as PUNCTUATOR
 from echostream_plugin.inference.punctuator import BundlePunctuator, read_punctuator

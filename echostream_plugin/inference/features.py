@@ -1,25 +1,20 @@
 """From a waveform to normalised log-mel features, a piece at a time.
 
-Audio is mono float32 in [-1, 1]. Each encoder names the features that it reads, a key of `FRONTENDS`: fairseq's
-`get_fbank` (80 Kaldi log-mel bins, 25 ms window, 10 ms hop, of the waveform scaled by 2^15 at 16 kHz without dither,
-then global CMVN), or Whisper's (`log_mel`), which are normalised as they are.
+Audio is mono float32 in [-1, 1]. Each encoder names the features that it reads, a key of `frontends.FRONTENDS`; those
+that do not come normalised go through global CMVN.
 """
 
 from numbers import Real
 
-import kaldi_native_fbank as knf
 import numpy as np
 
 from echostream_plugin.constants import MAX_RATE, MIN_RATE, SAMPLE_RATE
 from echostream_plugin.inference.downmix import Downmix
 from echostream_plugin.inference.errors import InputError
-from echostream_plugin.inference.log_mel import StreamingLogMel
+from echostream_plugin.inference.frontends import FRONTENDS
 from echostream_plugin.inference.resample import StreamingResampler
 from echostream_plugin.inference.snapshot import give, take
 
-MEL_BINS = 80
-WINDOW_SAMPLES = 400
-HOP_SAMPLES = 160
 MAX_CHANNELS = 8
 MAX_AMPLITUDE = 100.0  # beyond any float recording; integers stored as floats are far above it
 
@@ -66,80 +61,6 @@ def check_rate(sample_rate) -> int:
     if not isinstance(sample_rate, Real) or sample_rate % 1 or not MIN_RATE <= sample_rate <= MAX_RATE:
         raise InputError(f"sample rate {sample_rate!r}: expected a whole number from {MIN_RATE} to {MAX_RATE} Hz")
     return int(sample_rate)
-
-
-def fbank_options() -> knf.FbankOptions:
-    """Kaldi's options for the features of this project."""
-    options = knf.FbankOptions()
-    options.frame_opts.samp_freq = SAMPLE_RATE
-    options.frame_opts.dither = 0.0
-    options.frame_opts.frame_length_ms = 25.0
-    options.frame_opts.frame_shift_ms = 10.0
-    options.frame_opts.window_type = "povey"
-    options.frame_opts.snip_edges = True
-    options.mel_opts.num_bins = MEL_BINS
-    return options
-
-
-def frame_count(samples: int) -> int:
-    """Feature frames of so many samples at 16 kHz (Kaldi's snip_edges): none under 25 ms."""
-    return max(0, 1 + (samples - WINDOW_SAMPLES) // HOP_SAMPLES)
-
-
-class StreamingFbank:
-    """Log-mel features of 16 kHz audio; one object serves one utterance and keeps under a window of samples."""
-
-    DESCRIPTION = {
-        "kind": "kaldi-fbank",
-        "bins": MEL_BINS,
-        "window_samples": WINDOW_SAMPLES,
-        "hop_samples": HOP_SAMPLES,
-        "scale": 32768,
-    }
-    NORMALISED = False  # global CMVN follows
-    SAVED = ("given", "held")
-
-    def __init__(self):
-        self.given = 0  # feature frames so far
-        self.held = np.zeros(0, dtype=np.float32)  # samples from the start of the next frame on
-        self._begin()
-
-    def _begin(self):
-        """Kaldi's extractor; its frame 0 is the next one."""
-        self._fbank = knf.OnlineFbank(fbank_options())
-        self._taken = 0  # frames of this extractor
-
-    def push(self, samples: np.ndarray) -> np.ndarray:
-        """samples: [n] float32 in [-1, 1]; returns the new frames [t, 80]."""
-        if len(samples):
-            self._fbank.accept_waveform(SAMPLE_RATE, (samples * 32768.0).tolist())
-        ready = self._fbank.num_frames_ready
-        # copies: a frame is a view into memory that pop frees
-        frames = [np.array(self._fbank.get_frame(i)) for i in range(self._taken, ready)]
-        new, self._taken = ready - self._taken, ready
-        self._fbank.pop(new)
-        self.given += new
-        self.held = np.concatenate([self.held, samples])[new * HOP_SAMPLES :].copy()  # no view of a long push
-        return np.stack(frames) if frames else np.zeros((0, MEL_BINS), dtype=np.float32)
-
-    def restore(self, saved: dict):
-        """Go on where another extractor was when `snapshot.take` read it."""
-        give(self, saved)
-        self._begin()
-        if len(self.held):
-            self._fbank.accept_waveform(SAMPLE_RATE, (self.held * 32768.0).tolist())
-
-    frame_count = staticmethod(frame_count)
-
-    @staticmethod
-    def loudness_db(log_mel: np.ndarray) -> np.ndarray:
-        """log_mel: [t, bins] natural logarithms of energies; returns their mean in dB, [t].
-
-        The mean of the logarithms, for the sum of the energies hears mostly the wide bins, where noise is strongest."""
-        return log_mel.mean(axis=1) * (10 / np.log(10))
-
-
-FRONTENDS = {extractor.DESCRIPTION["kind"]: extractor for extractor in (StreamingFbank, StreamingLogMel)}
 
 
 class Frontend:
@@ -197,5 +118,6 @@ def features_of(samples, sample_rate: int, cmvn_mean, cmvn_std, kind: str = "kal
 
 
 def raw_features(samples, sample_rate: int, kind: str = "kaldi-fbank") -> np.ndarray:
-    """Features [T, 80] of a whole recording as they are stored for training, without CMVN."""
-    return features_of(samples, sample_rate, np.zeros(MEL_BINS), np.ones(MEL_BINS), kind)
+    """Features [T, bins] of a whole recording as they are stored for training, without CMVN."""
+    bins = FRONTENDS[kind].DESCRIPTION["bins"]
+    return features_of(samples, sample_rate, np.zeros(bins), np.ones(bins), kind)

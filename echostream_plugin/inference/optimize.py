@@ -12,7 +12,7 @@ from torch import nn
 from echostream_plugin.config import ConfigError
 from echostream_plugin.constants import FRAME_MS, SAMPLE_RATE
 from echostream_plugin.inference.bundle import Bundle
-from echostream_plugin.inference.features import FRONTENDS
+from echostream_plugin.inference.frontends import FRONTENDS
 from echostream_plugin.inference.options import SessionOptions, bundle_options
 from echostream_plugin.modules import native
 from echostream_plugin.modules.native_linear import NativeLinear

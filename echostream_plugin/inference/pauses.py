@@ -8,7 +8,7 @@ loudest one. Nothing is learnt and nothing but a few numbers is kept.
 import numpy as np
 
 from echostream_plugin.constants import FEATURES_PER_FRAME
-from echostream_plugin.inference.features import FRONTENDS
+from echostream_plugin.inference.frontends import FRONTENDS
 
 BLOCK_FEATURES = 100  # the quietest and the loudest moment are kept for blocks of a second
 BLOCKS = 10  # so many seconds are looked back
@@ -32,7 +32,7 @@ class PauseDetector:
     )
 
     def __init__(self, mean: np.ndarray, std: np.ndarray, kind: str = "kaldi-fbank", remembers: bool = False):
-        """mean, std: [bins] of the features' normalisation; kind: a key of `features.FRONTENDS`; remembers: keep what
+        """mean, std: [bins] of the features' normalisation; kind: a key of `frontends.FRONTENDS`; remembers: keep what
         `advance` has passed, for `rewind` and `quietest`, until `forget`."""
         self._mean, self._std = mean, std
         self._loudness_db = FRONTENDS[kind].loudness_db

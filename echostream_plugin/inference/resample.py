@@ -13,6 +13,8 @@ from math import ceil, gcd
 
 import numpy as np
 
+from echostream_plugin.constants import SAMPLE_RATE
+
 ZERO_CROSSINGS = 64  # of the sinc on each side; the delay is this many periods of the lower rate
 KAISER_BETA = 8.0  # side lobes about 80 dB down
 ROLLOFF = 0.96  # cutoff as a part of the lower Nyquist frequency: flat to 0.92, the transition band ends at 1
@@ -50,7 +52,7 @@ class StreamingResampler:
 
     SAVED = ("held", "held_from", "taken", "given")
 
-    def __init__(self, rate_in: int, rate_out: int = 16000):
+    def __init__(self, rate_in: int, rate_out: int = SAMPLE_RATE):
         if int(rate_in) != rate_in or rate_in <= 0:
             raise ValueError(f"sample rate {rate_in!r}: expected a positive whole number of Hz")
         self.rate_in, self.rate_out = int(rate_in), int(rate_out)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from echostream_plugin.constants import EOS, PAD, SPECIALS
+from echostream_plugin.constants import EOS, FEATURES_PER_FRAME, PAD, SPECIALS
 from echostream_plugin.decoders.ctc import CollapseState, CTCHead, collapse_step
 from echostream_plugin.decoders.text import TextDecoderState
 from echostream_plugin.inference.confidence import Hypothesis, frame_sums
@@ -22,7 +22,6 @@ from echostream_plugin.model import S2STModel
 from echostream_plugin.vocoder import StreamingVocoder
 
 ENCODER, HEADS, MT, T2U, UNITS, SOUND = range(6)  # parts of a `work.Call`
-FEATURES_PER_FRAME = 4  # feature frames of 10 ms in an encoder frame of 40 ms
 
 
 class CTCPrefix:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.inference.features import HOP_SAMPLES, WINDOW_SAMPLES
+from echostream_plugin.constants import HOP_SAMPLES, WINDOW_SAMPLES
 
 PACKAGE, WEIGHTS = "silero_vad", "data/silero_vad.jit"
 STEP_SAMPLES = 512  # 32 ms: what a window adds

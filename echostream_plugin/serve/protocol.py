@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from echostream_plugin.constants import SAMPLE_RATE
 from echostream_plugin.inference.events import SourceText, Speech, TargetText, as_record
 from echostream_plugin.serve.said import Said, changed
 
@@ -31,7 +32,7 @@ class Settings:
     audio_out: the translated voice is sent too; resume: the key of a dropped session, received: the number of its last
     event that came through."""
 
-    sample_rate: int = 16000
+    sample_rate: int = SAMPLE_RATE
     format: str = "int16"
     protocol: str = "text"
     audio_out: bool = False

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from echostream_plugin.config import ConfigError, check_options, check_value, option
+from echostream_plugin.constants import SAMPLE_RATE
 from echostream_plugin.modules.weights import misfits
 from echostream_plugin.vocoder.durations import whole_frames
 from echostream_plugin.vocoder.packing import PackedCopies
@@ -42,7 +43,7 @@ class VocoderConfig:
     )
     multispkr: str | bool | None = option(None, "a speaker embedding is concatenated to every frame")
     num_speakers: int = option(200, "speakers of a multi-speaker vocoder", maximum=100_000)
-    sampling_rate: int = option(16000, "samples a second", minimum=1_000, maximum=384_000)
+    sampling_rate: int = option(SAMPLE_RATE, "samples a second", minimum=1_000, maximum=384_000)
 
     def __post_init__(self):
         for name in ("upsample_rates", "upsample_kernel_sizes", "resblock_kernel_sizes", "resblock_dilation_sizes"):

@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from echostream_plugin.config import ConfigError, check_options, option
+from echostream_plugin.constants import SAMPLE_RATE
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class VocosConfig:
     fft_size: int = option(640, "window of a spectrum in samples", maximum=65_536)
     prosody_dim: int = option(128, "width of the predictor of durations and pitch", maximum=65_536)
     pitch_classes: int = option(48, "pitches that the predictor tells apart, beside unvoiced", maximum=1_000)
-    sampling_rate: int = option(16000, "samples a second", minimum=1_000, maximum=384_000)
+    sampling_rate: int = option(SAMPLE_RATE, "samples a second", minimum=1_000, maximum=384_000)
 
     def __post_init__(self):
         check_options(self)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from echostream_plugin.inference import resample
 from echostream_plugin.inference.errors import InputError
-from echostream_plugin.inference.features import Frontend, StreamingFbank, features_of, frame_count, to_mono
+from echostream_plugin.inference.features import Frontend, features_of, to_mono
+from echostream_plugin.inference.frontends.kaldi import StreamingFbank, frame_count
 from echostream_plugin.inference.resample import StreamingResampler
 
 MEAN, STD = np.full(80, 10.0, dtype=np.float32), np.full(80, 4.0, dtype=np.float32)

@@ -15,7 +15,7 @@ from echostream_plugin.inference.bundle import Bundle, load_bundle, save_bundle
 from echostream_plugin.inference.dictionary import Dictionary
 from echostream_plugin.inference.errors import BundleError
 from echostream_plugin.inference.features import Frontend, features_of, raw_features
-from echostream_plugin.inference.log_mel import FLOOR, StreamingLogMel, mel_filters
+from echostream_plugin.inference.frontends.whisper import FLOOR, StreamingLogMel, mel_filters
 from echostream_plugin.inference.optimize import optimize
 from echostream_plugin.inference.options import SessionOptions
 from echostream_plugin.inference.pauses import PauseDetector

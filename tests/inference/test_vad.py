@@ -13,7 +13,7 @@ from echostream_plugin.evaluation.sounds import level, sounds
 from echostream_plugin.inference import guards, snapshot, vad
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.events import Finished, Sentence, SourceText, Speech, TargetText
-from echostream_plugin.inference.features import frame_count
+from echostream_plugin.inference.frontends.kaldi import frame_count
 from echostream_plugin.inference.guards import until_repeat, within, without_repeats
 from echostream_plugin.inference.options import SessionOptions
 from echostream_plugin.inference.session import TranslationSession

@@ -6,12 +6,9 @@ the floor is fixed. Frame t is centred on sample 160 t, as Whisper's; before the
 
 import numpy as np
 
-from echostream_plugin.constants import SAMPLE_RATE
-from echostream_plugin.inference.snapshot import give
+from echostream_plugin.constants import HOP_SAMPLES, MEL_BINS, SAMPLE_RATE, WINDOW_SAMPLES
+from echostream_plugin.inference.frontends.base import FeatureExtractor, register_frontend
 
-MEL_BINS = 80
-WINDOW_SAMPLES = 400
-HOP_SAMPLES = 160
 FLOOR = -6.5  # of the decadic logarithm of a bin's power; speech of full scale reaches 1.5
 SILENCE_DB = 19.0  # what the floor counts in `loudness_db`
 
@@ -29,7 +26,8 @@ def mel_filters(bins: int = MEL_BINS, fft: int = WINDOW_SAMPLES, rate: int = SAM
     return filters.astype(np.float32)
 
 
-class StreamingLogMel:
+@register_frontend
+class StreamingLogMel(FeatureExtractor):
     """Whisper's features of 16 kHz audio, (log10 power + 4) / 4; one object serves one utterance and keeps under a
     window of samples."""
 
@@ -40,7 +38,7 @@ class StreamingLogMel:
         "hop_samples": HOP_SAMPLES,
         "floor": FLOOR,
     }
-    NORMALISED = True  # no global CMVN follows
+    NORMALISED = True
     SAVED = ("given", "held")
 
     def __init__(self):
@@ -50,7 +48,6 @@ class StreamingLogMel:
         self._taper = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW_SAMPLES) / WINDOW_SAMPLES)).astype(np.float32)
 
     def push(self, samples: np.ndarray) -> np.ndarray:
-        """samples: [n] float32 in [-1, 1]; returns the new frames [t, 80]."""
         held = np.concatenate([self.held, samples])
         new = max(0, 1 + (len(held) - WINDOW_SAMPLES) // HOP_SAMPLES)
         self.held = held[new * HOP_SAMPLES :].copy()  # no view of a long push
@@ -61,10 +58,6 @@ class StreamingLogMel:
         power = np.square(np.abs(np.fft.rfft(windows * self._taper))).astype(np.float32)
         log_mel = np.log10(np.maximum(power @ self._filters, 10.0**FLOOR))
         return (log_mel + 4) / 4
-
-    def restore(self, saved: dict):
-        """Go on where another extractor was when `snapshot.take` read it."""
-        give(self, saved)
 
     @staticmethod
     def frame_count(samples: int) -> int:
