@@ -75,26 +75,21 @@ def _shown(value) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-ENCODERS = {}  # kind -> configuration; an encoder's file adds its own
+ENCODERS = {}  # kind -> configuration; `encoders.base.register_encoder` adds those that do not stand here
 MODELS = {}  # kind -> configuration of a whole model
 
 
 def encoder_config(kind):
-    """Class decorator: the configuration of an encoder, found by its `kind` in a bundle's json.
-
-    Beside its options, each a flag, the class says which front end makes its `features` (`inference.features`)."""
+    """Class decorator: the configuration of an encoder, found by its `kind` in a bundle's json."""
     ENCODERS[kind.kind] = kind
     return kind
 
 
-DECODERS = {}  # kind -> configuration of an MT decoder; a decoder's file adds its own
+DECODERS = {}  # kind -> configuration of an MT decoder; `decoders.base.register_decoder` adds those not here
 
 
 def decoder_config(kind):
-    """Class decorator: the configuration of an MT decoder, found by its `kind` in a bundle's json.
-
-    Its options are flags: those with names of `TextDecoderConfig` are set by the same, others as `--mt-<name>`. It must
-    have `vocab`, `dim` and `encoder_dim`, on which other parts depend."""
+    """Class decorator: the configuration of an MT decoder, found by its `kind` in a bundle's json."""
     DECODERS[kind.kind] = kind
     return kind
 

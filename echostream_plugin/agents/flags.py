@@ -1,15 +1,17 @@
 """The flags of the agents: StreamSpeech's, and those of the session options."""
 
 import argparse
+from dataclasses import fields
 
 from echostream_plugin.cli_options import DEFAULT_BUNDLE, add_option_flags, add_quantize_flag
+from echostream_plugin.inference.endpointing import ENDPOINTERS
 from echostream_plugin.inference.options import SessionOptions
 
 # session options that are no flags here: with names or defaults of StreamSpeech's agents, set by the agent's class, and
 # those of long streams, for a SimulEval recording is one utterance
 OTHERWISE = ("chunk_ms", "max_tokens", "translate", "speech") + (
-    *("pause_ms", "endpointer", "long_pause_ms", "longest_sentence_ms", "fresh_encoder", "context_tokens"),
-    "resynthesize",
+    *("pause_ms", "endpointer", "longest_sentence_ms", "fresh_encoder", "context_tokens", "resynthesize"),
+    *(f.name for endpointer in ENDPOINTERS.values() if endpointer.Options for f in fields(endpointer.Options)),
 )
 
 # flags of StreamSpeech's agents that its scripts pass and that change nothing: there they do nothing either, or the

@@ -5,15 +5,17 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from echostream_plugin.config import decoder_config
 from echostream_plugin.modules.streaming import StreamState
 
 DECODERS = {}  # kind -> class; see register_decoder
 
 
 def register_decoder(decoder):
-    """Class decorator: `decoder` is found by the kind of its configuration, by `--mt-decoder`, in checkpoints and in
-    bundles. To add one, write such a class in a file of this folder and import it in `decoders/__init__.py`."""
+    """Class decorator: `decoder` and its configuration are found by their kind, by `--mt-decoder`, in checkpoints and
+    in bundles. To add one, write such a class in a file of this folder and import it in `decoders/__init__.py`."""
     DECODERS[decoder.Config.kind] = decoder
+    decoder_config(decoder.Config)
     return decoder
 
 
@@ -24,7 +26,8 @@ class StreamingDecoder(nn.Module, ABC):
     that shows each token the source which was there. The T2U encoder reads the states too.
 
     A class says of itself:
-        Config: the dataclass of its options (`config.decoder_config`).
+        Config: the dataclass of its options. Those with names of `TextDecoderConfig` are set by the same flags, others
+            by `--mt-<name>`. It must have `vocab`, `dim` and `encoder_dim`, on which other parts depend.
     An object has:
         embed_tokens: nn.Embedding of [vocab, dim], whose weight is the map of `logits` too.
     A state has the field `source`, what was heard, apart from what was said.

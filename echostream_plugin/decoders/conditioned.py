@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from echostream_plugin.config import TextDecoderConfig, decoder_config, option
+from echostream_plugin.config import TextDecoderConfig, option
 from echostream_plugin.constants import BLANK
 from echostream_plugin.decoders.base import register_decoder
 from echostream_plugin.decoders.ctc import CTCHead, CTCState
@@ -23,7 +23,6 @@ HISTORY = 3  # subwords whose embeddings a frame is given: the one that is heard
 FIRST_GAIN = 0.3  # of the encoder's frames, while the transcript is all that the decoder knows
 
 
-@decoder_config
 @dataclass(frozen=True)
 class ConditionedDecoderConfig(TextDecoderConfig):
     """A Transformer decoder whose source is conditioned on the transcript."""

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from echostream_plugin.config import encoder_config
 from echostream_plugin.constants import FRAME_MS
 from echostream_plugin.modules.streaming import StreamState
 
@@ -25,9 +26,10 @@ TINY_DECODERS = {
 
 
 def register_encoder(encoder):
-    """Class decorator: `encoder` is found by the kind of its configuration, on command lines, in checkpoints and in
+    """Class decorator: `encoder` and its configuration are found by their kind, on command lines, in checkpoints and in
     bundles. To add one, write such a class in a file of this folder and import it in `encoders/__init__.py`."""
     ENCODERS[encoder.Config.kind] = encoder
+    encoder_config(encoder.Config)
     return encoder
 
 
@@ -47,7 +49,7 @@ class StreamingEncoder(nn.Module, ABC):
     T feature frames give ceil(T / 4) encoder frames, whatever the encoder.
 
     A class says of itself:
-        Config: the dataclass of its options (`config.encoder_config`), each a flag; its `features` name the front end.
+        Config: the dataclass of its options, each a flag; its `features` name the front end (`inference.frontends`).
         parameter: how those of its parameters begin that no other encoder has, to know it in a checkpoint.
         architectures: fairseq's names (`--arch`) with their flags, where they are not the options' defaults; the first
             one is that of a bundle's checkpoint.

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from echostream_plugin.config import LAYERS, EncoderConfig, check_options, encoder_config, option, option_of, require
+from echostream_plugin.config import LAYERS, EncoderConfig, check_options, option, option_of, require
 from echostream_plugin.encoders.base import BASE_DECODERS, StreamingEncoder, register_encoder
 from echostream_plugin.modules.emformer import Emformer, EmformerState
 from echostream_plugin.modules.streaming import StreamState
@@ -20,7 +20,6 @@ from echostream_plugin.modules.whisper_front import FrontState, WhisperFront
 PAIR = 2  # frames of 20 ms in one of 40 ms
 
 
-@encoder_config
 @dataclass(frozen=True)
 class WhisperConfig:
     """Whisper's encoder, its layers limited to segments and left context; the defaults are those of whisper-base."""

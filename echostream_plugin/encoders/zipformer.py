@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from echostream_plugin.config import ConfigError, check_options, check_value, encoder_config, option, require
+from echostream_plugin.config import ConfigError, check_options, check_value, option, require
 from echostream_plugin.constants import FRAME_MS
 from echostream_plugin.encoders.base import BASE_DECODERS, TINY_DECODERS, StreamingEncoder, register_encoder
 from echostream_plugin.modules.streaming import StreamState
@@ -27,7 +27,6 @@ _PER_STACK = {
 }  # fmt: skip
 
 
-@encoder_config
 @dataclass(frozen=True)
 class ZipformerConfig:
     """A Zipformer of six stacks; the defaults are icefall's medium model. Lengths count encoder frames of 40 ms."""

@@ -5,11 +5,13 @@ are skipped.
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from torch import Tensor
 
+from echostream_plugin.config import option
 from echostream_plugin.constants import FRAME_MS
 from echostream_plugin.inference.pauses import SPEECH_FEATURES, PauseDetector
 from echostream_plugin.inference.stages import Listener
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 LEAD_FRAMES = 2  # where the encoder begins anew: the silence that is kept before the first sound of a sentence
 LONG_QUIET_FRAMES = 25  # with a detector of speech: after a second without any, nothing is decided
+HOUR_MS = 3_600_000
 ENDPOINTERS = {}  # name -> class; see register_endpointer
 
 
@@ -42,6 +45,8 @@ class EndPointer(ABC):
 
     A class says of itself:
         name: the value of the session option `endpointer`.
+        Options: a frozen dataclass of its `config.option` fields, which become session options and flags; None where it
+            has none.
         measures_loudness: it needs the pauses of the audio.
         late_frames: the most encoder frames after a sentence's end that may have been taken in when `end` says so. The
             transcript stays so many behind, what was taken in since the end is heard again as the next sentence's.
@@ -52,6 +57,7 @@ class EndPointer(ABC):
     """
 
     name: ClassVar[str]
+    Options: ClassVar[type | None] = None
     measures_loudness: ClassVar[bool] = True
     late_frames: ClassVar[int] = 0
     reads_text: ClassVar[bool] = False
@@ -226,12 +232,25 @@ class TextEndPointer(EndPointer):
         self.listener.rewind(frame)
 
 
+@dataclass(frozen=True)
+class LongPauseOptions:
+    """The pause that needs no words."""
+
+    long_pause_ms: int = option(
+        1000,
+        "endpointer='text+energy': a pause of so many ms ends a sentence whatever its text; not below pause_ms",
+        minimum=0,
+        maximum=HOUR_MS,
+    )
+
+
 @register_endpointer
 class TextAndEnergyEndPointer(TextEndPointer):
     """As 'text'; also where the audio is quiet for pause_ms after a word that can be the last one, or for
     long_pause_ms."""
 
     name = "text+energy"
+    Options = LongPauseOptions
 
     def silent_frames(self) -> int:
         """Only a long pause ends a sentence whatever its text."""

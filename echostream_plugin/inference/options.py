@@ -7,20 +7,18 @@ from typing import TYPE_CHECKING
 
 from echostream_plugin.config import ConfigError, check_options, option, with_tuples
 from echostream_plugin.constants import FRAME_MS
-from echostream_plugin.inference.endpointing import ENDPOINTERS
+from echostream_plugin.inference.endpointing import ENDPOINTERS, HOUR_MS
 from echostream_plugin.inference.policies import POLICIES
 from echostream_plugin.inference.translators import TRANSLATORS
 
 if TYPE_CHECKING:
     from echostream_plugin.inference.bundle import Bundle  # which imports this module
 
-HOUR_MS = 3_600_000
-
 
 def _owned() -> list:
-    """The options that policies and translators have of their own, the last first: as bases of a dataclass, their
-    fields come in the order of the registries."""
-    kinds = (*POLICIES.values(), *TRANSLATORS.values())
+    """The options that policies, translators and end-pointers have of their own, the last first: as bases of a
+    dataclass, their fields come in the order of the registries."""
+    kinds = (*POLICIES.values(), *TRANSLATORS.values(), *ENDPOINTERS.values())
     return list(dict.fromkeys(kind.Options for kind in kinds if kind.Options))[::-1]
 
 
@@ -37,8 +35,8 @@ def _those(registry: dict, attribute: str) -> str:
 
 @dataclass(frozen=True)
 class SessionOptions(*_owned()):
-    """How a session reads, writes and speaks; with the options of each policy and translator. Token counts are subwords
-    of the target dictionary."""
+    """How a session reads, writes and speaks; with the options of each policy, translator and end-pointer. Token counts
+    are subwords of the target dictionary."""
 
     chunk_ms: int = option(
         320,
@@ -59,12 +57,6 @@ class SessionOptions(*_owned()):
         0, "long streams: a pause of so many ms ends a sentence; 0: it is all one utterance", minimum=0, maximum=HOUR_MS
     )
     endpointer: str = option("energy", f"what a pause is: {_meanings(ENDPOINTERS)}", choices=ENDPOINTERS)
-    long_pause_ms: int = option(
-        1000,
-        "endpointer='text+energy': a pause of so many ms ends a sentence whatever its text; not below pause_ms",
-        minimum=0,
-        maximum=HOUR_MS,
-    )
     longest_sentence_ms: int = option(
         20000, "with pause_ms: a sentence without a pause is ended after so many ms", maximum=HOUR_MS
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations  # annotations are then strings, as in some files that add options
 
 from argparse import ArgumentParser
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 import pytest
 
@@ -11,6 +11,7 @@ from echostream_plugin.cli_options import add_option_flags, options_of
 from echostream_plugin.config import ConfigError, check_options, option
 from echostream_plugin.inference import options
 from echostream_plugin.inference.arguments import word, words
+from echostream_plugin.inference.endpointing import ENDPOINTERS
 
 
 @dataclass(frozen=True)
@@ -51,3 +52,11 @@ def test_lists_of_a_bundle_are_tuples_again(monkeypatch):
 
     monkeypatch.setattr(options, "SessionOptions", Session)
     assert options.named_options({"dice": [2, 3], "chunk_ms": 640}).dice == (2, 3)
+
+
+def test_what_an_endpointer_owns_is_a_session_option(monkeypatch):
+    """Of each in the registry, and of one that is added: the class says it, and nobody else."""
+    owned = {f.name for kind in ENDPOINTERS.values() if kind.Options for f in fields(kind.Options)}
+    assert "long_pause_ms" in owned <= {f.name for f in fields(options.SessionOptions)}
+    monkeypatch.setitem(ENDPOINTERS, "given", type("Given", (ENDPOINTERS["energy"],), {"Options": Given}))
+    assert Given in options._owned()
