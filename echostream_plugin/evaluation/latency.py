@@ -20,7 +20,6 @@ from pathlib import Path
 from statistics import mean
 
 TOKEN_MS = 300  # ATD's length of a spoken token
-SPEECH_METRICS = ("StartOffset", "EndOffset", "ATD", "RTF", "Discontinuity")
 TEXT_METRICS = ("AL", "LAAL")
 
 

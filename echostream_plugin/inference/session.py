@@ -9,22 +9,16 @@ from collections.abc import Iterator
 
 import torch
 
-from echostream_plugin.constants import FRAME_MS
 from echostream_plugin.inference.bundle import Bundle
-from echostream_plugin.inference.chunk_writer import check_chunks
 from echostream_plugin.inference.errors import InputError, SessionError
 from echostream_plugin.inference.events import Finished
 from echostream_plugin.inference.features import Frontend, checked_audio
+from echostream_plugin.inference.opening import check_session, open_stream
 from echostream_plugin.inference.options import SessionOptions, bundle_options
-from echostream_plugin.inference.sentences import SentenceStream
 from echostream_plugin.inference.snapshot import VERSION, check_version, give, take
-from echostream_plugin.inference.text_sentences import TextSentences
-from echostream_plugin.inference.translators import TRANSLATORS
 from echostream_plugin.inference.work import Work
 
 SLICE_SECONDS = 10  # a longer push is worked off in slices of this size, which bounds its memory
-
-__all__ = ["FRAME_MS", "SessionOptions", "TranslationSession", "bundle_options"]
 
 
 class TranslationSession:
@@ -55,20 +49,13 @@ class TranslationSession:
         bundle cannot do it."""
         self.bundle, self.work = bundle, Work()
         self.options = dataclasses.replace(options or bundle_options(bundle), **changes)
-        if self.options.speaks and bundle.vocoder is None:
-            raise SessionError("the bundle has no vocoder: use speech=False, or give one to save_bundle(vocoder=...)")
-        translator = TRANSLATORS[self.options.decoding]
-        check_chunks(bundle, self.options, translator.in_chunks)
-        if self.options.translate:
-            translator.check(bundle, self.options)
-        if self.options.punctuate or self.options.reads_text:
-            bundle.punctuator.stream("source", self.options.punctuation_delay)  # raises what is wrong with it
+        check_session(bundle, self.options)
         self.reset()
 
     def reset(self):
         """Forget the utterance, finished or not. The next push begins a new one, at any sample rate."""
         with torch.inference_mode():
-            self._stream = (TextSentences if self.options.reads_text else SentenceStream)(self.bundle, self.options)
+            self._stream = open_stream(self.bundle, self.options)
         self.work.drop()
         self._frontend = None
         self._pushed_samples = 0

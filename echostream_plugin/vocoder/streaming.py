@@ -5,14 +5,13 @@ to its right have come, and a sample when the frames that the generator's layers
 keeps the inputs it needs again, so each sample is computed once.
 """
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from echostream_plugin.modules.streaming import StreamState
-from echostream_plugin.vocoder.codehifigan import CodeHiFiGAN, VocoderConfig
+from echostream_plugin.vocoder.codehifigan import CodeHiFiGAN
 from echostream_plugin.vocoder.generator import GeneratorState, generator_of
 from echostream_plugin.vocoder.vocos import CodeVocos, VocosState, VocosStream
 
@@ -25,23 +24,6 @@ class VocoderState(StreamState):
     units: Tensor
     timed: int
     generator: GeneratorState | VocosState
-
-
-def receptive_field_frames(config: VocoderConfig) -> tuple[int, int]:
-    """How many unit frames to the left and to the right of a frame its samples depend on."""
-    # needed input positions left of, and right of, the samples 0..hop-1 of one frame, from the output back
-    first, last = 0, config.hop_samples - 1
-    first, last = first - 3, last + 3  # conv_post, kernel 7
-    reach = max(
-        sum((kernel - 1) * dilation // 2 + (kernel - 1) // 2 for dilation in dilations)
-        for kernel, dilations in zip(config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True)
-    )
-    for rate, kernel in reversed(list(zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True))):
-        first, last = first - reach, last + reach
-        # input i of a transposed convolution reaches outputs i * rate - padding ... i * rate - padding + kernel - 1
-        padding = (kernel - rate) // 2
-        first, last = math.ceil((first + padding - kernel + 1) / rate), math.floor((last + padding) / rate)
-    return -(first - 3), last + 3  # conv_pre, kernel 7
 
 
 def stream_of(model: CodeHiFiGAN | CodeVocos, dtype: torch.dtype = torch.float32):
@@ -64,16 +46,6 @@ class StreamingVocoder:
         self.generator = stream_of(model, dtype)
         self.right_frames = -(-self.generator.delay_samples // model.config.hop_samples)
         self.past_units, self.future_units = model.context_units
-
-    @property
-    def lookahead_units(self) -> int:
-        """At most so many of the newest units are withheld (the most when each lasts a single frame)."""
-        return self.future_units + self.right_frames
-
-    @property
-    def lookahead_ms(self) -> float:
-        """Speech withheld for the generator's right context, beside the units of unknown duration."""
-        return 1000 * self.generator.delay_samples / self.model.config.sampling_rate
 
     def initial_state(self) -> VocoderState:
         """The state before the first unit."""

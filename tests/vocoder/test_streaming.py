@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import math
 import pickle
 import weakref
 from pathlib import Path
@@ -15,7 +16,6 @@ from echostream_plugin.vocoder import CodeHiFiGAN, StreamingVocoder, VocoderConf
 from echostream_plugin.vocoder.codehifigan import duration_params
 from echostream_plugin.vocoder.convolution import Convolution, MinimalConvolution
 from echostream_plugin.vocoder.generator import BLOCK_FRAMES, GeneratorState, generator_of
-from echostream_plugin.vocoder.streaming import receptive_field_frames
 from tests.vocoder.shared import stream
 
 K = 20
@@ -80,6 +80,23 @@ def test_one_unit_at_a_time(name, n):
     units = [i * 7 % K for i in range(n)]
     model = MODELS[name]
     torch.testing.assert_close(stream(model, [[u] for u in units]), whole(model, units), atol=1e-4, rtol=0)
+
+
+def receptive_field_frames(config: VocoderConfig) -> tuple[int, int]:
+    """How many unit frames to the left and to the right of a frame its samples depend on."""
+    # needed input positions left of, and right of, the samples 0..hop-1 of one frame, from the output back
+    first, last = 0, config.hop_samples - 1
+    first, last = first - 3, last + 3  # conv_post, kernel 7
+    reach = max(
+        sum((kernel - 1) * dilation // 2 + (kernel - 1) // 2 for dilation in dilations)
+        for kernel, dilations in zip(config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True)
+    )
+    for rate, kernel in reversed(list(zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True))):
+        first, last = first - reach, last + reach
+        # input i of a transposed convolution reaches outputs i * rate - padding ... i * rate - padding + kernel - 1
+        padding = (kernel - rate) // 2
+        first, last = math.ceil((first + padding - kernel + 1) / rate), math.floor((last + padding) / rate)
+    return -(first - 3), last + 3  # conv_pre, kernel 7
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
@@ -151,7 +168,7 @@ def test_newest_units_are_withheld_until_finish():
     samples, state = vocoder.push([1, 2], vocoder.initial_state())
     assert samples.numel() == 0, "the duration of a unit needs the two units after it"
     assert vocoder.finish(state).numel() > 0
-    units = [i % K for i in range(vocoder.lookahead_units + 1)]
+    units = [i % K for i in range(vocoder.future_units + vocoder.right_frames + 1)]
     samples, _ = vocoder.push(units, vocoder.initial_state())
     assert samples.numel() >= vocoder.model.config.hop_samples, "beyond the lookahead something must come out"
 
