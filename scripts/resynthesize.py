@@ -12,18 +12,13 @@ printed is json.
 import argparse
 import json
 import sys
-import time
-from pathlib import Path
 
-import numpy as np
-import soundfile as sf
 import torch
-from tqdm import tqdm
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.evaluation.resynthesis import open_vocoder, read_references, speak_units
-from echostream_plugin.vocoder.data import find_wav, read_units
-from echostream_plugin.vocoder.losses import mel_distance
+from echostream_plugin.evaluation.asr import ScoringASR
+from echostream_plugin.evaluation.resynthesis import error_rates, open_vocoder, read_references, resynthesize
+from echostream_plugin.vocoder.data import read_units
 
 
 def parse_args(argv=None):
@@ -55,40 +50,12 @@ def main(argv=None):
     sequences = read_units(args.units)[: args.limit or None]
     names = [name for name, _ in sequences]
     references = read_references(args.references, names) if args.wer else []
-    out, rate = Path(args.out), model.config.sampling_rate
-    out.mkdir(parents=True, exist_ok=True)
-    wavs, distances, seconds, started = [], [], 0.0, time.process_time()
-    for name, units in tqdm(sequences, desc="vocoder", unit="wav"):
-        wav = speak_units(model, units, args.full_rate, args.streaming_units)
-        wavs.append(out / f"{Path(name).stem}.wav")
-        sf.write(wavs[-1], wav, rate, subtype="PCM_16")
-        seconds += len(wav) / rate
-        if args.original_wavs and args.full_rate:
-            original, _ = sf.read(find_wav(args.original_wavs, name), dtype="float32")
-            distances.append(mel_distance(torch.from_numpy(wav), torch.from_numpy(original), rate))
-    result = {"utterances": len(wavs), "seconds": round(seconds, 1)}
-    result["real_time_factor"] = round((time.process_time() - started) / max(seconds, 1e-9), 4)
-    if distances:
-        result["mel_distance"] = round(float(np.mean(distances)), 4)
+    originals = args.original_wavs
+    wavs, result = resynthesize(model, sequences, args.out, args.full_rate, args.streaming_units, originals)
     if args.wer:
-        result.update(error_rates(args, wavs, names, references))
+        asr, originals = ScoringASR(threads=args.threads), originals if args.wer_originals else None
+        result |= error_rates(asr, names, wavs, references, args.out, originals)
     print(json.dumps(result))
-    return result
-
-
-def error_rates(args, wavs: list, names: list, references: list) -> dict:
-    """WER of the wavs; the transcripts go to transcripts.tsv beside them."""
-    from echostream_plugin.evaluation.asr import ScoringASR
-    from echostream_plugin.evaluation.scores import wer
-
-    asr = ScoringASR(threads=args.threads)
-    transcripts = asr.transcribe_all(wavs)
-    rows = zip(names, references, transcripts, strict=True)
-    Path(args.out, "transcripts.tsv").write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
-    result = {"wer": round(wer(transcripts, references), 2)}
-    if args.wer_originals:
-        originals = asr.transcribe_all([find_wav(args.original_wavs, name) for name in names])
-        result["wer_originals"] = round(wer(originals, references), 2)
     return result
 
 

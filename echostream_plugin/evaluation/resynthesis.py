@@ -1,6 +1,7 @@
 """Units to wavs with a unit vocoder, resumable; what is kept is known by the digests of units and vocoder."""
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,13 @@ import torch
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.data.tables import stream_table
-from echostream_plugin.files import json_lines, whole_file
+from echostream_plugin.evaluation.scores import wer
+from echostream_plugin.files import json_lines, whole_file, write_text
 from echostream_plugin.inference.digest import module_digest, value_digest
 from echostream_plugin.units import reduce_units, units_of
 from echostream_plugin.vocoder import CodeHiFiGAN, CodeVocos, StreamingVocoder, load_public_checkpoint, load_vocoder
+from echostream_plugin.vocoder.data import find_wav
+from echostream_plugin.vocoder.losses import mel_distance
 
 MADE = "made.jsonl"
 
@@ -51,6 +55,48 @@ def speak_units(
         samples, state = streaming.push(units[start : start + size], state)
         pieces.append(samples)
     return torch.cat([*pieces, streaming.finish(state)]).numpy()
+
+
+def resynthesize(
+    vocoder: CodeHiFiGAN | CodeVocos,
+    sequences: list,
+    out,
+    full_rate: bool = False,
+    streaming_units: int = 0,
+    originals=None,
+) -> tuple[list[Path], dict]:
+    """<out>/<name>.wav of every (name, units), as `speak_units`; returns the paths, and how many they are, their
+    seconds, the real-time factor, and with `full_rate` the mel distance from the true wavs of the folder `originals`.
+    """
+    from tqdm import tqdm
+
+    out, rate = Path(out), vocoder.config.sampling_rate
+    out.mkdir(parents=True, exist_ok=True)
+    wavs, distances, seconds, started = [], [], 0.0, time.process_time()
+    for name, units in tqdm(sequences, desc="vocoder", unit="wav"):
+        wav = speak_units(vocoder, units, full_rate, streaming_units)
+        wavs.append(out / f"{Path(name).stem}.wav")
+        soundfile.write(wavs[-1], wav, rate, subtype="PCM_16")
+        seconds += len(wav) / rate
+        if originals and full_rate:
+            original, _ = soundfile.read(find_wav(originals, name), dtype="float32")
+            distances.append(mel_distance(torch.from_numpy(wav), torch.from_numpy(original), rate))
+    facts = {"utterances": len(wavs), "seconds": round(seconds, 1)}
+    facts["real_time_factor"] = round((time.process_time() - started) / max(seconds, 1e-9), 4)
+    return wavs, facts | ({"mel_distance": round(float(np.mean(distances)), 4)} if distances else {})
+
+
+def error_rates(asr, names: list[str], wavs: list[Path], references: list[str], out, originals=None) -> dict:
+    """WER of wavs, and of the true ones by name in the folder `originals`, the upper bound; <out>/transcripts.tsv has
+    what the scoring ASR wrote."""
+    transcripts = asr.transcribe_all(wavs)
+    rows = zip(names, references, transcripts, strict=True)
+    write_text(Path(out, "transcripts.tsv"), "".join("\t".join(row) + "\n" for row in rows))
+    rates = {"wer": round(wer(transcripts, references), 2)}
+    if originals:
+        spoken = asr.transcribe_all([find_wav(originals, name) for name in names])
+        rates["wer_originals"] = round(wer(spoken, references), 2)
+    return rates
 
 
 def read_references(path, names: list[str]) -> list[str]:
