@@ -10,7 +10,6 @@ import torch
 import torchaudio  # noqa: F401  one of those that are measured
 
 from echostream_plugin.benchmark import regressions, zipformer
-from echostream_plugin.benchmark.hardware import processor
 from echostream_plugin.benchmark.parts import PARTS, measure_part
 from echostream_plugin.benchmark.report import as_json, markdown, write
 from echostream_plugin.benchmark.run import Plan, measure, profiles
@@ -18,6 +17,7 @@ from echostream_plugin.cli_errors import DONE, check_free
 from echostream_plugin.config import ConfigError
 from echostream_plugin.evaluation.table import TableError, commit, replace_block
 from echostream_plugin.inference.errors import InputError
+from echostream_plugin.inference.machine import device_name
 from echostream_plugin.modules.native import instructions
 
 DESCRIPTION = """Measures what a second of speech costs: EchoStream, torchaudio's Emformer and StreamSpeech's encoder in
@@ -82,7 +82,7 @@ def everything(plan: Plan, args: argparse.Namespace, earlier: dict | None) -> tu
         "command": shlex.join(["echostream", "benchmark", *words]),
         "commit": commit(),
         "device": plan.device,
-        "machine": f"{processor(plan.device)}, torch {torch.__version__}, operator: {instructions() or 'not used'}",
+        "machine": f"{device_name(plan.device)}, torch {torch.__version__}, operator: {instructions() or 'not used'}",
         "quick": plan.quick,
         "runs": [measure(plan, threads) for threads in plan.threads],
     }
@@ -95,14 +95,14 @@ def part(plan: Plan, args: argparse.Namespace) -> str:
     rows, table = measure_part(args.rows, plan.model, plan.threads[0], plan.device, plan.quick)
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / f"{args.rows}.json").write_text(json.dumps(as_json(rows), indent=1))
-    return f"{processor(plan.device)}, {plan.threads[0]} thread(s), commit {commit()}\n\n{table}"
+    return f"{device_name(plan.device)}, {plan.threads[0]} thread(s), commit {commit()}\n\n{table}"
 
 
 def zipformer_tables(plan: Plan, output: Path) -> str:
     """The Zipformer's tables, written as zipformer.md and zipformer.json too."""
     torch.set_num_threads(plan.threads[0])
     found = zipformer.measure(plan.device, plan.sizes["offline_runs"], plan.quick)
-    machine = f"{processor(plan.device)}, {plan.threads[0]} thread(s), torch {torch.__version__}, commit {commit()}"
+    machine = f"{device_name(plan.device)}, {plan.threads[0]} thread(s), torch {torch.__version__}, commit {commit()}"
     tables = f"{machine}; float32, but for chunks, which sessions compute.\n\n{zipformer.markdown(found)}"
     output.mkdir(parents=True, exist_ok=True)
     (output / "zipformer.json").write_text(json.dumps(as_json(found), indent=1))

@@ -17,6 +17,7 @@ from echostream_plugin.cli_options import DEFAULT_BUNDLE, devices
 from echostream_plugin.inference.bundle import Bundle, load_bundle
 from echostream_plugin.inference.digest import bundle_digest, digest
 from echostream_plugin.inference.languages import SIDES, language_of
+from echostream_plugin.inference.machine import device_name
 from echostream_plugin.inference.options import bundle_options
 from echostream_plugin.modules.native import VARIABLE, instructions, library
 from echostream_plugin.modules.packed import can_pack
@@ -71,7 +72,7 @@ def environment() -> dict:
     return {
         "versions": {**versions, "libsndfile": soundfile.__libsndfile_version__},
         "system": platform.platform(),
-        "processor": processor(),
+        "processor": device_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "compiled operator": compiled or why_not_compiled(),
@@ -86,22 +87,6 @@ def why_not_compiled() -> str:
     if library() is None:
         return "not built: steps run in Python (install a C++ compiler)"
     return f"off ({VARIABLE})" if os.environ.get(VARIABLE) == "off" else "not used: this processor has no AVX2"
-
-
-def processor() -> str:
-    """The name of the processor, as the system knows it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:  # not Linux
-        pass
-    return platform.processor() or platform.machine()
-
-
-def device_name(device: str) -> str:
-    """What a torch device is, in words."""
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else processor()
 
 
 def bundle_facts(folder: Path) -> dict:

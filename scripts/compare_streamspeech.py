@@ -19,7 +19,6 @@ import torch
 from tqdm import tqdm
 
 from echostream_plugin.benchmark.compare import build_systems, read_recordings, summary, time_pushes
-from echostream_plugin.benchmark.hardware import processor
 from echostream_plugin.benchmark.sessions import PUSH_MS
 from echostream_plugin.config import (
     ChunkConformerConfig,
@@ -31,6 +30,7 @@ from echostream_plugin.config import (
 )
 from echostream_plugin.evaluation.table import TableError, commit, markdown_table, replace_block
 from echostream_plugin.inference.errors import InputError
+from echostream_plugin.inference.machine import device_name
 from echostream_plugin.vocoder import VocoderConfig, VocosConfig
 from echostream_plugin.vocoder.codehifigan import duration_params
 
@@ -129,7 +129,7 @@ def main(argv=None) -> int:
     try:
         rows = measure(args)
         command = shlex.join(["python", "scripts/compare_streamspeech.py", *(sys.argv[1:] if argv is None else argv)])
-        machine = f"{processor()}, {args.threads} thread(s), torch {torch.__version__}, commit {commit()}"
+        machine = f"{device_name()}, {args.threads} thread(s), torch {torch.__version__}, commit {commit()}"
         table = markdown_table(rows, COLUMNS)
         text = f"{table}\n\n{LEGEND.format(push=PUSH_MS)}\n\n{machine}:\n\n    {command}"
         print(text)

@@ -29,9 +29,9 @@ import aiohttp
 import numpy as np
 import soundfile
 
-from echostream_plugin.benchmark.hardware import processor
 from echostream_plugin.cli_options import DEFAULT_BUNDLE
 from echostream_plugin.constants import SAMPLE_RATE
+from echostream_plugin.inference.machine import device_name
 
 PIECE_S = 0.1
 HEAD = (
@@ -257,7 +257,7 @@ def main(argv=None) -> int:
     args = build_parser().parse_args(argv)
     server = ServerProcess(args.bundle, ["--max-sessions", args.room, "--push-ms", str(args.push_ms)])
     try:
-        print(f"{processor()}, {os.cpu_count()} cores; room for {server.room} (--max-sessions {args.room})\n")
+        print(f"{device_name()}, {os.cpu_count()} cores; room for {server.room} (--max-sessions {args.room})\n")
         asyncio.run(speak(server.ws, speech_of(args.bundle, min(5.0, args.seconds), 0), []))  # memory that all share
         if args.sessions:
             print(HEAD)

@@ -22,6 +22,7 @@ from echostream_plugin.inference.audio import read_mono
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.errors import BundleError, InputError
 from echostream_plugin.inference.events import Speech
+from echostream_plugin.inference.machine import resident_mb
 from echostream_plugin.inference.optimize import optimize
 from echostream_plugin.inference.options import bundle_options, read_policy
 from echostream_plugin.inference.session import TranslationSession
@@ -49,16 +50,10 @@ def varied_speech(recordings: list, generator):
         yield np.concatenate([samples, pause]).astype(np.float32)
 
 
-def resident_mb() -> float:
-    """Of this process, now."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise InputError("/proc/self/status: says nothing of resident memory on this system")
-
-
 def measure(session: TranslationSession, recordings: list, args):
     """Pairs of (minutes of audio, MB), and what was said in all, in seconds."""
+    if not resident_mb():
+        raise InputError("/proc/self/status: says nothing of resident memory on this system")
     generator = np.random.default_rng(args.seed)
     pushed, said, rows = 0, 0.0, [(0, resident_mb())]
     for speech in varied_speech(recordings, generator):

@@ -12,6 +12,7 @@ from echostream_plugin.evaluation.claim import claim, note_work
 from echostream_plugin.evaluation.oracle import ORACLE, oracle_ends
 from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.digest import DIGITS, value_digest
+from echostream_plugin.inference.machine import resident_mb
 from echostream_plugin.inference.options import bundle_options
 from echostream_plugin.inference.runs import CHECKPOINT, Checkpoint, claimed, describe, translate_recording
 from echostream_plugin.inference.session import TranslationSession
@@ -51,15 +52,6 @@ class TimedSession(TranslationSession):
         self.notes.write(json.dumps(note) + "\n")
         self.notes.flush()  # before a checkpoint can be written that counts this push
         return iter(events)
-
-
-def resident_mb() -> float:
-    """Of this process, now; 0 where the system has no /proc."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:")), 0.0)
 
 
 def run(bundle: Bundle, folder, wav: Path, ends_ms: list, policy: dict, push_ms: int, output: Path) -> Path:
