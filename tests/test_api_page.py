@@ -9,6 +9,8 @@ from pathlib import Path
 from echostream_plugin.config import ConfigError
 from echostream_plugin.inference import errors
 from echostream_plugin.inference.events import KINDS
+from echostream_plugin.inference.session import TranslationSession
+from echostream_plugin.inference.speak import SpokenSentence, SpokenWord, UnknownWord
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
 MODULES = ("bundle", "optimize", "session", "batch", "speak", "options")
@@ -30,6 +32,19 @@ def test_events_have_the_names_and_fields_of_the_code():
     assert told == {
         event.__name__: ([kind], [field.name for field in dataclasses.fields(event)]) for event, kind in KINDS.items()
     }
+
+
+def test_events_of_text_to_speech_are_those_of_the_code():
+    lines = rows("Events of text to speech")
+    told = {names(name)[0]: names(fields) for name, fields, _ in lines}
+    assert told == {e.__name__: [f.name for f in dataclasses.fields(e)] for e in (UnknownWord, SpokenSentence)}
+    assert {f.name for f in dataclasses.fields(SpokenWord)} <= set(names(lines[-1][-1]))
+
+
+def test_what_a_session_tells_between_calls_is_there():
+    properties = {name for name, _ in inspect.getmembers(TranslationSession, lambda it: isinstance(it, property))}
+    told = PAGE.split("Between calls", 1)[1].split("\n\n", 1)[0]
+    assert properties == set(names(told))
 
 
 def test_errors_are_those_of_the_code():

@@ -54,7 +54,7 @@ class Bundle:
     session: dict = dataclasses.field(default_factory=dict)  # `SessionOptions` of the model by name
     quantize: str = "none"  # what `inference.optimize` did to the weights
     instructions: str | None = None  # of `modules.native.PATHS`, where the compiled operator takes the steps
-    target_spm: Path | None = None  # SentencePiece model that makes target pieces, where there is one
+    target_spm: Path | None = None  # SentencePiece model that makes target subwords, where there is one
     punctuator_folder: Path | None = None  # read when it is needed first
     gate: GateModel | None = None  # tells how sure the model is of a translation, where it was calibrated
 
@@ -202,8 +202,8 @@ def load_bundle(folder, device="cpu") -> Bundle:
     card = _read_json(folder / "card.json") if (folder / "card.json").is_file() else {}
     source, target = Dictionary.read(folder / "source.dict.txt"), Dictionary.read(folder / "target.dict.txt")
     bundle = Bundle(model, config, source, target, mean, std, vocoder, card, session).to(device)
-    pieces = {name: _checked_pieces(folder / f"{name}.spm.model") for name in ("source", "target")}
-    bundle.target_spm = pieces["target"]
+    subwords = {name: _checked_subwords(folder / f"{name}.spm.model") for name in ("source", "target")}
+    bundle.target_spm = subwords["target"]
     bundle.punctuator_folder = folder / PUNCTUATOR if (folder / PUNCTUATOR).is_dir() else None
     bundle.gate = gate
     return bundle
@@ -245,7 +245,7 @@ def _checked_gate(description: dict, session: dict, path: Path) -> GateModel | N
     return gate
 
 
-def _checked_pieces(path: Path) -> Path | None:
+def _checked_subwords(path: Path) -> Path | None:
     """A SentencePiece model of the bundle, None where there is none."""
     if not path.is_file():
         return None
