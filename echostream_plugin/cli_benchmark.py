@@ -1,7 +1,6 @@
 """`echostream benchmark -o benchmark`: what a second of speech costs, on this machine."""
 
 import argparse
-import json
 import shlex
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from echostream_plugin.benchmark.run import Plan, measure, profiles
 from echostream_plugin.cli_errors import DONE, check_free
 from echostream_plugin.config import ConfigError
 from echostream_plugin.evaluation.table import TableError, commit, replace_block
+from echostream_plugin.files import write_json, write_text
 from echostream_plugin.inference.errors import InputError
 from echostream_plugin.inference.machine import device_name
 from echostream_plugin.modules.native import instructions
@@ -93,8 +93,7 @@ def everything(plan: Plan, args: argparse.Namespace, earlier: dict | None) -> tu
 def part(plan: Plan, args: argparse.Namespace) -> str:
     """The table of one part, which is written as json too."""
     rows, table = measure_part(args.rows, plan.model, plan.threads[0], plan.device, plan.quick)
-    args.output.mkdir(parents=True, exist_ok=True)
-    (args.output / f"{args.rows}.json").write_text(json.dumps(as_json(rows), indent=1))
+    write_json(args.output / f"{args.rows}.json", as_json(rows))
     return f"{device_name(plan.device)}, {plan.threads[0]} thread(s), commit {commit()}\n\n{table}"
 
 
@@ -104,7 +103,6 @@ def zipformer_tables(plan: Plan, output: Path) -> str:
     found = zipformer.measure(plan.device, plan.sizes["offline_runs"], plan.quick)
     machine = f"{device_name(plan.device)}, {plan.threads[0]} thread(s), torch {torch.__version__}, commit {commit()}"
     tables = f"{machine}; float32, but for chunks, which sessions compute.\n\n{zipformer.markdown(found)}"
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "zipformer.json").write_text(json.dumps(as_json(found), indent=1))
-    (output / "zipformer.md").write_text(tables)
+    write_json(output / "zipformer.json", as_json(found))
+    write_text(output / "zipformer.md", tables)
     return tables

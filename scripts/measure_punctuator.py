@@ -32,6 +32,7 @@ from echostream_plugin.evaluation.marks import (
     score,
     sentence_words,
 )
+from echostream_plugin.files import write_text
 from echostream_plugin.punctuation import MARKS, PunctuationStream, load_punctuator
 
 COLUMNS = ("method", "word errors %", "comma", "period", "question", "sentence end", "false ends")
@@ -142,7 +143,7 @@ def main(argv=None) -> int:
         lines.append(f"{args.endless} words: {min(sizes)} to {max(sizes)} bytes held after each tenth.")
     print("\n".join(lines))
     if args.out:
-        args.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_text(args.out, "\n".join(lines) + "\n")
     return 0
 
 

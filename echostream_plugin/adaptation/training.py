@@ -21,7 +21,7 @@ from echostream_plugin.config import ConfigError, check_options, option
 from echostream_plugin.constants import FRAME_MS
 from echostream_plugin.data.whisper_weights import load_whisper_encoder, save_adapted
 from echostream_plugin.encoders.whisper import WhisperConfig, WhisperEncoder
-from echostream_plugin.files import whole_file
+from echostream_plugin.files import whole_file, write_text
 from echostream_plugin.modules.training_attention import quick_attention
 
 FLOOR = -0.625  # of the features, what masked bins get
@@ -267,5 +267,5 @@ class Adaptation:
         for log in self.folder.glob("*.tsv"):  # what was done after the checkpoint comes again
             head, *rows = log.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [row for row in rows if int(row.split("\t", 1)[0]) <= self.update]
-            log.write_text("".join([head, *kept]), encoding="utf-8")
+            write_text(log, "".join([head, *kept]))
         say(f"{path}: goes on after update {self.update}")

@@ -1,11 +1,11 @@
 """Results as json, markdown and a picture."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 from echostream_plugin.benchmark.encoders import CHECKPOINTED
 from echostream_plugin.benchmark.measure import Spread
+from echostream_plugin.files import write_json, write_text
 
 OFFLINE = ("forward", "forward+backward", CHECKPOINTED)
 
@@ -235,7 +235,6 @@ def plot(results: dict, path: Path):
 
 def write(results: dict, folder: Path):
     """benchmark.json, benchmark.md, benchmark.png."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "benchmark.json").write_text(json.dumps(as_json(results), indent=1) + "\n", encoding="utf-8")
-    (folder / "benchmark.md").write_text(markdown(results), encoding="utf-8")
+    write_json(folder / "benchmark.json", as_json(results))
+    write_text(folder / "benchmark.md", markdown(results))
     plot(results, folder / "benchmark.png")

@@ -8,7 +8,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 from echostream_plugin.evaluation import claim
-from echostream_plugin.evaluation.heard_words import heard_words
 from echostream_plugin.evaluation.intervals import Interval, places
 from echostream_plugin.evaluation.long_recordings import Segment, read_segmentation
 from echostream_plugin.evaluation.long_run import Push, read_pushes, run
@@ -26,6 +25,7 @@ from echostream_plugin.evaluation.longform import (
 )
 from echostream_plugin.evaluation.oracle import ORACLE
 from echostream_plugin.evaluation.rows import ROOT
+from echostream_plugin.evaluation.speech_words import speech_words
 from echostream_plugin.evaluation.table import commit, markdown_table
 from echostream_plugin.evaluation.voices import flat
 from echostream_plugin.files import write_json, write_text
@@ -94,7 +94,7 @@ def scores(results: Path, wav: str, segments: list[Segment], asr) -> list[dict]:
     row = {"output": "text", **score_words(text, segments), "revised_bleu": revised_bleu(pushes, segments)}
     rows = [row | score_boundaries(pushes, segments) | score_course(pushes)]
     if asr is not None and _spoke(pushes):
-        heard = heard_words(results, pushes, asr)
+        heard = speech_words(results, pushes, asr)
         write_scored(results / SCORED / "speech", wav, heard, segments, pushes[-1].source_ms)
         rows.append({"output": "speech", **score_words(heard, segments)})
     return rows

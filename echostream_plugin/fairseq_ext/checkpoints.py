@@ -33,7 +33,7 @@ from echostream_plugin.fairseq_ext.flags import (
 from echostream_plugin.fairseq_ext.loading import load_parameters, mean_of, read_checkpoint
 from echostream_plugin.fairseq_ext.task import SpeechToSpeechCTCTask
 from echostream_plugin.fairseq_ext.unpickling import load_trusted
-from echostream_plugin.files import whole_file
+from echostream_plugin.files import whole_file, write_text
 from echostream_plugin.inference.bundle import Bundle, load_bundle
 
 CONFIG_YAML, MULTITASK_YAML = "config_gcmvn.yaml", "config_mtl_asr_st_ctcst.yaml"
@@ -90,7 +90,7 @@ def write_data(bundle: Bundle, source: Path, folder: Path) -> Path:
     tasks = yaml.safe_load((data / MULTITASK_YAML).read_text(encoding="utf-8"))
     if hasattr(bundle.config.mt, "ffn_dim"):
         tasks["target_unigram"]["decoder_args"]["decoder_ffn_embed_dim"] = bundle.config.mt.ffn_dim
-    (data / MULTITASK_YAML).write_text(yaml.safe_dump(tasks, sort_keys=False), encoding="utf-8")
+    write_text(data / MULTITASK_YAML, yaml.safe_dump(tasks, sort_keys=False))
     return data
 
 

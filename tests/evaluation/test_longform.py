@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from echostream_plugin.evaluation import heard_words as heard
 from echostream_plugin.evaluation import long_run, longform
+from echostream_plugin.evaluation import speech_words as heard
 from echostream_plugin.evaluation.long_recordings import KINDS, Segment, build, read_samples, write_segmentation
 from echostream_plugin.evaluation.long_run import Push, TimedSession, is_complete, read_pushes
 from echostream_plugin.evaluation.long_table import LongEvaluation, evaluate, told_ends
@@ -252,11 +252,11 @@ def test_words_of_speech_are_there_when_they_have_been_heard(tmp_path):
         Push(said, 500.0, 0.0, 0.0, [{"kind": "speech", "source_ms": said, "duration_ms": lasts}])
         for said, lasts in chunks
     ]
-    found = heard.heard_words(tmp_path, pushes, FakeASR())
+    found = heard.speech_words(tmp_path, pushes, FakeASR())
     assert found.words == ("beep",) * 3 and found.delays == pytest.approx((1500, 2300, 40500), abs=1)
     assert found.delays_ca == pytest.approx((2000, 2800, 41000), abs=1)
     before = FakeASR.asked
-    assert heard.heard_words(tmp_path, pushes, FakeASR()) == found and FakeASR.asked == before == 2
+    assert heard.speech_words(tmp_path, pushes, FakeASR()) == found and FakeASR.asked == before == 2
 
 
 def test_pieces_are_cut_at_their_longest_silence_and_share_no_sound():
@@ -282,7 +282,7 @@ def test_an_asr_that_repeats_itself_hears_shorter_pieces(tmp_path):
     beep = np.r_[np.zeros(4800), np.full(3200, 0.5), np.zeros(4800)].astype(np.float32)
     soundfile.write(tmp_path / "heard.wav", np.tile(beep, 3), 16000)
     records = [{"kind": "speech", "source_ms": 800.0 * n, "duration_ms": 800.0} for n in range(3)]
-    found = heard.heard_words(tmp_path, [Push(r["source_ms"], 0.0, 0.0, 0.0, [r]) for r in records], Looping())
+    found = heard.speech_words(tmp_path, [Push(r["source_ms"], 0.0, 0.0, 0.0, [r]) for r in records], Looping())
     assert found.words == ("beep",) * 3 and found.delays == pytest.approx((500, 1300, 2100), abs=1)
 
 

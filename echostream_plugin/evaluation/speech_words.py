@@ -19,13 +19,13 @@ from echostream_plugin.inference.digest import digest
 from echostream_plugin.inference.events import KINDS, Speech
 from echostream_plugin.inference.guards import places_without_repeats
 
-WORDS = "heard_words.json"
+WORDS = "speech_words.json"
 LONGEST_MS, SHORTEST_MS = 28_000, 10_000  # of a piece that the scoring ASR hears at once, where a silence allows it
 AROUND_MS = 200  # of the silence before and after a piece
 MOST_REPEATS = 3  # of up to eight words in a row: more is the scoring ASR's, not the speech's
 
 
-def heard_words(results: Path, pushes: list[Push], asr) -> Words:
+def speech_words(results: Path, pushes: list[Push], asr) -> Words:
     """The words of a run's track. They are kept beside it, by its content and the ASR's settings."""
     chunks = [
         (push.source_ms, done_ms, record["duration_ms"])
