@@ -96,9 +96,15 @@ fi
 
 if step gate; then
   PEOPLE=()  # of dev there are none; without any, a gate knows synthesizers only
-  grep -qs "$(printf '\thuman\t')" "$CORPUS/text/train.tsv" && PEOPLE=(--speech "$CORPUS/text/train.tsv:human")
+  grep -qs "$(printf '\thuman\t')" "$CORPUS/text/train.tsv" && PEOPLE=(--speech "$CORPUS/text/train.tsv:human:2")
+  LANGUAGES=()
+  if [ -f "$CORPUS/languages/others.tsv" ]; then
+    LANGUAGES=(--language "$CORPUS/text/train.tsv" --language "$CORPUS/languages/source.tsv"
+      --other-languages "$CORPUS/languages/others.tsv")
+    [ -f "$CORPUS/unlabelled/train.tsv" ] && LANGUAGES+=(--other-languages "$CORPUS/unlabelled/train.tsv")
+  fi
   "$PYTHON" scripts/calibrate_gate.py --bundle "$WORK/bundle" --speech "$CORPUS/simuleval/dev" "${PEOPLE[@]}" \
-    --not-speech "$CORPUS/not_spanish/dev.tsv" --refuse 2 --jobs "$JOBS" --write
+    --not-speech "$CORPUS/not_spanish/dev.tsv" "${LANGUAGES[@]}" --refuse 2 --jobs "$JOBS" --write
 fi
 
 if step evaluation; then
