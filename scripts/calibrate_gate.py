@@ -2,13 +2,15 @@
 """Teach a bundle to say nothing when it does not understand: fit its gate on recordings, and choose the threshold.
 
     python scripts/calibrate_gate.py --bundle BUNDLE --speech corpus/simuleval/dev \\
-        --not-speech corpus/not_spanish/dev.tsv --write
+        --not-speech corpus/not_spanish/dev.tsv --write \\
+        --language corpus/text/train.tsv --other-languages corpus/unlabelled/train.tsv
 
-Speech of the domain (SimulEval folders, or `corpus/text/train.tsv:human` for the people in a table) should be written;
-other languages, noise, music (tables of build_corpus.py) and the same speech reversed or shuffled should not. Prints,
-for recordings that the gate was not fitted on, how many lead to words; --write puts gate and threshold into the
-bundle's config.json, where sessions find them. --speech and --not-speech may be given several times. Use no test sets:
-these are for scripts/evaluate_voices.py.
+Speech of the domain (SimulEval folders, or `corpus/text/train.tsv:human` for the people in a table, `...:human:2` for
+every second of them) should be written; other languages, noise, music (tables of build_corpus.py) and the same speech
+reversed or shuffled should not. Prints, for recordings that the gate was not fitted on, how many lead to words; --write
+puts gate and threshold into the bundle's config.json, where sessions find them. --language and --other-languages are
+tables of recordings that teach the gate what the source language sounds like; what --speech names is left out of them.
+All may be given several times. Use no test sets: these are for scripts/evaluate_voices.py.
 """
 
 import argparse
@@ -22,6 +24,7 @@ from echostream_plugin.data.tables import read_table
 from echostream_plugin.evaluation import gate
 from echostream_plugin.evaluation.claim import SimulError
 from echostream_plugin.evaluation.gate import CalibrationError
+from echostream_plugin.evaluation.language import fit_language, samples_of
 from echostream_plugin.evaluation.table import markdown_table
 from echostream_plugin.evaluation.voices import Folder, not_speech
 from echostream_plugin.inference.confidence import FEATURES
@@ -32,10 +35,14 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", required=True, type=Path, help="folder of the model bundle")
     parser.add_argument(
-        "--speech", required=True, action="append", metavar="FOLDER|TABLE[:ENGINE]",
-        help="folder with wav_list.txt, or a table text/<split>.tsv of a corpus, or the rows of one engine in it",
+        "--speech", required=True, action="append", metavar="FOLDER|TABLE[:ENGINE[:N]]",
+        help="folder with wav_list.txt, or a table text/<split>.tsv of a corpus, or the rows of one engine in it, or "
+        "every N-th of these",
     )  # fmt: skip
     parser.add_argument("--not-speech", required=True, type=Path, action="append", help="table with kind and wav")
+    parser.add_argument("--language", type=Path, action="append", default=[], help="table of the source language")
+    parser.add_argument("--other-languages", type=Path, action="append", default=[], help="table of other languages")
+    parser.add_argument("--language-most", type=int, default=150, help="recordings of each engine and language there")
     parser.add_argument("--garbled", type=int, default=60, help="recordings of speech that are garbled, in each way")
     parser.add_argument("--refuse", type=float, default=1.0, help="percent of the speech that may be refused")
     parser.add_argument("--most", type=int, default=0, help="only so many recordings of each kind; 0: all")
@@ -45,17 +52,22 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     if not 0 <= args.refuse < 50:
         parser.error(f"--refuse {args.refuse:g}: expected 0 to 50 percent")
+    if bool(args.language) != bool(args.other_languages):
+        parser.error("--language and --other-languages go together")
     return args
 
 
 def speech_of(given: str, most: int) -> list[tuple]:
     """(kind, wav) of a --speech: a SimulEval folder, or a corpus's table, whose wavs count from the corpus."""
-    path, _, engine = given.partition(":")
+    path, engine, every, *_ = [*given.split(":"), "", ""]
     if not path.endswith(".tsv"):
         return [(gate.SPEECH, wav) for wav in Folder.read(Path(path), most).wavs]
     rows = [row for row in read_table(path, ("wav", "engine")) if not engine or row["engine"] == engine]
     if not rows:
         raise DataError(f"{path}: no row of engine '{engine}'")
+    if every and not (every.isdigit() and int(every)):
+        raise DataError(f"--speech {given}: '{every}' is no number; every second row is {path}:{engine}:2")
+    rows = rows[:: int(every or 1)]
     kind, corpus = f"{gate.SPEECH}: {engine or Path(path).stem}", Path(path).resolve().parents[1]
     return [(kind, corpus / row["wav"]) for row in rows[: most or len(rows)]]
 
@@ -71,12 +83,24 @@ def recordings(args) -> list[tuple]:
     return found + [(how, wav, how) for how in ("reversed", "shuffled") for wav in some]
 
 
+def language_of(args, asked_about: list) -> tuple:
+    """The gate's language, from recordings that nothing is asked about; empty where none are given."""
+    if not args.language:
+        return ()
+    without = {str(Path(wav).resolve()) for _, wav, _ in asked_about}
+    samples = samples_of(args.language, True, args.language_most, without)
+    samples += samples_of(args.other_languages, False, args.language_most, without)
+    return fit_language(samples, args.bundle, args.jobs)
+
+
 def main(argv=None) -> int:
     args = parse_args(argv)
     logging.disable(logging.INFO)
     try:
-        asked = gate.ask(recordings(args), args.bundle, args.segment_ms, args.jobs)
-        calibration = gate.calibrate(asked, args.refuse)
+        found = recordings(args)
+        language = language_of(args, found)
+        asked = gate.ask(found, args.bundle, args.segment_ms, args.jobs, language=language)
+        calibration = gate.calibrate(asked, args.refuse, language)
         if args.write:
             gate.write_gate(args.bundle, calibration)
     except (SimulError, BundleError, InputError, ConfigError, DataError, CalibrationError) as error:

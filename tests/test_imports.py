@@ -24,7 +24,7 @@ ALLOWED = {
     "data": {"config", "modules", "inference", "punctuation"},
     "evaluation": METHOD | {"inference", "data", "punctuation"},
     "adaptation": METHOD | {"inference", "data"},
-    "fairseq_ext": METHOD | {"inference", "data"},
+    "fairseq_ext": METHOD | {"inference", "data", "adaptation"},
     "agents": METHOD | {"inference", "fairseq_ext", "cli_options"},
     "benchmark": METHOD | {"inference", "data", "adaptation"},
     "cli": METHOD | {"inference", "cli_prepare", "cli_serve"} | CLI,

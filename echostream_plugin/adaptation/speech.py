@@ -79,13 +79,14 @@ def _rows(path: Path) -> Iterator[tuple[Path, str | None]]:
         yield next((place for place in places if place.is_file()), places[1]), row[text] if text else None
 
 
-def load(utterance: Utterance, generator: np.random.Generator | None = None) -> np.ndarray:
-    """Whisper's features [T, 80] of a recording; generator: draw speed and loudness, for training."""
+def load(utterance: Utterance, generator: np.random.Generator | None = None, speed: tuple = SPEED) -> np.ndarray:
+    """Whisper's features [T, 80] of a recording; generator: draw speed (and pitch with it) and loudness, for training;
+    speed: its least and its most."""
     samples, rate = read_audio(utterance.path)
     samples = to_mono(samples, rate)
     if generator is not None:
         samples = samples * np.float32(10 ** (generator.uniform(*GAIN_DB) / 20))
-        samples = np.clip(at_rate(samples, rate * generator.uniform(*SPEED)), -1, 1)
+        samples = np.clip(at_rate(samples, rate * generator.uniform(*speed)), -1, 1)
         rate = SAMPLE_RATE
     return raw_features(samples.astype(np.float32), rate, "whisper-log-mel")
 

@@ -38,21 +38,24 @@ class WhisperTeacher:
         return taught - self.share[: taught.size(1)]
 
     @torch.no_grad()
-    def measure_share(self, utterances: list, path: Path, bf16: bool = False) -> None:
+    def measure_share(self, utterances: list, path: Path | None = None, bf16: bool = False) -> None:
         """Learn what place alone adds to the features, from recordings laid end to end, where no place has a sound of
         its own; the mean becomes that which the cyclic positions give, so that a student has it from the beginning.
-        Kept in a file, so that a run that goes on has the same."""
+        path: of a file that it is kept in, so that a run that goes on has the same of other recordings too."""
         device = self.share.device
-        if not path.is_file():
+        if path is None or not path.is_file():
             whole, cyclic = [], []
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 for features in _streams(utterances):
                     features, length = features.to(device), torch.tensor([features.size(1)], device=device)
                     whole.append(self.encoder.whole(features, length)[0][0].float())
                     cyclic.append(self.encoder.hidden(features, length, 0)[0][0].float().mean(0))
-            share = _smooth(torch.stack(whole).mean(0)) - torch.stack(cyclic).mean(0) if whole else self.share
-            write_tensors(path, {"share": share.cpu().contiguous()})
-        self.share = load_file(path)["share"].to(device)
+            if whole:
+                self.share = _smooth(torch.stack(whole).mean(0)) - torch.stack(cyclic).mean(0)
+            if path is not None:
+                write_tensors(path, {"share": self.share.cpu().contiguous()})
+        else:
+            self.share = load_file(path)["share"].to(device)
 
 
 def _streams(utterances: list) -> Iterator[Tensor]:

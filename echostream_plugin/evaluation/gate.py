@@ -50,8 +50,8 @@ class _Recorder:
 
     keep = 1.0
 
-    def __init__(self, answer: float):
-        self.answer, self.values = answer, []
+    def __init__(self, answer: float, language: tuple):
+        self.answer, self.language, self.values = answer, language, []
 
     def __call__(self, values) -> float:
         self.values.append(list(values))
@@ -61,19 +61,28 @@ class _Recorder:
 # ----------------------------------------------------------------------------------------------------------- questions
 
 
-def ask(recordings: list, bundle: Path, push_ms: int = 320, jobs: int = 1, progress: str | None = "asking") -> list:
-    """`Asked` for each of recordings (kind, wav, garbling or ""), as a session of the bundle asks its gate."""
+def ask(
+    recordings: list,
+    bundle: Path,
+    push_ms: int = 320,
+    jobs: int = 1,
+    progress: str | None = "asking",
+    language: tuple = (),
+) -> list:
+    """`Asked` for each of recordings (kind, wav, garbling or ""), as a session of the bundle asks its gate; language:
+    of `language.fit_language`."""
     from tqdm import tqdm
 
     bar = {"total": len(recordings), "desc": progress, "unit": "wav", "disable": progress is None}
     if jobs <= 1:
-        _prepare(str(bundle), push_ms)
+        _prepare(str(bundle), push_ms, language)
         return list(tqdm(map(_ask, recordings), **bar))
-    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_prepare, initargs=(str(bundle), push_ms)) as pool:
+    given = str(bundle), push_ms, language
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_prepare, initargs=given) as pool:
         return list(tqdm(pool.map(_ask, recordings), **bar))
 
 
-def _prepare(folder: str, push_ms: int):
+def _prepare(folder: str, push_ms: int, language: tuple):
     import torch
 
     from echostream_plugin.inference.bundle import load_bundle
@@ -84,7 +93,7 @@ def _prepare(folder: str, push_ms: int):
     bundle = load_bundle(folder)
     options = bundle_options(bundle, gate=0.5, speech=False)
     optimize(bundle, options=options, push_ms=push_ms)
-    _worker.update(bundle=bundle, options=options, push_ms=push_ms)
+    _worker.update(bundle=bundle, options=options, push_ms=push_ms, language=language)
 
 
 def _ask(recording: tuple) -> Asked:
@@ -97,7 +106,7 @@ def _ask(recording: tuple) -> Asked:
     values = []
     for answer in (0.0, 1.0):
         bundle = _worker["bundle"]
-        bundle.gate = _Recorder(answer)
+        bundle.gate = _Recorder(answer, _worker["language"])
         session = TranslationSession(bundle, _worker["options"])
         push_all(session, samples, rate, rate * _worker["push_ms"] // 1000)
         values.append(np.array(bundle.gate.values).reshape(-1, len(FEATURES)))
@@ -127,9 +136,10 @@ def garbled(samples: np.ndarray, rate: int, how: str) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------------------- regression
 
 
-def fit(asked: list[Asked], keep: float = 0.5) -> GateModel:
+def fit(asked: list[Asked], keep: float = 0.5, language: tuple = ()) -> GateModel:
     """The logistic regression of all questions while nothing was written. A recording weighs as much as any other of
-    its side, and both sides as much. Raises CalibrationError where one of them was never asked about."""
+    its side, and both sides as much. language: that the questions were asked with. Raises CalibrationError where one
+    of the sides was never asked about."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
@@ -148,7 +158,7 @@ def fit(asked: list[Asked], keep: float = 0.5) -> GateModel:
     regression.fit(inside, wanted, sample_weight=weight * len(asked))
     slopes = regression.coef_[0] / scaler.scale_
     weights = zip(FEATURES, zip(slopes.tolist(), least.tolist(), most.tolist(), strict=True), strict=True)
-    return GateModel(dict(weights), float(regression.intercept_[0] - slopes @ scaler.mean_), keep)
+    return GateModel(dict(weights), float(regression.intercept_[0] - slopes @ scaler.mean_), keep, language)
 
 
 def best(model: GateModel, item: Asked) -> float:
@@ -179,13 +189,13 @@ class Calibration:
     choices: list
 
 
-def calibrate(asked: list[Asked], refuse_percent: float) -> Calibration:
+def calibrate(asked: list[Asked], refuse_percent: float, language: tuple = ()) -> Calibration:
     """The gate that refuses at most so many percent of the speech, as counted on recordings that it was not fitted
-    on."""
+    on. language: that the questions were asked with."""
     confidences = left_out(asked)
     threshold = threshold_for(asked, confidences, refuse_percent)
     model = fit(asked)
-    model = GateModel(model.weights, model.bias, keep_share(model, threshold, asked))
+    model = GateModel(model.weights, model.bias, keep_share(model, threshold, asked), language)
     others = [threshold_for(asked, confidences, percent) for percent in CHOICES_PERCENT]
     choices = [{"threshold": f"{other:.3f}", **_both(asked, confidences, other)} for other in others]
     return Calibration(model, threshold, table(asked, confidences, threshold), choices)

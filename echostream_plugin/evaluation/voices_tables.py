@@ -117,6 +117,8 @@ class VoicesEvaluation:
                 rows.append({"part": "c", **self._set(title, self.lists / f"test-{engine}", runner)})
         if self.wants("d", "simuleval/human"):
             rows.append({"part": "d", **self._set("people", self.lists / "human", self.runner)})
+        if "d" in self.asked.parts and (self.lists / "stranger").is_dir():  # not every system has these recordings
+            rows.append({"part": "d'", **self._set("a person never heard", self.lists / "stranger", self.runner)})
         return rows + [{"part": "", **self._set(name, folder, self.runner)} for name, folder in self.asked.also]
 
     def _of_test(self, part: str, title: str, path: Path) -> list[dict]:

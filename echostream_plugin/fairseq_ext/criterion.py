@@ -2,12 +2,13 @@
 
 L = L_unit + sum of the tasks' losses times their `loss_weight` in the multitask yaml; sums over the batch, divided by
 the number of target units as StreamSpeech does (section 3 of arXiv 2406.03049). With `--distill-from`, a teacher's
-encoder adds a loss in training.
+encoder adds a loss in training, with `--unlabelled` Whisper's does on recordings of its own.
 """
 
 import math
 from collections import defaultdict
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 from fairseq.criterions import FairseqCriterion, register_criterion
@@ -16,6 +17,7 @@ from fairseq.logging import metrics
 from rapidfuzz.distance.Levenshtein import distance as edit_distance
 from torch import Tensor
 
+from echostream_plugin.adaptation.unlabelled import UnlabelledSpeech
 from echostream_plugin.config import ConfigError
 from echostream_plugin.constants import EOS, PAD, UNK
 from echostream_plugin.decoders.ctc import FIRST_FRAMES, greedy_collapse_batch
@@ -50,30 +52,14 @@ class TwoPassCTCCriterion(FairseqCriterion):
     resumed run goes on as if it had not stopped."""
 
     def __init__(
-        self,
-        task,
-        sentence_avg,
-        label_smoothing,
-        ignore_prefix_size=0,
-        report_accuracy=False,
-        rdrop_alpha=0.0,
-        k1=0,
-        n1=1,
-        k2=0,
-        n2=1,
-        multichunk=False,
-        multichunk_sizes="8,16,24,32,0",
-        autocast="none",
-        checkpoint_activations=False,
-        distill_from="",
-        distill_weight=10.0,
-        distill_segment=-1,
-        ctc_blank_prior=0.0,
-        ctc_early_weight=0.0,
-        ctc_early_slack=1.0,
-        mt_word_dropout=0.0,
+        self, task, sentence_avg, label_smoothing, ignore_prefix_size=0, report_accuracy=False, rdrop_alpha=0.0,
+        k1=0, n1=1, k2=0, n2=1, multichunk=False, multichunk_sizes="8,16,24,32,0",
+        autocast="none", checkpoint_activations=False,
+        distill_from="", distill_weight=10.0, distill_segment=-1,
+        unlabelled="", unlabelled_teacher="auto", unlabelled_s=8.0, unlabelled_weight=10.0,
+        ctc_blank_prior=0.0, ctc_early_weight=0.0, ctc_early_slack=1.0, mt_word_dropout=0.0,
         post_process="sentencepiece",
-    ):
+    ):  # fmt: skip
         super().__init__(task)
         if rdrop_alpha > 0:
             raise ConfigError("--rdrop-alpha: R-Drop is not supported by this criterion; use 0")
@@ -85,19 +71,31 @@ class TwoPassCTCCriterion(FairseqCriterion):
         self.checkpoint_activations = checkpoint_activations
         self.distill_weight, self.distill_segment = distill_weight, distill_segment
         self.blank_prior, self.early_weight, self.early_slack = ctc_blank_prior, ctc_early_weight, ctc_early_slack
-        _not_negative(distill_weight=distill_weight, ctc_blank_prior=ctc_blank_prior)
-        _not_negative(ctc_early_weight=ctc_early_weight, ctc_early_slack=ctc_early_slack)
+        early = {"ctc_early_weight": ctc_early_weight, "ctc_early_slack": ctc_early_slack}
+        _not_negative(distill_weight=distill_weight, ctc_blank_prior=ctc_blank_prior, **early)
         if not 0 <= mt_word_dropout < 1:
             raise ConfigError(f"--mt-word-dropout {mt_word_dropout}: from 0 to below 1")
         self.mt_word_dropout = mt_word_dropout
-        self.teacher = None
-        if distill_from and distill_weight > 0:
-            self.teacher = EncoderTeacher.read(distill_from, getattr(task.args, "encoder_embed_dim", None))
-        self.task_args = {name: item.args for name, item in task.multitask_tasks.items()}
+        self.teacher = self._teacher(task, distill_from) if distill_weight else None
+        self.unlabelled_weight = unlabelled_weight
+        self.unlabelled = self._unlabelled(unlabelled, unlabelled_s, unlabelled_teacher)
+        tasks = task.multitask_tasks
+        self.task_args = {name: item.args for name, item in tasks.items()}
         self.loss_weights = {name: args.get_loss_weight(0) for name, args in self.task_args.items()}
         self.smoothing = self._smoothing(task, label_smoothing)
-        self.source_dictionary = task.multitask_tasks["source_unigram"].target_dictionary
-        self.target_dictionary = task.multitask_tasks["target_unigram"].target_dictionary
+        self.source_dictionary = tasks["source_unigram"].target_dictionary
+        self.target_dictionary = tasks["target_unigram"].target_dictionary
+
+    @staticmethod
+    def _teacher(task, path: str) -> EncoderTeacher | None:
+        return EncoderTeacher.read(path, getattr(task.args, "encoder_embed_dim", None)) if path else None
+
+    def _unlabelled(self, path: str, seconds: float, teacher: str) -> partial | None:
+        """`UnlabelledSpeech` that awaits the encoder, with the first batch of training."""
+        _not_negative(unlabelled_weight=self.unlabelled_weight)
+        if seconds <= 0:
+            raise ConfigError(f"--unlabelled-s {seconds}: must be more than 0")
+        return partial(UnlabelledSpeech, path, seconds, teacher) if path and self.unlabelled_weight else None
 
     @staticmethod
     def _smoothing(task, flag: float | None) -> float:
@@ -135,6 +133,7 @@ class TwoPassCTCCriterion(FairseqCriterion):
                 segment_frames=segment_frames,
             )
             taught = self.teach(model, net_input, segment_frames)
+            strayed = self.stray(model, segment_frames)
         losses = self.losses(output, sample["target"], targets)
         early = self.early(output, net_input, targets)
         loss = losses["unit"] + sum(self.loss_weights[name] * losses[name] for name in self.task_args)
@@ -146,6 +145,10 @@ class TwoPassCTCCriterion(FairseqCriterion):
             if self.training:  # the loss by which checkpoints are chosen is that of the task alone
                 loss = loss + self.distill_weight * distilled
                 logging["loss"] = loss.data
+        if strayed is not None:
+            loss = loss + self.unlabelled_weight * sample_size * strayed
+            logging["loss"] = loss.data
+            logging["unlabelled_distance"] = sample_size * strayed.data
         if early is not None:
             loss = loss + early
             logging["loss"], logging["early_loss"] = loss.data, early.data
@@ -212,6 +215,14 @@ class TwoPassCTCCriterion(FairseqCriterion):
         elif segment_frames is None:
             segment_frames = model.encoder.segment_frames
         return self.teacher(net_input["src_tokens"], net_input["src_lengths"], segment_frames)
+
+    def stray(self, model, segment_frames: int | None) -> Tensor | None:
+        """In training, where asked: how far the encoder has gone from Whisper on speech without transcripts."""
+        if self.unlabelled is None or not self.training:
+            return None
+        if isinstance(self.unlabelled, partial):
+            self.unlabelled = self.unlabelled(model.encoder)
+        return self.unlabelled.distance(model.encoder, segment_frames)
 
     def losses(self, output: ModelOutput, units: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
         """Summed losses by name: 'unit' and the tasks'."""
@@ -290,6 +301,9 @@ class TwoPassCTCCriterion(FairseqCriterion):
         if total["distill_frames"]:
             frames = total["distill_frames"]
             metrics.log_scalar("distill_loss", total["distill_loss"] / frames, frames, round=4)
+        if "unlabelled_distance" in total:
+            distance = total["unlabelled_distance"] / total["sample_size"]
+            metrics.log_scalar("unlabelled_distance", distance, total["sample_size"], round=4)
         for metric in _INFEASIBLE:
             share = 100 * total[metric] / max(total["nsentences"], 1)
             metrics.log_scalar(metric, share, total["nsentences"], round=2)

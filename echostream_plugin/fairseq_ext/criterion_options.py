@@ -49,6 +49,24 @@ class TwoPassCTCConfig(RdropLabelSmoothedCrossEntropyCriterionConfig):
         default=-1,
         metadata={"help": "encoder frames that the teacher sees at once; -1: what the student sees, 0: everything"},
     )
+    unlabelled: str = field(
+        default="",
+        metadata={
+            "help": "recordings of people without transcripts, in any language (a tsv with a column wav, or a folder): "
+            "of these, an encoder that was Whisper's goes on hearing what Whisper hears"
+        },
+    )
+    unlabelled_teacher: str = field(
+        default="auto",
+        metadata={"help": "Whisper's weights for --unlabelled: a model.bin or its folder, 'auto' for whisper-base's"},
+    )
+    unlabelled_s: float = field(
+        default=8.0, metadata={"help": "seconds of --unlabelled in every update of every process"}
+    )
+    unlabelled_weight: float = field(
+        default=10.0,
+        metadata={"help": "weight of the squared distance to Whisper's features, relative to their own, in training"},
+    )
     ctc_blank_prior: float = field(
         default=0.0,
         metadata={"help": "train the text heads on posteriors divided by the priors of blank and tokens to this power"},

@@ -187,7 +187,7 @@ def load_bundle(folder, device="cpu") -> Bundle:
         config = read_model(description.get("model", {}))
     except ConfigError as error:
         raise BundleError(f"{folder / 'config.json'}: model: {error}") from error
-    gate = _checked_gate(description, session, folder / "config.json")
+    gate = _checked_gate(description, session, folder / "config.json", config.encoder.dim)
     wanted = FRONTENDS[config.encoder.features].DESCRIPTION
     if description.get("features") != wanted:
         raise BundleError(
@@ -233,12 +233,15 @@ def _checked_session(description: dict, path: Path) -> dict:
     return session
 
 
-def _checked_gate(description: dict, session: dict, path: Path) -> GateModel | None:
-    """The bundle's gate, None where it has none."""
+def _checked_gate(description: dict, session: dict, path: Path, dim: int) -> GateModel | None:
+    """The bundle's gate, None where it has none. dim: of the encoder's frames."""
     try:
         gate = GateModel.from_dict(description["gate"]) if "gate" in description else None
     except ConfigError as error:
         raise BundleError(f"{path}: {error}") from error
+    if gate is not None and gate.language and len(gate.language) != dim + 1:
+        wrong = f"gate: language has {len(gate.language)} numbers, for an encoder of {dim} it takes {dim + 1}"
+        raise BundleError(f"{path}: {wrong}; calibrate again with scripts/calibrate_gate.py")
     if session.get("gate") and gate is None:
         missing = f"session: gate {session['gate']}, but there is no gate; scripts/calibrate_gate.py makes it"
         raise BundleError(f"{path}: {missing}")

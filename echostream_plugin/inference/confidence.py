@@ -1,8 +1,9 @@
 """How sure a model is of what it is about to write, and the gate that lets it write only what it is sure of.
 
-Nothing here runs a network. The CTC heads' posteriors over the newest seconds, the MT decoder's own probabilities and
-the agreement of its hypothesis with the CTC translation become a few numbers; a logistic regression makes them one
-confidence (its weights come with the bundle, `scripts/calibrate_gate.py` fits them); `Gate` decides with it.
+Nothing here runs a network. The CTC heads' posteriors over the newest seconds, the MT decoder's own probabilities, the
+agreement of its hypothesis with the CTC translation and the language that the encoder's frames sound like become a few
+numbers; a logistic regression makes them one confidence (its weights come with the bundle, `scripts/calibrate_gate.py`
+fits them); `Gate` decides with it.
 """
 
 import math
@@ -24,6 +25,7 @@ FEATURES = (
     *("asr_peak", "asr_doubt", "asr_entropy", "asr_rate"),
     *("st_peak", "st_doubt", "st_entropy", "st_rate"),
     *("mt_logprob", "mt_entropy", "agreement", "evidence"),
+    "language",
 )
 
 
@@ -48,6 +50,21 @@ def frame_sums(logits: Tensor | None = None, before: Sequence | None = None, bla
     kept = fade(HALF_FRAMES)
     fading = kept ** torch.arange(frames - 1, -1, -1, dtype=torch.double, device=logits.device)
     return [kept**frames * old + new for old, new in zip(before, (values @ fading).tolist(), strict=True)]
+
+
+def language_sums(frames: Tensor | None, language: Tensor, before: Sequence | None = None) -> list[float]:
+    """Sums over the encoder frames so far, older ones fading: frames, and how much each sounds like the source language
+    (log-odds).
+
+    frames: [s, C] the next ones, None: none yet; language: [C + 1] float64, weights and bias of `GateModel.language`;
+    before: the sums up to them. Any cutting of the frames gives the same."""
+    count, score = before or (0.0, 0.0)
+    if frames is None or not len(frames):
+        return [count, score]
+    kept = fade(HALF_FRAMES)
+    scores = frames.double() @ language[:-1] + language[-1]
+    fading = kept ** torch.arange(len(frames) - 1, -1, -1, dtype=torch.double, device=frames.device)
+    return [kept ** len(frames) * count + float(fading.sum()), kept ** len(frames) * score + float(fading @ scores)]
 
 
 def token_sums(scores: list[Tensor], tokens: list[int], before: Sequence | None = None) -> list[float]:
@@ -79,11 +96,15 @@ def agreement(hypothesis: list[int], ctc: list[int]) -> float:
     return sum((Counter(newest) & Counter(near)).values()) / len(newest)
 
 
-def features(asr: Sequence, st: Sequence, mt: Sequence, agrees: float, tokens: int) -> list[float]:
+def features(
+    asr: Sequence, st: Sequence, mt: Sequence, agrees: float, tokens: int, language: Sequence | None = None
+) -> list[float]:
     """FEATURES of a moment. asr, st: of `frame_sums`; mt: of `token_sums`, the tokens to be written included; agrees:
-    of `agreement`; tokens: of the CTC translation since the sentence began."""
+    of `agreement`; tokens: of the CTC translation since the sentence began; language: of `language_sums`, None for a
+    gate that does not ask for it."""
     count = max(mt[0], 1e-9)
-    return [*_of_head(asr), *_of_head(st), mt[1] / count, mt[2] / count, agrees, math.log1p(tokens)]
+    sounds = language[1] / max(language[0], 1e-9) if language else 0.0
+    return [*_of_head(asr), *_of_head(st), mt[1] / count, mt[2] / count, agrees, math.log1p(tokens), sounds]
 
 
 def _of_head(sums: Sequence) -> list[float]:
@@ -100,11 +121,13 @@ class GateModel:
 
     weights: feature -> (weight, least value, largest value); values beyond those that it was fitted with count as
     these, so that a sound unlike any other is not trusted for it; keep: once something is written, a confidence below
-    this share of the threshold ends it."""
+    this share of the threshold ends it; language: weights of an encoder frame's C numbers and a bias, the log-odds that
+    it sounds like the source language, empty where nothing of the kind was fitted."""
 
     weights: dict
     bias: float
     keep: float = 0.5
+    language: tuple = ()
 
     def __call__(self, values: Sequence) -> float:
         """The confidence, 0 to 1, for values in the order of FEATURES."""
@@ -116,21 +139,28 @@ class GateModel:
 
     def to_dict(self) -> dict:
         """As json keeps it."""
-        return {"weights": {name: list(of) for name, of in self.weights.items()}, "bias": self.bias, "keep": self.keep}
+        weights = {name: list(of) for name, of in self.weights.items()}
+        language = {"language": list(self.language)} if self.language else {}
+        return {"weights": weights, "bias": self.bias, "keep": self.keep, **language}
 
     @classmethod
     def from_dict(cls, values: dict) -> "GateModel":
         """Raises ConfigError for what `to_dict` does not give."""
         try:
             weights = {name: tuple(float(number) for number in of) for name, of in values["weights"].items()}
-            model = cls(weights, float(values["bias"]), float(values["keep"]))
+            language = tuple(float(number) for number in values.get("language", ()))
+            model = cls(weights, float(values["bias"]), float(values["keep"]), language)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             message = f"gate: expected weights, bias and keep, as scripts/calibrate_gate.py writes ({error!r})"
             raise ConfigError(message) from error
-        numbers = [model.bias, model.keep, *(number for of in weights.values() for number in of)]
+        numbers = [model.bias, model.keep, *language, *(number for of in weights.values() for number in of)]
         unknown = sorted(set(weights) - set(FEATURES))
         if unknown or any(len(of) != 3 for of in weights.values()) or not all(map(math.isfinite, numbers)):
-            what = f"unknown feature {unknown[0]}" if unknown else "weights must be three finite numbers each"
+            what = (
+                f"unknown feature {unknown[0]}"
+                if unknown
+                else "weights must be three finite numbers each, and language finite numbers"
+            )
             raise ConfigError(f"gate: {what}; calibrate again with scripts/calibrate_gate.py")
         return model
 
@@ -141,6 +171,16 @@ class Hypothesis:
 
     tokens: list
     sums: Sequence | None
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What was heard of a sentence so far, provisional frames included: what the CTC heads of transcript and
+    translation have found, and the sums of `language_sums`, None where nobody asks for them."""
+
+    asr: Hypothesis
+    st: Hypothesis
+    language: Sequence | None = None
 
 
 class Gate:
@@ -170,16 +210,17 @@ class Gate:
             return 0
         return tokens if self.opened else min(tokens, self.MOST_HELD)
 
-    def allows(self, asr: Hypothesis, st: Hypothesis, written: list, tokens: list, scores: list, frames: int) -> bool:
+    def allows(self, heard: Heard, written: list, tokens: list, scores: list, frames: int) -> bool:
         """May these tokens be written now? If so, they are counted as written.
 
-        asr, st: what the heads have found, provisional frames included; written: tokens of before; scores: logits [V]
-        that each of the new ones was chosen from; frames: of the stream so far."""
+        heard: of the sentence so far; written: tokens of before; scores: logits [V] that each of the new ones was
+        chosen from; frames: of the stream so far."""
         if self.lost:
             return False
+        asr, st = heard.asr, heard.st
         mt = token_sums(scores, tokens, self._mt)
         agrees = agreement([*written, *tokens], st.tokens)
-        self.confidence = self.model(features(asr.sums, st.sums, mt, agrees, len(st.tokens)))
+        self.confidence = self.model(features(asr.sums, st.sums, mt, agrees, len(st.tokens), heard.language))
         if self.confidence < self.threshold * (self.model.keep if self.opened else 1.0):
             self.lost = self.opened
             return False

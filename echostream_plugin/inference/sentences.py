@@ -37,7 +37,7 @@ class SentenceStream:
         restartable = options.restarts_encoder or options.revise
         self.listener = Listener(bundle.model, options.chunk_ms // FRAME_MS, restartable)
         if options.has_gate:
-            self.listener.watch()
+            self.listener.watch(bundle.gate.language)
         self.endpointer = ENDPOINTERS[options.endpointer](self.listener, features, options)
         self.source_ms = 0.0
         self._context = []  # the last target tokens of the sentences before

@@ -19,7 +19,7 @@ from echostream_plugin.files import whole_file
 from echostream_plugin.inference.errors import OutputError, ResumeError
 from echostream_plugin.modules.streaming import StreamState
 
-VERSION = 5  # of what a session's snapshot holds; to be raised whenever a `SAVED` changes
+VERSION = 6  # of what a session's snapshot holds; to be raised whenever a `SAVED` changes
 
 
 def check_version(saved: dict):

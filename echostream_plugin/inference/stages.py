@@ -16,7 +16,7 @@ from torch import Tensor
 from echostream_plugin.constants import EOS, FEATURES_PER_FRAME, PAD, SPECIALS
 from echostream_plugin.decoders.ctc import CollapseState, CTCHead, collapse_step
 from echostream_plugin.decoders.text import TextDecoderState
-from echostream_plugin.inference.confidence import Hypothesis, frame_sums
+from echostream_plugin.inference.confidence import Heard, Hypothesis, frame_sums, language_sums
 from echostream_plugin.inference.work import Call, alone
 from echostream_plugin.model import S2STModel
 from echostream_plugin.vocoder import StreamingVocoder
@@ -92,7 +92,7 @@ class Listener:
     restartable: keep the features whose frames were not taken in yet, for `restart`, and those from the frame
     `kept_from` on, for `rewind` and `features_between`."""
 
-    SAVED = ("asr", "st", "feature_frames", "frames", "_state", "_features", "_first_feature")
+    SAVED = ("asr", "st", "feature_frames", "frames", "_state", "_features", "_first_feature", "_language_sums")
 
     def __init__(self, model: S2STModel, segment_frames: int, restartable: bool = False):
         self.encoder = model.encoder
@@ -102,15 +102,28 @@ class Listener:
         self.feature_frames = 0
         self.frames = 0  # complete encoder frames
         self.kept_from = None  # see above
+        self._language = self._language_sums = None  # of `confidence.language_sums`, where somebody watches
         self._like = next(model.parameters())
         self._state = model.encoder.initial_state(1, segment_frames)
         self._first_feature = 0  # of the encoder's state, counted over the stream
         self._features = np.zeros((0, model.config.encoder.input_dim), dtype=np.float32) if restartable else None
 
-    def watch(self):
-        """From here on, keep what the confidence of a sentence is judged by."""
+    def watch(self, language: tuple = ()):
+        """From here on, keep what the confidence of a sentence is judged by. language: of its `GateModel`."""
         self.asr.watch()
         self.st.watch()
+        if language:
+            self._language = torch.tensor(language, dtype=torch.double, device=self._like.device)
+            self._language_sums = language_sums(None, self._language)
+
+    def hypotheses(self, provisional: Tensor | None = None):
+        """What was heard of the sentence so far (`confidence.Heard`), with provisional frames [1, p, C] if given."""
+        asr = yield from self.asr.hypothesis(provisional)
+        st = yield from self.st.hypothesis(provisional)
+        language = self._language_sums
+        if language is not None and provisional is not None:
+            language = language_sums(provisional[0], self._language, language)
+        return Heard(asr, st, language)
 
     @property
     def heard(self) -> bool:
@@ -178,6 +191,8 @@ class Listener:
     def take_in(self, frames: Tensor):
         """frames: [1, s, C], the next complete ones: the CTC heads read them."""
         self.frames += frames.size(1)
+        if self._language is not None:
+            self._language_sums = language_sums(frames[0], self._language, self._language_sums)
         if frames.size(1):
             yield from self.asr.extend(frames)
             yield from self.st.extend(frames)
@@ -191,6 +206,8 @@ class Listener:
         heads go on."""
         self.asr.forget(frame)
         self.st.forget(frame)
+        if self._language is not None:
+            self._language_sums = language_sums(None, self._language)
 
     def cut(self, frame: int) -> tuple:
         """Take away what the heads found at that frame and later, for `put_back`."""

@@ -111,13 +111,17 @@ def prepare_prompts(out, source):
 
 
 def _recordings(out, source):
-    if source == "none":
-        return None
+    folder = packages(out, source)
+    return None if folder is None else human.read_recordings(folder)
+
+
+def packages(out, source):
+    """The folder with the packages of human recordings, None where there are none; source: of `prepare_prompts`."""
     if source is not None:
-        return human.read_recordings(Path(source))
+        return None if source == "none" else Path(source)
     try:
         human.download(out / "debs")
     except human.HumanError as error:
         print(f"note: no human recordings: {error}; the rest is built without them")
         return None
-    return human.read_recordings(out / "debs")
+    return out / "debs"

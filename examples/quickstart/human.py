@@ -87,7 +87,7 @@ def download(folder):
 def read_recordings(folder):
     """All recordings and texts in a folder of .deb files, or of what is in them."""
     sounds, texts = {}, {}
-    for name, content in _files(Path(folder)):
+    for name, content in files_in(Path(folder)):
         if match := _SOUND.search(name):
             sounds.setdefault(match[1], {})[match[2]] = content
         elif match := _LIST.search(name):
@@ -102,12 +102,13 @@ def read_recordings(folder):
     return Recordings(sounds, texts)
 
 
-def _files(folder):
+def files_in(folder):
+    """(name, bytes) of every recording and list in a folder of .deb files, or of what is in them."""
     packages = sorted(folder.glob("*.deb"))
     for package in packages:
         yield from deb_files(package)
     for path in [] if packages else sorted(folder.rglob("*")):
-        if path.suffix == ".g722" or _LIST.search(path.name):
+        if path.suffix in (".g722", ".gsm") or _LIST.search(path.name):
             yield path.as_posix(), path.read_bytes()
 
 

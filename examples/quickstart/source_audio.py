@@ -7,6 +7,7 @@ import not_spanish
 from augment import VARIANTS, augment, variant
 from corpus_text import HUMAN_TEST, SPLITS, chain_of
 from engines import ENGINES, speak
+from languages import make_verses
 from speakers import generator, speaker_of
 from waves import SAMPLE_RATE, read_wav, write_wav
 
@@ -36,6 +37,7 @@ def build_source(out, text, planned, engines, seed, jobs):
     speak_all(out, [row for row in spoken if not is_slow(row)], jobs)
     make_variants(out, text, seed, jobs)
     make_not_spanish(out, text, engines, seed)
+    make_verses(out, engines, seed, jobs)
     make_copies(out, [row for row in planned if not is_slow(row)], text, seed, jobs)
     speak_all(out, [row for row in spoken if is_slow(row)], jobs)
     make_copies(out, [row for row in planned if is_slow(row)], text, seed, jobs)

@@ -59,7 +59,12 @@ if step mt; then
     --threads "$OMP_NUM_THREADS"
 fi
 
+# beside the corpus, which synthesizers speak, people of other languages: of these the encoder goes on hearing what
+# Whisper hears
+people_of() { [ -f "$1" ] && [ "$(wc -l < "$1")" -gt 1 ]; }
 if step model; then
+  OTHERS=()
+  people_of "$CORPUS/unlabelled/train.tsv" && OTHERS=(--unlabelled "$CORPUS/unlabelled/train.tsv")
   OMP_NUM_THREADS=$((PROCS > 1 ? 1 : OMP_NUM_THREADS)) "$PYTHON" -m torch.distributed.run --standalone \
     --nproc-per-node "$PROCS" -m fairseq_cli.train "$CORPUS/fbank2unit" --user-dir echostream_plugin \
     --task speech_to_speech_ctc --config-yaml config_gcmvn.yaml --multitask-config-yaml config_mtl_asr_st_ctcst.yaml \
@@ -69,7 +74,7 @@ if step model; then
     --arch echostream_whisper --load-whisper-encoder "$WORK/encoder/adapted.safetensors" \
     --encoder-lr-scale 0.07 --mt-decoder ctc_conditioned --load-mt-decoder "$WORK/mt.safetensors" \
     --ctc-upsample-rate 10 \
-    --uni-encoder --dropout 0.1 --attention-dropout 0 --relu-dropout 0 \
+    "${OTHERS[@]}" --uni-encoder --dropout 0.1 --attention-dropout 0 --relu-dropout 0 \
     --train-subset train --valid-subset dev --save-dir "$SAVE" --tensorboard-logdir "$WORK/tensorboard" \
     --optimizer adam --adam-betas "(0.9,0.98)" --clip-norm 5.0 --lr 0.001 --warmup-updates 500 \
     --lr-scheduler polynomial_decay --total-num-update "$MAX_UPDATE" --power 1 --end-learning-rate 0 --max-tokens 8000 --max-target-positions 1200 \
@@ -96,9 +101,15 @@ fi
 
 if step gate; then
   PEOPLE=()  # of dev there are none; without any, a gate knows synthesizers only
-  grep -qs "$(printf '\thuman\t')" "$CORPUS/text/train.tsv" && PEOPLE=(--speech "$CORPUS/text/train.tsv:human")
+  grep -qs "$(printf '\thuman\t')" "$CORPUS/text/train.tsv" && PEOPLE=(--speech "$CORPUS/text/train.tsv:human:2")
+  LANGUAGES=()
+  if [ -f "$CORPUS/languages/others.tsv" ]; then
+    LANGUAGES=(--language "$CORPUS/text/train.tsv" --language "$CORPUS/languages/source.tsv"
+      --other-languages "$CORPUS/languages/others.tsv")
+    people_of "$CORPUS/unlabelled/train.tsv" && LANGUAGES+=(--other-languages "$CORPUS/unlabelled/train.tsv")
+  fi
   "$PYTHON" scripts/calibrate_gate.py --bundle "$WORK/bundle" --speech "$CORPUS/simuleval/dev" "${PEOPLE[@]}" \
-    --not-speech "$CORPUS/not_spanish/dev.tsv" --refuse 2 --jobs "$JOBS" --write
+    --not-speech "$CORPUS/not_spanish/dev.tsv" "${LANGUAGES[@]}" --refuse 2 --jobs "$JOBS" --write
 fi
 
 if step evaluation; then

@@ -11,10 +11,11 @@ from echostream_plugin.adaptation.characters import Characters, error_rates, nor
 from echostream_plugin.adaptation.speech import Batches, Utterance, in_batches, load, read_list
 from echostream_plugin.adaptation.teacher import WhisperTeacher, relative_distance, target_of
 from echostream_plugin.adaptation.training import Adaptation, AdaptOptions, early_chance, mask_features, saved_letters
+from echostream_plugin.benchmark.whisper_encoder import distances_of
 from echostream_plugin.config import ConfigError
-from echostream_plugin.data.whisper_weights import load_whisper_encoder
+from echostream_plugin.data.whisper_weights import load_whisper_encoder, save_adapted
 from echostream_plugin.encoders.whisper import WhisperConfig, WhisperEncoder
-from tests.tiny_bundle import speechlike
+from tests.tiny_bundle import save_tiny_bundle, speechlike
 from tests.whisper_file import SMALL, write_model_bin
 
 CONFIG = WhisperConfig(**SMALL, left_context_frames=8, dropout=0.1)
@@ -130,6 +131,21 @@ def test_what_place_adds_is_taken_away(folder, tmp_path):
     other = WhisperTeacher(CONFIG, folder / "model.bin")
     other.measure_share([], tmp_path / "share")
     assert torch.equal(other.share, teacher.share)
+
+
+def test_what_training_took_from_an_encoder_is_measured(folder, tmp_path):
+    """One that is as it was before any training is near Whisper, one whose layers were replaced is not."""
+    whisper, other = WhisperEncoder(CONFIG), WhisperEncoder(CONFIG)
+    load_whisper_encoder(whisper, folder / "model.bin")
+    paths = [save_adapted(tmp_path / f"{name}.safetensors", of) for name, of in (("kept", whisper), ("lost", other))]
+    labelled, others = lists(folder)
+    kept, lost = distances_of(paths, labelled, others * 60, folder / "model.bin")
+    assert (kept["encoder"], lost["encoder"]) == ("kept.safetensors", "lost.safetensors")
+    for ms in (320, 960):
+        assert 0 < kept[f"distance at {ms} ms"] < 0.8 * lost[f"distance at {ms} ms"]
+    save_tiny_bundle(tmp_path)
+    with pytest.raises(ConfigError, match="bundle: its encoder was not Whisper's"):
+        distances_of([tmp_path / "bundle"], labelled, others, folder / "model.bin")
 
 
 def test_masks_lie_inside_the_recording():

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from echostream_plugin.data import DataError
 from echostream_plugin.data.tables import write_table
 from echostream_plugin.evaluation import gate
 from echostream_plugin.evaluation.gate import Asked, CalibrationError, calibrate, fit, garbled, keep_share, left_out
+from echostream_plugin.evaluation.language import fit_language, mean_frames, samples_of
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.confidence import FEATURES, GateModel
+from echostream_plugin.inference.errors import BundleError
 from echostream_plugin.inference.session import TranslationSession
 from tests.scripts.conftest import load_script
 from tests.tiny_bundle import save_tiny_bundle, speechlike
@@ -135,6 +138,83 @@ def test_the_people_of_a_table_are_speech(given):
     assert [kind for kind, _ in calibrate_gate.speech_of(table, 2)] == ["speech: train"] * 2
     with pytest.raises(DataError, match="no row of engine 'kokoro'"):
         calibrate_gate.speech_of(f"{table}:kokoro", 0)
+
+
+@pytest.fixture(scope="module")
+def languages(given):
+    """Two tables: low voices for the source language, high ones for others."""
+    for name, low in (("source", True), ("others", False)):
+        (given / name).mkdir()
+        for number in range(12):
+            tone = np.sin(2 * np.pi * (150 if low else 1500) * np.arange(32000) / 16000)
+            soundfile.write(given / name / f"{number}.wav", 0.3 * tone + 0.05 * speechlike(2.0, seed=number), 16000)
+        rows = [{"id": n, "what": f"language {n % 2}", "wav": f"{n}.wav"} for n in range(12)]
+        write_table(given / name / "train.tsv", ("id", "what", "wav"), rows)
+    return [given / name / "train.tsv" for name in ("source", "others")]
+
+
+def test_every_second_row_of_a_table(given):
+    assert [path.name for _, path in calibrate_gate.speech_of(f"{with_engines(given)}:pico:2", 0)] == ["0.wav", "2.wav"]
+    with pytest.raises(DataError, match="'x' is no number"):
+        calibrate_gate.speech_of(f"{with_engines(given)}:pico:x", 0)
+
+
+def with_engines(given):
+    """A table of three recordings of one engine."""
+    (given / "engines").mkdir(exist_ok=True)
+    table = given / "engines" / "train.tsv"
+    write_table(table, ("id", "wav", "engine"), [{"id": n, "wav": f"{n}.wav", "engine": "pico"} for n in range(3)])
+    return table
+
+
+def test_recordings_of_every_group_and_none_that_is_asked_about(given, languages):
+    without = {str(given / "source" / f"{n}.wav") for n in (0, 1, 2)}
+    found = samples_of([languages[0]], True, 2, without)
+    assert [Path(sample.wav).name for sample in found] == ["3.wav", "7.wav", "4.wav", "8.wav"]
+    assert [sample.telephone for sample in found] == [False, True, False, True] and all(s.wanted for s in found)
+    assert not samples_of([languages[1]], False, 1)[0].wanted
+    with pytest.raises(DataError, match="no recordings for the language"):
+        samples_of([languages[0]], True, 2, {str(given / "source" / f"{n}.wav") for n in range(12)})
+
+
+def test_the_language_is_told_by_what_a_session_adds_up(given, languages):
+    """The line through mean frames, and the sums of a session over the same recording, agree."""
+    samples = samples_of(languages[:1], True, 6) + samples_of(languages[1:], False, 6)
+    language = fit_language(samples, given / "bundle", progress=None)
+    bundle = load_bundle(given / "bundle")
+    assert len(language) == bundle.config.encoder.dim + 1
+    means = mean_frames(samples, given / "bundle", progress=None)
+    scores = [float(of[-1] @ language[:-1] + language[-1]) for of in means]
+    assert min(scores[:12]) > 0 > max(scores[12:])
+    place = FEATURES.index("language")
+    for number in (0, 12):  # neither over the telephone
+        kind = "speech" if number == 0 else "noise"
+        (item,) = gate.ask([(kind, samples[number].wav, "")], given / "bundle", progress=None, language=language)
+        if len(item.closed):
+            assert np.sign(item.closed[-1, place]) == np.sign(scores[number])
+    (silent,) = gate.ask([("speech", samples[0].wav, "")], given / "bundle", progress=None)
+    assert (silent.closed[:, place] == 0).all()
+
+
+def test_the_script_fits_the_language_too(given, languages, tmp_path, capsys):
+    bundle = shutil.copytree(given / "bundle", tmp_path / "bundle")
+    arguments = ["--bundle", str(bundle), "--speech", str(given / "speech"), "--not-speech", str(given / "dev.tsv")]
+    arguments += ["--garbled", "2", "--write", "--language", str(languages[0])]
+    with pytest.raises(SystemExit):
+        calibrate_gate.main(arguments)
+    assert "go together" in capsys.readouterr().err
+    assert calibrate_gate.main([*arguments, "--other-languages", str(languages[1])]) == 0
+    loaded = load_bundle(bundle)
+    assert len(loaded.gate.language) == loaded.config.encoder.dim + 1
+    session = TranslationSession(loaded)
+    session.push(speechlike(3.0), 16000)
+    session.finish()
+    path = bundle / "config.json"
+    description = json.loads(path.read_text())
+    description["gate"]["language"] = [1.0, 2.0]
+    path.write_text(json.dumps(description))
+    with pytest.raises(BundleError, match="language has 2 numbers, for an encoder of .* calibrate again"):
+        load_bundle(bundle)
 
 
 def test_the_script_puts_a_gate_into_the_bundle(given, tmp_path, capsys):

@@ -15,10 +15,12 @@ from echostream_plugin.inference.confidence import (
     RECENT_TOKENS,
     Gate,
     GateModel,
+    Heard,
     Hypothesis,
     agreement,
     features,
     frame_sums,
+    language_sums,
     token_sums,
 )
 
@@ -51,6 +53,25 @@ def test_any_cutting_of_the_frames_gives_the_same_sums():
         assert sums == pytest.approx(whole, rel=1e-12)
     assert frame_sums(logits[:0], whole) == whole and frame_sums() == [0.0] * 5
     assert frame_sums(logits[-4 * HALF_FRAMES :])[0] == pytest.approx(whole[0], rel=0.2)  # old frames hardly count
+
+
+def test_the_language_of_the_newest_frames_counts_most_however_they_come():
+    frames = torch.randn(200, 6, generator=torch.Generator().manual_seed(2))
+    language = torch.tensor([1.0, -2.0, 0.5, 0.0, 3.0, -1.0, 0.25], dtype=torch.double)
+    whole = language_sums(frames, language)
+    scores = frames.double().numpy() @ language[:6].numpy() + 0.25
+    weights = 0.5 ** (np.arange(199, -1, -1) / HALF_FRAMES)
+    assert whole == pytest.approx([weights.sum(), weights @ scores])
+    for size in (1, 7, 24, 199):
+        sums = None
+        for piece in frames.split(size):
+            sums = language_sums(piece, language, sums)
+        assert sums == pytest.approx(whole, rel=1e-12)
+    assert language_sums(frames[:0], language, whole) == whole and language_sums(None, language) == [0.0, 0.0]
+    place = FEATURES.index("language")
+    heard = features(frame_sums(), frame_sums(), token_sums([], []), 1.0, 0, whole)
+    assert heard[place] == pytest.approx(weights @ scores / weights.sum())
+    assert features(frame_sums(), frame_sums(), token_sums([], []), 1.0, 0)[place] == 0.0
 
 
 def test_sums_over_tokens_are_of_the_choices():
@@ -98,11 +119,13 @@ def test_values_beyond_what_was_seen_count_as_its_ends():
 @pytest.mark.parametrize("change, message", [
     ({"bias": None}, "as scripts/calibrate_gate.py writes"), ({"weights": {"loudness": [1, 0, 1]}}, "feature loudness"),
     ({"weights": {"agreement": [1, 0]}}, "three finite"), ({"bias": "nan"}, "three finite"),
-    ({"weights": 3}, "expected"),
+    ({"weights": 3}, "expected"), ({"language": [1.0, "nan"]}, "three finite"), ({"language": 2}, "expected"),
 ])  # fmt: skip
 def test_a_gate_as_json_is_checked(change, message):
-    model = GateModel({name: (0.1, -1.0, 1.0) for name in FEATURES}, 0.3, 0.7)
+    model = GateModel({name: (0.1, -1.0, 1.0) for name in FEATURES}, 0.3, 0.7, (0.5, -2.0))
     assert GateModel.from_dict(model.to_dict()) == model
+    without = GateModel(model.weights, 0.3)
+    assert "language" not in without.to_dict() and GateModel.from_dict(without.to_dict()) == without
     with pytest.raises(ConfigError, match=message):
         GateModel.from_dict(model.to_dict() | change)
 
@@ -125,7 +148,7 @@ def test_a_gate_waits_opens_and_is_lost():
     scores = [torch.zeros(8)]
 
     def ask(frames):
-        return gate.allows(head, head, [], [4], scores, frames)
+        return gate.allows(Heard(head, head), [], [4], scores, frames)
 
     assert not ask(5) and not gate.lost and gate.refused and gate.most(99) == RECENT_TOKENS and gate.most(3) == 3
     assert gate._mt == [0.0, 0.0, 0.0]  # nothing was written

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from echostream_plugin.constants import EOS
+from echostream_plugin.inference.confidence import Heard
 from echostream_plugin.inference.errors import SessionError
 from echostream_plugin.inference.guards import until_repeat
 from echostream_plugin.inference.policies import PolicyState
@@ -51,8 +52,8 @@ class IncrementalTranslator(Translator):
         self.writer.hear(frames)
 
     def decide(self, provisional: Tensor | None = None, source_text: str = ""):
-        heads = yield from self._hypotheses(provisional)
-        state = self._state(heads, provisional, source_text)
+        heard = yield from self.listener.hypotheses(provisional)
+        state = self._state(heard, provisional, source_text)
         count = self.policy.decide(state)
         count = count if self.gate is None else self.gate.most(count)
         drafts = yield from self.writer.drafting(count, provisional)
@@ -61,20 +62,20 @@ class IncrementalTranslator(Translator):
         drafts = drafts[: self._until_repeat(drafts)]
         if self.options.writes_whole_words:
             drafts = drafts[: self._complete_words(drafts)]
-        if not drafts or not self._allowed(drafts, heads, provisional):
+        if not drafts or not self._allowed(drafts, heard, provisional):
             return
         self.policy.wrote(state)
         yield from self._write(drafts, drafts)
 
     def finish(self, source_text: str = ""):
         """Decode to `</s>` and speak everything, the state that predicts `</s>` included."""
-        heads = yield from self._hypotheses(None)
-        state = self._state(heads, None, source_text, ended=True)
+        heard = yield from self.listener.hypotheses()
+        state = self._state(heard, None, source_text, ended=True)
         most, known = self.policy.rest(state) + 1, None
         if self.gate is not None:  # which judges all of them
             known = yield from self.writer.drafting(most)
             written = known[: self._until_repeat(known) + 1][:-1]
-            if written and not self._allowed(written, heads, None):
+            if written and not self._allowed(written, heard, None):
                 return Written(self.tokens, *((yield from self._speak_rest()) if self.tokens else ()))
         yield from self._write_rest(most, known)
         return Written(self.tokens, *(yield from self._speak_rest()))
@@ -113,22 +114,16 @@ class IncrementalTranslator(Translator):
         """How many of the drafts make up whole words."""
         return complete_words([self.bundle.target_dictionary.starts_word(draft.token) for draft in drafts])
 
-    def _hypotheses(self, provisional: Tensor | None):
-        """What the CTC heads have found (`confidence.Hypothesis` of transcript and translation)."""
-        asr = yield from self.listener.asr.hypothesis(provisional)
-        st = yield from self.listener.st.hypothesis(provisional)
-        return asr, st
-
-    def _allowed(self, drafts: list, heads: tuple, provisional: Tensor | None) -> bool:
+    def _allowed(self, drafts: list, heard: Heard, provisional: Tensor | None) -> bool:
         """Is the model sure enough of what it has drafted?"""
         if self.gate is None:
             return True
         frames = self.listener.frames + (0 if provisional is None else provisional.size(1))
         tokens, scores = [draft.token for draft in drafts], [draft.scores for draft in drafts]
-        return self.gate.allows(*heads, self.tokens, tokens, scores, frames)
+        return self.gate.allows(heard, self.tokens, tokens, scores, frames)
 
-    def _state(self, heads: tuple, provisional: Tensor | None, source_text: str, ended: bool = False) -> PolicyState:
-        asr, st = (len(head.tokens) for head in heads)
+    def _state(self, heard: Heard, provisional: Tensor | None, source_text: str, ended: bool = False) -> PolicyState:
+        asr, st = len(heard.asr.tokens), len(heard.st.tokens)
         frames = self.frames + (0 if provisional is None else provisional.size(1))
         target_text = self.bundle.target_dictionary.text(self.tokens)
         attention = partial(self.writer.attention, provisional=provisional)

@@ -1,0 +1,120 @@
+"""What a bundle's encoder makes of its source language and of others: a linear probe of its frames, for the gate.
+
+Encoders that were Whisper's keep the language of what they hear in their frames, and a line through the mean frames of
+recordings finds it (as probes of self-supervised encoders do, SUPERB, arXiv 2105.01051). The line is part of a bundle's
+gate (`inference.confidence.GateModel.language`); what weight it has there is fitted with everything else.
+"""
+
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from echostream_plugin.constants import FRAME_MS, SAMPLE_RATE
+from echostream_plugin.data import DataError
+from echostream_plugin.data.tables import read_table
+from echostream_plugin.inference.confidence import HALF_FRAMES, fade
+
+AFTER_MS = (1500, 3000, 6000)  # and at the end: when a recording is asked about
+TELEPHONE_HZ = 8000  # every second recording passes through a line, so that no line sounds like a language
+GROUPS = ("engine", "language", "what")  # columns of tables: as many recordings of each of these
+LONGEST_S = 15.0
+REGULARISATION = 0.01
+_worker = {}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A recording: is it of the source language, and does it come over the telephone here?"""
+
+    wav: str
+    wanted: bool
+    telephone: bool = False
+
+
+def samples_of(tables: list, wanted: bool, most: int, without: set = frozenset()) -> list[Sample]:
+    """Recordings of tables with a column wav, whose files count from the table's folder or the one above; at most so
+    many of each group (an engine, a language), spread over it; without: those that are left out. Raises DataError for
+    tables without any."""
+    chosen = []
+    for table in map(Path, tables):
+        groups = {}
+        for row in read_table(table, ("wav",)):
+            places = [folder / row["wav"] for folder in (table.resolve().parent, table.resolve().parents[1])]
+            path = next((str(place) for place in places if place.is_file()), None)
+            name = next((row[column] for column in GROUPS if column in row), "")
+            if path is not None and path not in without:
+                groups.setdefault(name.split(",")[0], []).append(path)
+        if not groups:
+            raise DataError(f"{table}: no recordings for the language of the gate; build the corpus first")
+        for group in groups.values():
+            chosen += group[:: max(1, len(group) // most)][:most]
+    return [Sample(wav, wanted, bool(number % 2)) for number, wav in enumerate(chosen)]
+
+
+def fit_language(samples: list[Sample], bundle: Path, jobs: int = 1, progress: str | None = "language") -> tuple:
+    """The weights [C] and the bias of a bundle's `GateModel.language`."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    means = list(mean_frames(samples, bundle, jobs, progress))
+    values = np.concatenate(means)
+    wanted = np.concatenate([np.full(len(of), sample.wanted) for of, sample in zip(means, samples, strict=True)])
+    if len(set(wanted.tolist())) < 2:
+        raise DataError("the gate's language needs recordings of the source language and of others")
+    scaler = StandardScaler().fit(values)
+    regression = LogisticRegression(C=REGULARISATION, max_iter=5000, class_weight="balanced")
+    regression.fit(scaler.transform(values), wanted)
+    slopes = regression.coef_[0] / np.maximum(scaler.scale_, 1e-9)
+    return (*slopes.tolist(), float(regression.intercept_[0] - slopes @ scaler.mean_))
+
+
+def mean_frames(samples: list[Sample], bundle: Path, jobs: int = 1, progress: str | None = "language"):
+    """For each recording the fading means [moments, C] of its encoder frames, as `confidence.language_sums` takes them,
+    at AFTER_MS and at its end."""
+    from tqdm import tqdm
+
+    bar = {"total": len(samples), "desc": progress, "unit": "wav", "disable": progress is None}
+    if jobs <= 1:
+        _prepare(str(bundle))
+        yield from tqdm(map(_means, samples), **bar)
+        return
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_prepare, initargs=(str(bundle),)) as pool:
+        yield from tqdm(pool.map(_means, samples, chunksize=4), **bar)
+
+
+def _prepare(folder: str):
+    import torch
+
+    from echostream_plugin.inference.bundle import load_bundle
+    from echostream_plugin.inference.options import bundle_options
+
+    torch.set_num_threads(1)
+    _worker["bundle"] = load_bundle(folder)
+    _worker["segment"] = bundle_options(_worker["bundle"]).chunk_ms // FRAME_MS
+
+
+def _means(sample: Sample) -> np.ndarray:
+    import torch
+
+    from echostream_plugin.inference.audio import at_rate, read_mono
+    from echostream_plugin.inference.features import features_of
+
+    samples, rate = read_mono(sample.wav)[: int(LONGEST_S * SAMPLE_RATE)], SAMPLE_RATE
+    if sample.telephone:
+        samples, rate = at_rate(samples, rate, TELEPHONE_HZ), TELEPHONE_HZ
+    bundle = _worker["bundle"]
+    features = features_of(samples, rate, bundle.cmvn_mean, bundle.cmvn_std, bundle.config.encoder.features)
+    with torch.inference_mode():
+        inputs = torch.from_numpy(features)[None], torch.tensor([len(features)])
+        frames = bundle.model.encoder(*inputs, _worker["segment"])[0][0].double().numpy()
+    ends = [ms // FRAME_MS for ms in AFTER_MS if ms // FRAME_MS < len(frames)] + [len(frames)]
+    return np.stack([fading_mean(frames[:end]) for end in ends])
+
+
+def fading_mean(frames: np.ndarray) -> np.ndarray:
+    """The mean [C] of frames [s, C], of which those of `HALF_FRAMES` before the last count half."""
+    weights = fade(HALF_FRAMES) ** np.arange(len(frames) - 1, -1, -1)
+    return weights @ frames / weights.sum()
