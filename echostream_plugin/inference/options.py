@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from echostream_plugin.config import ConfigError, check_options, option, with_tuples
 from echostream_plugin.constants import FRAME_MS
-from echostream_plugin.inference.endpointing import ENDPOINTERS, HOUR_MS
+from echostream_plugin.inference.endpointing import ENDPOINTERS
+from echostream_plugin.inference.endpointing.base import HOUR_MS
 from echostream_plugin.inference.policies import POLICIES
 from echostream_plugin.inference.translators import TRANSLATORS
 

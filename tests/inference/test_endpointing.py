@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from echostream_plugin.inference import snapshot
-from echostream_plugin.inference.endpointing import ENDPOINTERS, EnergyEndPointer
+from echostream_plugin.inference.endpointing import ENDPOINTERS
+from echostream_plugin.inference.endpointing.quiet import EnergyEndPointer
 from echostream_plugin.inference.events import Sentence, SourceText
 from echostream_plugin.inference.pushes import push_all
 from echostream_plugin.inference.session import TranslationSession
