@@ -10,6 +10,8 @@ import typing
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from echostream_plugin.constants import SPECIALS
+
 # more than a sentence has: 20 s of fast speech are some 100 subwords, the quickstart's longest of 1600 sentences 52, so
 # models that were trained without a window compute the same within one
 WINDOW_TOKENS = 128
@@ -254,6 +256,11 @@ class UnitDecoderConfig:
             not (self.time_positions and self.batch_positions),
             "time_positions and batch_positions exclude each other",
         )
+
+    @property
+    def units(self) -> int:
+        """K, the number of units: of the vocabulary without special symbols and blank."""
+        return self.vocab - len(SPECIALS) - 1
 
 
 def whole_model(kind):

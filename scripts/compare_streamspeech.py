@@ -80,8 +80,8 @@ def models(quick: bool) -> tuple[ModelConfig, ModelConfig, VocoderConfig, VocosC
     """EchoStream, StreamSpeech, vocoder, light vocoder: the defaults are the full sizes."""
     if not quick:
         unit = UnitDecoderConfig()
-        vocoder = VocoderConfig(num_embeddings=unit.vocab - 5)
-        light = VocosConfig(num_embeddings=unit.vocab - 5)
+        vocoder = VocoderConfig(num_embeddings=unit.units)
+        light = VocosConfig(num_embeddings=unit.units)
         return ModelConfig(), ModelConfig(encoder=ChunkConformerConfig()), vocoder, light
     size = {"dim": 32, "heads": 2, "ffn_dim": 64}
     parts = {

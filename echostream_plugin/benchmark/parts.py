@@ -22,7 +22,7 @@ QUICKSTART = Path(__file__).resolve().parents[2] / "examples" / "quickstart" / "
 
 def vocos_bundle(model: ModelConfig, device: str, quick: bool = False) -> Bundle:
     """A random bundle with a code_vocos, as sessions use it; quick: without a vocoder."""
-    vocoder = None if quick else VocosConfig(num_embeddings=model.unit.vocab - 5)
+    vocoder = None if quick else VocosConfig(num_embeddings=model.unit.units)
     bundle = random_bundle(model, vocoder).to(device)
     return optimize(bundle, "half" if device == "cpu" and can_pack() else "auto")
 

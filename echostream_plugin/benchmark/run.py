@@ -76,7 +76,7 @@ def measure(plan: Plan, threads: int) -> dict:
     machine = measure_machine(plan.device, 8 if plan.quick else 256)
     run = {"threads": threads, "machine": asdict(machine)}
     run |= {"encoders": encoder_rows(plan, sizes, machine), "sessions": [], "sessions_bf16": [], "vocoder": []}
-    vocoder = None if plan.quick else VocoderConfig(num_embeddings=plan.model.unit.vocab - 5)
+    vocoder = None if plan.quick else VocoderConfig(num_embeddings=plan.model.unit.units)
     bundle = random_bundle(plan.model, vocoder).to(plan.device)
     # a bundle's weights are stored in half precision
     optimize(bundle, "half" if plan.device == "cpu" and can_pack() else "auto")

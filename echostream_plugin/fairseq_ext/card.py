@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.constants import SPECIALS
 from echostream_plugin.encoders import ENCODERS
 from echostream_plugin.fairseq_ext.checkpoints import checkpoint_config, training_updates
 from echostream_plugin.fairseq_ext.flags import flags_of_config
@@ -82,7 +81,7 @@ def _card(model, config) -> dict:
     if config.in_chunks:
         architecture, dictionaries["target"] = architecture_name(architecture), config.st.vocab
     else:
-        dictionaries |= {"target": config.mt.vocab, "units": config.unit.vocab - len(SPECIALS) - 1}
+        dictionaries |= {"target": config.mt.vocab, "units": config.unit.units}
     return {
         "architecture": architecture,
         "parameters": counts,

@@ -99,7 +99,7 @@ def training_args(config: ModelConfig, data, config_yaml: str, multitask_config_
     architecture = next(iter(ENCODERS[config.encoder.kind].architectures))
     command = [
         str(data), "--task", "speech_to_speech_ctc", "--target-is-code", "--vocoder", "code_hifigan",
-        "--target-code-size", str(config.unit.vocab - 5), "--arch", architecture,
+        "--target-code-size", str(config.unit.units), "--arch", architecture,
         "--criterion", _CRITERION, "--config-yaml", config_yaml, "--multitask-config-yaml", multitask_config_yaml,
     ]  # fmt: skip
     args = options.parse_args_and_arch(options.get_training_parser("speech_to_speech_ctc"), command)

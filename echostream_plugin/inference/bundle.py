@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from echostream_plugin.config import ConfigError, ModelConfig, read_model
-from echostream_plugin.constants import SAMPLE_RATE, SPECIALS
+from echostream_plugin.constants import SAMPLE_RATE
 from echostream_plugin.decoders.speechllm import SpeechLLMModelConfig
 from echostream_plugin.files import write_json, write_tensors
 from echostream_plugin.inference.confidence import GateModel
@@ -67,7 +67,7 @@ class Bundle:
     @property
     def units(self) -> int:
         """K, the number of units; 0 where the model writes text only."""
-        return 0 if self.config.in_chunks else self.config.unit.vocab - len(SPECIALS) - 1
+        return 0 if self.config.in_chunks else self.config.unit.units
 
     @property
     def device(self) -> torch.device:

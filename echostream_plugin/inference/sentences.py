@@ -102,7 +102,8 @@ class SentenceStream:
     def decide_provisionally(self, events: list, last: bool = False):
         """Ask the policy about the unfinished segment, if it has frames that it was not asked about yet. last: `finish`
         is next."""
-        if self.translator is None or self.translator.in_chunks or (last and not self.translator.decides_last):
+        translator = self.translator
+        if translator is None or not translator.hears_provisional or (last and not translator.decides_last):
             return
         available = self.listener.available_frames
         asked = not self.options.chunk_ms or self.endpointer.asleep or available <= self._decided_frames

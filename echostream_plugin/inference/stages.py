@@ -326,7 +326,7 @@ class Speaker:
 
     def __init__(self, model: S2STModel, vocoder: StreamingVocoder, k2: int, n2: int):
         self.t2u, self.unit_decoder, self.vocoder = model.synthesizer_encoder, model.decoder, vocoder
-        self.unit_count = model.config.unit.vocab - len(SPECIALS) - 1
+        self.unit_count = model.config.unit.units
         self._t2u_state = self.t2u.initial_state()
         self._unit_state = self.unit_decoder.initial_state(1, k2, n2)
         self._collapse_state = CollapseState.initial()

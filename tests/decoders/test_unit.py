@@ -201,3 +201,7 @@ def test_a_bidirectional_t2u_encoder_refuses_to_stream():
     encoder = T2UEncoder(UnitDecoderConfig(**SIZE, causal_encoder=False))
     with pytest.raises(ValueError, match="causal_encoder=False cannot stream"):
         encoder.step(torch.randn(1, 1, 8), encoder.initial_state())
+
+
+def test_special_symbols_and_blank_are_no_units():
+    assert UnitDecoderConfig(vocab=1005).units == 1000

@@ -59,8 +59,8 @@ class Translator(ABC):
         uses_vad: the option `vad` applies.
         takes_context: it can be given the end of the sentence before.
         gated: the option `gate` applies: what it is not sure of is not written.
-        in_chunks: it is for models that write text in chunks, and for no others. Nothing is asked of it before a
-            segment is complete.
+        hears_provisional: it is asked about the frames of an unfinished segment.
+        in_chunks: it is for models that write text in chunks, and for no others.
     """
 
     name: ClassVar[str]
@@ -71,6 +71,7 @@ class Translator(ABC):
     uses_vad: ClassVar[bool] = True
     takes_context: ClassVar[bool] = False
     gated: ClassVar[bool] = False
+    hears_provisional: ClassVar[bool] = True
     in_chunks: ClassVar[bool] = False
 
     def __init__(self, bundle: "Bundle", options: "SessionOptions", listener: Listener, context: list | None = None):

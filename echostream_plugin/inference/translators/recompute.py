@@ -120,7 +120,7 @@ class PrefixTranslator:
 
     def _speak(self, units: list) -> list:
         """Units 0..K-1 beyond the number of those that were spoken before."""
-        count = self.model.config.unit.vocab - len(SPECIALS) - 1
+        count = self.model.config.unit.units
         units = [unit - len(SPECIALS) for unit in units if 0 <= unit - len(SPECIALS) < count]
         new = units[len(self.spoken) :]
         if new:

@@ -28,6 +28,7 @@ class ChunkTranslator(Translator):
     name = "chunks"
     Options = ChunkOptions
     SAVED = ("policy", "writer")
+    hears_provisional = False
     in_chunks = True
 
     def __init__(self, bundle, options, listener, context=None):
