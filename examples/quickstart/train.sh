@@ -12,7 +12,7 @@
 #                    are two (default 2)
 #   VOCODER_STEPS    updates of the vocoder (default 40000: a night)
 #   ENCODER_UPDATE   updates of the adaptation of Whisper's encoder (default 2000)
-#   MT_UPDATE        updates of the MT decoder on text (default 2400)
+#   MT_UPDATE        updates of the MT decoder on text (default 6000: an hour and a half of one core)
 #   MAX_UPDATE       updates of the model (default 8000, each of PROCS batches: five hours)
 #   STEPS            which steps to run (default "corpus vocoder encoder mt model punctuator bundle gate evaluation")
 set -euo pipefail
@@ -55,7 +55,7 @@ fi
 if step mt; then
   "$PYTHON" examples/quickstart/translation_text.py --corpus "$CORPUS"
   "$PYTHON" scripts/pretrain_mt.py --data "$CORPUS/fbank2unit" --pairs "$CORPUS/text/pairs.tsv" \
-    --dev "$CORPUS/text/dev.tsv" --out "$WORK/mt.safetensors" --bf16 --updates "${MT_UPDATE:-2400}" \
+    --dev "$CORPUS/text/dev.tsv" --out "$WORK/mt.safetensors" --bf16 --updates "${MT_UPDATE:-6000}" \
     --threads "$OMP_NUM_THREADS"
 fi
 

@@ -133,7 +133,7 @@ def test_a_gate_as_json_is_checked(change, message):
 class Scripted:
     """In place of a `GateModel`: says what it was told to say."""
 
-    keep = 0.5
+    keep, language = 0.5, ()
 
     def __init__(self, *confidences):
         self.confidences = list(confidences)

@@ -17,10 +17,12 @@ from echostream_plugin.inference.session import TranslationSession
 from tests.inference.test_confidence import Scripted
 from tests.tiny_bundle import save_tiny_bundle, speechlike, tiny_bundle
 
-SURE, NEVER = GateModel({}, 60.0), GateModel({}, -60.0)
+LANGUAGE = tuple(np.random.default_rng(3).standard_normal(tiny_bundle().config.encoder.dim + 1).tolist())
+SURE, NEVER = GateModel({}, 60.0), GateModel({}, -60.0, language=LANGUAGE)
 LATE = GateModel({"evidence": (40.0, 0.0, 9.0)}, -40 * np.log(12.5))  # opens with the twelfth token of the ST head
 # neither sure nor unsure, by every kind of evidence
-WAVERING = GateModel({name: (0.2, -9.0, 9.0) for name in ("asr_entropy", "st_rate", "mt_entropy", "agreement")}, -0.5)
+EVIDENCE = ("asr_entropy", "st_rate", "mt_entropy", "agreement", "language")
+WAVERING = GateModel({name: (0.2, -9.0, 9.0) for name in EVIDENCE}, -0.5, language=LANGUAGE)
 CHUNK = 5120  # samples of a segment of 320 ms
 
 
@@ -178,10 +180,26 @@ def test_a_sentence_is_not_judged_by_the_one_before(bundle):
     samples, sums = np.concatenate([speechlike(3.0, seed=1), pause]), []
     for start in range(0, len(samples), CHUNK):
         events = session.push(samples[start : start + CHUNK], 16000)
-        sums.append(session._stream.listener.asr.sums[0])
+        listener = session._stream.listener
+        sums.append(listener.asr.sums[0])
+        assert listener._language_sums[0] == pytest.approx(sums[-1])  # of the same frames
         if kinds(events, Sentence):
             break
     assert kinds(events, Sentence) and sums[-1] <= 8 < 40 < max(sums)
+
+
+@pytest.mark.parametrize("push_samples", [777, 3 * CHUNK])
+def test_the_language_does_not_depend_on_how_the_audio_comes(bundle, push_samples):
+    """Nor on what was computed provisionally: what stays is of complete segments."""
+    samples, sums = speechlike(4.0), []
+    bundle.gate = NEVER
+    for size in (CHUNK, push_samples):
+        session = TranslationSession(bundle, SessionOptions(gate=0.5))
+        for start in range(0, len(samples), size):
+            session.push(samples[start : start + size], 16000)
+        session.finish()
+        sums.append(session._stream.listener._language_sums)
+    assert sums[0] == pytest.approx(sums[1], rel=1e-4) and sums[0][0] > 50
 
 
 def test_batched_sessions_are_the_same(bundle):
