@@ -44,6 +44,7 @@ def parse_args(argv=None):
     parser.add_argument("--other-languages", type=Path, action="append", default=[], help="table of other languages")
     parser.add_argument("--language-most", type=int, default=150, help="recordings of each engine and language there")
     parser.add_argument("--garbled", type=int, default=60, help="recordings of speech that are garbled, in each way")
+    parser.add_argument("--telephone", type=int, default=100, help="recordings of speech that come by telephone too")
     parser.add_argument("--refuse", type=float, default=1.0, help="percent of the speech that may be refused")
     parser.add_argument("--most", type=int, default=0, help="only so many recordings of each kind; 0: all")
     parser.add_argument("--segment-ms", type=int, default=320, help="how much source goes in at a time")
@@ -73,14 +74,20 @@ def speech_of(given: str, most: int) -> list[tuple]:
 
 
 def recordings(args) -> list[tuple]:
-    """(kind, wav, garbling) of everything that is asked about."""
+    """(kind, wav, how it is changed) of everything that is asked about."""
     found = [(kind, str(wav), "") for given in args.speech for kind, wav in speech_of(given, args.most)]
     speech = [wav for _, wav, _ in found]
     for table in args.not_speech:
         folder, kinds = not_speech(table, args.most)
         found += [(f"no speech: {kind}", str(wav), "") for kind, wav in zip(kinds, folder.wavs, strict=True)]
-    some = speech[:: max(1, len(speech) // max(1, args.garbled))][: args.garbled]
-    return found + [(how, wav, how) for how in ("reversed", "shuffled") for wav in some]
+    calls = [(f"{gate.SPEECH}: {gate.TELEPHONE}", wav, gate.TELEPHONE) for wav in _spread(speech, args.telephone)]
+    garbled = [(how, wav, how) for how in ("reversed", "shuffled") for wav in _spread(speech, args.garbled)]
+    return found + calls + garbled
+
+
+def _spread(wavs: list, count: int) -> list:
+    """So many of them, from all over the list."""
+    return wavs[:: max(1, len(wavs) // max(1, count))][:count]
 
 
 def language_of(args, asked_about: list) -> tuple:

@@ -14,6 +14,7 @@ import numpy as np
 
 from echostream_plugin.evaluation.intervals import Interval, share
 from echostream_plugin.files import write_json
+from echostream_plugin.inference.audio import at_rate
 from echostream_plugin.inference.confidence import FEATURES, GateModel
 
 SPEECH, ALL_SPEECH, OTHERS = "speech", "all speech", "everything else"
@@ -22,6 +23,7 @@ EDGE_PERCENT = 0.5  # of all values of a feature lie beyond each end of what the
 CHOICES_PERCENT = (0.5, 1.0, 2.0, 3.0, 5.0)  # of the speech refused, for the table of thresholds
 LOST_PERCENT = 0.5  # of the recordings of speech that may be broken off
 GARBLED_MS = (80, 240)
+TELEPHONE, TELEPHONE_HZ = "telephone", 8000
 ALMOST = 1e-9  # a threshold that everything, or nothing, reaches
 _worker = {}
 
@@ -69,8 +71,8 @@ def ask(
     progress: str | None = "asking",
     language: tuple = (),
 ) -> list:
-    """`Asked` for each of recordings (kind, wav, garbling or ""), as a session of the bundle asks its gate; language:
-    of `language.fit_language`."""
+    """`Asked` for each of recordings (kind, wav, how it is `changed` or ""), as a session of the bundle asks its gate;
+    language: of `language.fit_language`."""
     from tqdm import tqdm
 
     bar = {"total": len(recordings), "desc": progress, "unit": "wav", "disable": progress is None}
@@ -100,9 +102,9 @@ def _ask(recording: tuple) -> Asked:
     from echostream_plugin.inference.pushes import push_all
     from echostream_plugin.inference.session import TranslationSession
 
-    kind, wav, garbling = recording
+    kind, wav, change = recording
     samples, rate = _read(wav)
-    samples = garbled(samples, rate, garbling) if garbling else samples
+    samples = changed(samples, rate, change) if change else samples
     values = []
     for answer in (0.0, 1.0):
         bundle = _worker["bundle"]
@@ -121,8 +123,11 @@ def _read(wav) -> tuple[np.ndarray, int]:
     return to_mono(samples, rate), rate
 
 
-def garbled(samples: np.ndarray, rate: int, how: str) -> np.ndarray:
-    """Speech [n] that says nothing any more. how: "reversed", or "shuffled" in pieces of `GARBLED_MS`."""
+def changed(samples: np.ndarray, rate: int, how: str) -> np.ndarray:
+    """Speech [n] over a telephone line ("telephone"), which still says what it says; or speech that says nothing any
+    more: "reversed", or "shuffled" in pieces of `GARBLED_MS`."""
+    if how == TELEPHONE:
+        return at_rate(at_rate(samples, rate, TELEPHONE_HZ), TELEPHONE_HZ, rate)
     if how == "reversed":
         return samples[::-1].copy()
     generator = np.random.default_rng(len(samples))

@@ -15,10 +15,10 @@ import numpy as np
 from echostream_plugin.constants import FRAME_MS, SAMPLE_RATE
 from echostream_plugin.data import DataError
 from echostream_plugin.data.tables import read_table
+from echostream_plugin.evaluation.gate import TELEPHONE, changed
 from echostream_plugin.inference.confidence import HALF_FRAMES, fade
 
 AFTER_MS = (1500, 3000, 6000)  # and at the end: when a recording is asked about
-TELEPHONE_HZ = 8000  # every second recording passes through a line, so that no line sounds like a language
 GROUPS = ("engine", "language", "what")  # columns of tables: as many recordings of each of these
 LONGEST_S = 15.0
 REGULARISATION = 0.01
@@ -27,7 +27,8 @@ _worker = {}
 
 @dataclass(frozen=True)
 class Sample:
-    """A recording: is it of the source language, and does it come over the telephone here?"""
+    """A recording: is it of the source language, and does it come over the telephone here? Every second does, so that
+    no line sounds like a language."""
 
     wav: str
     wanted: bool
@@ -99,14 +100,13 @@ def _prepare(folder: str):
 def _means(sample: Sample) -> np.ndarray:
     import torch
 
-    from echostream_plugin.inference.audio import at_rate, read_mono
+    from echostream_plugin.inference.audio import read_mono
     from echostream_plugin.inference.features import features_of
 
-    samples, rate = read_mono(sample.wav)[: int(LONGEST_S * SAMPLE_RATE)], SAMPLE_RATE
-    if sample.telephone:
-        samples, rate = at_rate(samples, rate, TELEPHONE_HZ), TELEPHONE_HZ
+    samples = read_mono(sample.wav)[: int(LONGEST_S * SAMPLE_RATE)]
+    samples = changed(samples, SAMPLE_RATE, TELEPHONE) if sample.telephone else samples
     bundle = _worker["bundle"]
-    features = features_of(samples, rate, bundle.cmvn_mean, bundle.cmvn_std, bundle.config.encoder.features)
+    features = features_of(samples, SAMPLE_RATE, bundle.cmvn_mean, bundle.cmvn_std, bundle.config.encoder.features)
     with torch.inference_mode():
         inputs = torch.from_numpy(features)[None], torch.tensor([len(features)])
         frames = bundle.model.encoder(*inputs, _worker["segment"])[0][0].double().numpy()

@@ -11,7 +11,7 @@ import soundfile
 from echostream_plugin.data import DataError
 from echostream_plugin.data.tables import write_table
 from echostream_plugin.evaluation import gate
-from echostream_plugin.evaluation.gate import Asked, CalibrationError, calibrate, fit, garbled, keep_share, left_out
+from echostream_plugin.evaluation.gate import Asked, CalibrationError, calibrate, changed, fit, keep_share, left_out
 from echostream_plugin.evaluation.language import fit_language, mean_frames, samples_of
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.confidence import FEATURES, GateModel
@@ -101,10 +101,17 @@ def test_once_written_nearly_all_speech_is_kept():
 
 def test_garbled_speech_has_the_same_samples():
     speech = speechlike(2.0)
-    assert np.array_equal(garbled(speech, 16000, "reversed")[::-1], speech)
-    shuffled = garbled(speech, 16000, "shuffled")
+    assert np.array_equal(changed(speech, 16000, "reversed")[::-1], speech)
+    shuffled = changed(speech, 16000, "shuffled")
     assert np.array_equal(np.sort(shuffled), np.sort(speech)) and not np.array_equal(shuffled, speech)
-    assert np.array_equal(shuffled, garbled(speech, 16000, "shuffled"))
+    assert np.array_equal(shuffled, changed(speech, 16000, "shuffled"))
+
+
+def test_a_telephone_line_has_no_high_sounds():
+    time = np.arange(32000) / 16000
+    low, high = np.sin(2 * np.pi * 1000 * time), np.sin(2 * np.pi * 6000 * time)
+    called = changed((low + high).astype(np.float32), 16000, gate.TELEPHONE)
+    assert len(called) == 32000 and np.abs(called - low)[800:-800].max() < 0.02
 
 
 @pytest.fixture(scope="module")
@@ -220,11 +227,16 @@ def test_the_script_fits_the_language_too(given, languages, tmp_path, capsys):
 def test_the_script_puts_a_gate_into_the_bundle(given, tmp_path, capsys):
     bundle = shutil.copytree(given / "bundle", tmp_path / "bundle")
     arguments = ["--bundle", str(bundle), "--speech", str(given / "speech"), "--not-speech", str(given / "dev.tsv")]
-    arguments += ["--garbled", "2"]
+    arguments += ["--garbled", "2", "--telephone", "1"]
     before = (bundle / "config.json").read_text()
     assert calibrate_gate.main(arguments) == 0 and (bundle / "config.json").read_text() == before
     said = capsys.readouterr().out
-    assert "| no speech: noise | 3 |" in said and "| reversed | 2 |" in said and "--write puts it" in said
+    assert (
+        "| no speech: noise | 3 |" in said
+        and "| reversed | 2 |" in said
+        and "| speech: telephone | 1 |" in said
+        and "--write puts it" in said
+    )
     assert calibrate_gate.main([*arguments, "--write"]) == 0
     loaded = load_bundle(bundle)
     session = json.loads((bundle / "config.json").read_text())["session"]
