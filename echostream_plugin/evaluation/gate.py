@@ -22,6 +22,7 @@ FOLDS = 5
 EDGE_PERCENT = 0.5  # of all values of a feature lie beyond each end of what the gate tells apart
 CHOICES_PERCENT = (0.5, 1.0, 2.0, 3.0, 5.0)  # of the speech refused, for the table of thresholds
 LOST_PERCENT = 0.5  # of the recordings of speech that may be broken off
+MOST_KEPT = 0.25  # of the threshold: a sentence that was begun ends only where little is left of the confidence
 GARBLED_MS = (80, 240)
 TELEPHONE, TELEPHONE_HZ = "telephone", 8000
 ALMOST = 1e-9  # a threshold that everything, or nothing, reaches
@@ -218,14 +219,14 @@ def _both(asked: list[Asked], confidences: np.ndarray, threshold: float) -> dict
 
 
 def keep_share(model: GateModel, threshold: float, asked: list[Asked]) -> float:
-    """The share of the threshold that nearly all speech never falls below once it is written."""
+    """The share of the threshold that nearly all speech never falls below once it is written, at most `MOST_KEPT`."""
     lows = []
     for item in asked:
         confidences = [model(values) for values in item.opened] if item.wanted else []
         first = next((n for n, confidence in enumerate(confidences) if confidence >= threshold), None)
         if first is not None:
             lows.append(min(confidences[first:]))
-    return min(1.0, allowing(lows, LOST_PERCENT) / threshold) if lows else 0.0
+    return min(MOST_KEPT, allowing(lows, LOST_PERCENT) / threshold) if lows else 0.0
 
 
 def allowing(values, percent: float) -> float:

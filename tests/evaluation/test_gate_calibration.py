@@ -90,13 +90,15 @@ def test_once_written_nearly_all_speech_is_kept():
     place = FEATURES.index("agreement")
     model = GateModel({"agreement": (10.0, 0.0, 1.0)}, -5.0)  # a half at 0.5
     items = []
-    for lowest in [0.6] * 199 + [0.3]:  # after it was opened
+    for lowest in [0.35] * 199 + [0.1]:  # after it was opened
         values = np.zeros((4, len(FEATURES)))
         values[:, place] = (0.2, 0.8, lowest, 0.9)
         items.append(Asked("speech", values, values))
     noise = Asked("noise", values * 0, values * 0)
     assert keep_share(model, 0.9, [*items, noise]) == pytest.approx(model(items[0].opened[2]) / 0.9)
     assert keep_share(model, 0.999, items) == 0.0  # nothing was ever written
+    steady = [Asked("speech", item.closed, np.maximum(item.opened, 0.6 * (item.opened > 0))) for item in items]
+    assert keep_share(model, 0.9, steady) == gate.MOST_KEPT  # what was begun is not given up lightly
 
 
 def test_garbled_speech_has_the_same_samples():
