@@ -19,7 +19,8 @@ EDITIONS = {
     "ro": "u", "ru": "r", "pl": "z", "tr": "t", "id": "6",
 }  # fmt: skip
 PICO = {"es": ("es-ES",), "it": ("it-IT",), "en": ("en-GB", "en-US"), "fr": ("fr-FR",), "de": ("de-DE",)}
-VARIANTS = ("", "m1", "m4", "m6", "f1", "f2", "f3", "klatt", "klatt4", "Alex", "anika", "robert")
+# of espeak, none of them breathy (see `engines`), none of those in `not_spanish`
+VARIANTS = ("", "m1", "m4", "m6", "f1", "steph2", "belinda", "klatt", "klatt4", "Alex", "anika", "robert")
 PER_ENGINE = 60  # verses of a language
 WORDS = (4, 16)
 COLUMNS = ("id", "what", "wav", "source")
