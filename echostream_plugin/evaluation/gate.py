@@ -5,13 +5,12 @@ that sessions ask their gate; the threshold on whole recordings, by models that 
 """
 
 import json
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
+from echostream_plugin.data.parallel import Workers
 from echostream_plugin.evaluation.intervals import Interval, share
 from echostream_plugin.files import write_json
 from echostream_plugin.inference.audio import at_rate
@@ -64,25 +63,10 @@ class _Recorder:
 # ----------------------------------------------------------------------------------------------------------- questions
 
 
-def ask(
-    recordings: list,
-    bundle: Path,
-    push_ms: int = 320,
-    jobs: int = 1,
-    progress: str | None = "asking",
-    language: tuple = (),
-) -> list:
+def ask(recordings: list, bundle: Path, push_ms: int = 320, jobs: int = 1, language: tuple = ()) -> list:
     """`Asked` for each of recordings (kind, wav, how it is `changed` or ""), as a session of the bundle asks its gate;
     language: of `language.fit_language`."""
-    from tqdm import tqdm
-
-    bar = {"total": len(recordings), "desc": progress, "unit": "wav", "disable": progress is None}
-    if jobs <= 1:
-        _prepare(str(bundle), push_ms, language)
-        return list(tqdm(map(_ask, recordings), **bar))
-    given = str(bundle), push_ms, language
-    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_prepare, initargs=given) as pool:
-        return list(tqdm(pool.map(_ask, recordings), **bar))
+    return list(Workers(jobs).ordered(_ask, recordings, "asking", _prepare, (str(bundle), push_ms, language)))
 
 
 def _prepare(folder: str, push_ms: int, language: tuple):
@@ -146,9 +130,6 @@ def fit(asked: list[Asked], keep: float = 0.5, language: tuple = ()) -> GateMode
     """The logistic regression of all questions while nothing was written. A recording weighs as much as any other of
     its side, and both sides as much. language: that the questions were asked with. Raises CalibrationError where one
     of the sides was never asked about."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
-
     asked = [item for item in asked if len(item.closed)]
     if len({item.wanted for item in asked}) < 2:
         raise CalibrationError("a gate needs recordings of both sides, speech and what is none, that lead to tokens")
@@ -158,13 +139,22 @@ def fit(asked: list[Asked], keep: float = 0.5, language: tuple = ()) -> GateMode
     for side in (True, False):
         weight[wanted == side] /= weight[wanted == side].sum()
     least, most = np.percentile(values, [EDGE_PERCENT, 100 - EDGE_PERCENT], axis=0)
-    scaler = StandardScaler().fit(np.clip(values, least, most))
-    regression = LogisticRegression(C=0.5, max_iter=5000)
-    inside = scaler.transform(np.clip(values, least, most))
-    regression.fit(inside, wanted, sample_weight=weight * len(asked))
-    slopes = regression.coef_[0] / scaler.scale_
+    slopes, bias = logistic(np.clip(values, least, most), wanted, 0.5, weight * len(asked))
     weights = zip(FEATURES, zip(slopes.tolist(), least.tolist(), most.tolist(), strict=True), strict=True)
-    return GateModel(dict(weights), float(regression.intercept_[0] - slopes @ scaler.mean_), keep, language)
+    return GateModel(dict(weights), bias, keep, language)
+
+
+def logistic(values: np.ndarray, wanted: np.ndarray, c: float, weight=None, **options) -> tuple[np.ndarray, float]:
+    """Slopes [F] and bias for values [n, F] as they are, of a logistic regression of standardised ones; c: its inverse
+    regularisation; weight: [n] of the rows; options: further ones of scikit-learn's LogisticRegression."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(values)
+    regression = LogisticRegression(C=c, max_iter=5000, **options)
+    regression.fit(scaler.transform(values), wanted, sample_weight=weight)
+    slopes = regression.coef_[0] / scaler.scale_
+    return slopes, float(regression.intercept_[0] - slopes @ scaler.mean_)
 
 
 def best(model: GateModel, item: Asked) -> float:

@@ -5,17 +5,17 @@ recordings finds it (as probes of self-supervised encoders do, SUPERB, arXiv 210
 gate (`inference.confidence.GateModel.language`); what weight it has there is fitted with everything else.
 """
 
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
 from echostream_plugin.constants import FRAME_MS, SAMPLE_RATE
 from echostream_plugin.data import DataError
+from echostream_plugin.data.parallel import Workers
 from echostream_plugin.data.tables import read_table
-from echostream_plugin.evaluation.gate import TELEPHONE, changed
+from echostream_plugin.evaluation.gate import TELEPHONE, changed, logistic
 from echostream_plugin.inference.confidence import HALF_FRAMES, fade
 
 AFTER_MS = (1500, 3000, 6000)  # and at the end: when a recording is asked about
@@ -55,35 +55,21 @@ def samples_of(tables: list, wanted: bool, most: int, without: set = frozenset()
     return [Sample(wav, wanted, bool(number % 2)) for number, wav in enumerate(chosen)]
 
 
-def fit_language(samples: list[Sample], bundle: Path, jobs: int = 1, progress: str | None = "language") -> tuple:
+def fit_language(samples: list[Sample], bundle: Path, jobs: int = 1) -> tuple:
     """The weights [C] and the bias of a bundle's `GateModel.language`."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
-
-    means = list(mean_frames(samples, bundle, jobs, progress))
+    means = list(mean_frames(samples, bundle, jobs))
     values = np.concatenate(means)
     wanted = np.concatenate([np.full(len(of), sample.wanted) for of, sample in zip(means, samples, strict=True)])
     if len(set(wanted.tolist())) < 2:
         raise DataError("the gate's language needs recordings of the source language and of others")
-    scaler = StandardScaler().fit(values)
-    regression = LogisticRegression(C=REGULARISATION, max_iter=5000, class_weight="balanced")
-    regression.fit(scaler.transform(values), wanted)
-    slopes = regression.coef_[0] / np.maximum(scaler.scale_, 1e-9)
-    return (*slopes.tolist(), float(regression.intercept_[0] - slopes @ scaler.mean_))
+    slopes, bias = logistic(values, wanted, REGULARISATION, class_weight="balanced")
+    return (*slopes.tolist(), bias)
 
 
-def mean_frames(samples: list[Sample], bundle: Path, jobs: int = 1, progress: str | None = "language"):
+def mean_frames(samples: list[Sample], bundle: Path, jobs: int = 1) -> Iterator[np.ndarray]:
     """For each recording the fading means [moments, C] of its encoder frames, as `confidence.language_sums` takes them,
     at AFTER_MS and at its end."""
-    from tqdm import tqdm
-
-    bar = {"total": len(samples), "desc": progress, "unit": "wav", "disable": progress is None}
-    if jobs <= 1:
-        _prepare(str(bundle))
-        yield from tqdm(map(_means, samples), **bar)
-        return
-    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_prepare, initargs=(str(bundle),)) as pool:
-        yield from tqdm(pool.map(_means, samples, chunksize=4), **bar)
+    yield from Workers(jobs).ordered(_means, samples, "language", _prepare, (str(bundle),))
 
 
 def _prepare(folder: str):

@@ -17,8 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: one thread per wo
 
 import numpy as np  # noqa: E402
 import soundfile  # noqa: E402
-import stranger  # noqa: E402
-from corpus_text import SPLITS, packages, plan_copies, prepare_prompts, write_corpus_text  # noqa: E402
+from corpus_text import SPLITS, plan_copies, prepare_prompts, write_corpus_text  # noqa: E402
 from human import HumanError  # noqa: E402
 from manifests import write_lists, write_splits  # noqa: E402
 from source_audio import build_source  # noqa: E402
@@ -145,17 +144,6 @@ def summarise(out, text, planned, unit_set):
     return summary
 
 
-def prepare_stranger(out, source):
-    """The recordings of a person for tests alone, where they can be had; source: of `prepare_prompts`."""
-    folder = packages(out, source)
-    if folder is None:
-        return
-    why = stranger.download(folder) if source is None else None
-    if why:
-        print(f"note: no {stranger.PACKAGE}: {why}; the evaluation goes without a person who was never heard")
-    stranger.write_stranger(out, folder)
-
-
 def check_settings(out, settings):
     """A folder belongs to the settings it was begun with; only the unit set of its manifests may change."""
     path = out / "settings.json"
@@ -224,7 +212,6 @@ def main(argv=None):
     check_settings(out, {**sizes, **{name: getattr(args, name) for name in names}, "engines": list(engines)})
     try:
         prepare_prompts(out, args.human_debs)
-        prepare_stranger(out, args.human_debs)
     except HumanError as error:
         raise SystemExit(str(error)) from error
     text = write_corpus_text(out, sizes, args.seed, engines)

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import human
+import stranger
 from augment import HUMAN, SYNTHETIC
 from speakers import COLUMNS, draw_speaker
 from waves import write_wav
@@ -88,7 +89,8 @@ def chain_of(row):
 
 
 def prepare_prompts(out, source):
-    """Human recordings into src_wav/ and unlabelled/, and text/prompts.tsv, last; empty where there are none.
+    """Human recordings into src_wav/, unlabelled/ and simuleval/stranger/, and text/prompts.tsv, last; empty where
+    there are none.
 
     source: folder of .deb files or of what is in them; None: apt fetches them; "none": no human recordings.
     """
@@ -96,7 +98,8 @@ def prepare_prompts(out, source):
     if table.exists():
         return
     table.parent.mkdir(parents=True, exist_ok=True)
-    recordings = _recordings(out, source)
+    folder = _packages(out, source)
+    recordings = None if folder is None else human.read_recordings(folder)
     prompts, dropped = human.parallel_prompts(recordings) if recordings else ([], {})
     rows = []
     for prompt in prompts:
@@ -105,17 +108,14 @@ def prepare_prompts(out, source):
         seconds = f"{wave.size / human.SAMPLE_RATE:.2f}"
         rows.append({**vars(prompt), "id": prompt.id, "seconds": seconds})
     human.store_unlabelled(out / "unlabelled", recordings)
+    if recordings:
+        stranger.write_stranger(out, folder, recordings.texts["en"])
     lines = [{"prompt": name, "why": why} for name, why in sorted(dropped.items())]
     write_table(table.with_name("prompts_left_out.tsv"), ("prompt", "why"), lines)
     write_table(table, PROMPT_COLUMNS, rows)
 
 
-def _recordings(out, source):
-    folder = packages(out, source)
-    return None if folder is None else human.read_recordings(folder)
-
-
-def packages(out, source):
+def _packages(out, source):
     """The folder with the packages of human recordings, None where there are none; source: of `prepare_prompts`."""
     if source is not None:
         return None if source == "none" else Path(source)
@@ -124,4 +124,6 @@ def packages(out, source):
     except human.HumanError as error:
         print(f"note: no human recordings: {error}; the rest is built without them")
         return None
+    if why := stranger.download(out / "debs"):
+        print(f"note: no {stranger.PACKAGE}: {why}; the evaluation goes without a person who was never heard")
     return out / "debs"

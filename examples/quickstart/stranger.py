@@ -9,9 +9,9 @@ import io
 import re
 import subprocess
 
-import human
 import human_text
 import soundfile
+from human import files_in
 from waves import SAMPLE_RATE, write_wav
 
 from echostream_plugin.data.tables import write_lines
@@ -40,11 +40,11 @@ def decode_gsm(content):
     return at_rate(samples, rate, SAMPLE_RATE)
 
 
-def prompts(folder):
+def prompts(folder, texts):
     """{name: (float32 [n] at 16 kHz, English text)} of the prompts in a folder of packages, or of what is in them, that
-    have a translation; {} without the package."""
-    texts, found = human.read_recordings(folder).texts["en"], {}
-    for path, content in human.files_in(folder):
+    have a translation; {} without the package. texts: English ones as written, by name."""
+    found = {}
+    for path, content in files_in(folder):
         match = _SOUND.search(path)
         if not match or match[1] not in texts:
             continue
@@ -55,10 +55,10 @@ def prompts(folder):
     return dict(sorted(found.items()))
 
 
-def write_stranger(out, folder):
-    """src_wav/stranger_*.wav and simuleval/stranger/{wav_list,target}.txt; nothing without the package."""
-    lists = out / "simuleval" / "stranger"
-    found = {} if (lists / "target.txt").exists() else prompts(folder)
+def write_stranger(out, folder, texts):
+    """src_wav/stranger_*.wav and simuleval/stranger/{wav_list,target}.txt; nothing without the package. Arguments as of
+    `prompts`."""
+    lists, found = out / "simuleval" / "stranger", prompts(folder, texts)
     if not found:
         return
     wavs = [out / "src_wav" / f"stranger_{re.sub(r'[^a-zA-Z0-9]+', '_', name)}.wav" for name in found]

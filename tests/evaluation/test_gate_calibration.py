@@ -131,7 +131,7 @@ def given(tmp_path_factory):
 
 
 def test_questions_are_those_of_a_session(given):
-    (item,) = gate.ask([("speech", str(given / "0.wav"), "")], given / "bundle", progress=None)
+    (item,) = gate.ask([("speech", str(given / "0.wav"), "")], given / "bundle")
     assert item.wanted and len(item.closed) >= 2 and item.closed.shape[1] == len(FEATURES) == item.opened.shape[1]
     evidence = FEATURES.index("evidence")
     assert np.isfinite(item.closed).all() and (np.diff(item.closed[:, evidence]) >= 0).all()
@@ -189,19 +189,19 @@ def test_recordings_of_every_group_and_none_that_is_asked_about(given, languages
 def test_the_language_is_told_by_what_a_session_adds_up(given, languages):
     """The line through mean frames, and the sums of a session over the same recording, agree."""
     samples = samples_of(languages[:1], True, 6) + samples_of(languages[1:], False, 6)
-    language = fit_language(samples, given / "bundle", progress=None)
+    language = fit_language(samples, given / "bundle")
     bundle = load_bundle(given / "bundle")
     assert len(language) == bundle.config.encoder.dim + 1
-    means = mean_frames(samples, given / "bundle", progress=None)
+    means = mean_frames(samples, given / "bundle")
     scores = [float(of[-1] @ language[:-1] + language[-1]) for of in means]
     assert min(scores[:12]) > 0 > max(scores[12:])
     place = FEATURES.index("language")
     for number in (0, 12):  # neither over the telephone
         kind = "speech" if number == 0 else "noise"
-        (item,) = gate.ask([(kind, samples[number].wav, "")], given / "bundle", progress=None, language=language)
+        (item,) = gate.ask([(kind, samples[number].wav, "")], given / "bundle", language=language)
         if len(item.closed):
             assert np.sign(item.closed[-1, place]) == np.sign(scores[number])
-    (silent,) = gate.ask([("speech", samples[0].wav, "")], given / "bundle", progress=None)
+    (silent,) = gate.ask([("speech", samples[0].wav, "")], given / "bundle")
     assert (silent.closed[:, place] == 0).all()
 
 

@@ -10,6 +10,7 @@ from tests.quickstart import sources
 
 pytest.importorskip("av")
 
+import corpus_text  # noqa: E402
 import human  # noqa: E402
 import stranger  # noqa: E402
 from waves import read_wav  # noqa: E402
@@ -23,6 +24,10 @@ def gsm(seconds):
     return file.getvalue()
 
 
+def english(folder):
+    return human.read_recordings(folder).texts["en"]
+
+
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("packages")
@@ -34,7 +39,7 @@ def packages(tmp_path_factory):
 
 
 def test_prompts_of_a_second_and_a_half_with_a_text_are_translated_by_their_names(packages):
-    found = stranger.prompts(packages)
+    found = stranger.prompts(packages, english(packages))
     texts = {name: text for name, (_, text) in found.items()}
     assert texts == {
         "conf-kicked": "You have been kicked from this conference", "vm-next": "Press six to play the next message.",
@@ -45,21 +50,27 @@ def test_prompts_of_a_second_and_a_half_with_a_text_are_translated_by_their_name
     assert 0.2 < np.abs(wave).max() < 0.6 and abs(peak - 300) < 10
 
 
-def test_the_lists_are_those_of_an_evaluation_and_made_once(packages, tmp_path):
-    stranger.write_stranger(tmp_path, packages)
+def test_the_lists_are_those_of_an_evaluation(packages, tmp_path):
+    stranger.write_stranger(tmp_path, packages, english(packages))
     lists = tmp_path / "simuleval" / "stranger"
     wavs = (lists / "wav_list.txt").read_text().split()
     assert (lists / "target.txt").read_text().splitlines()[1] == "press six to play the next message"
-    assert len(wavs) == 2 and len(read_wav(wavs[0])) == len(stranger.prompts(packages)["conf-kicked"][0])
-    before = (lists / "target.txt").stat().st_mtime_ns
-    stranger.write_stranger(tmp_path, packages)
-    assert (lists / "target.txt").stat().st_mtime_ns == before
+    assert len(wavs) == 2 and len(read_wav(wavs[0])) == len(
+        stranger.prompts(packages, english(packages))["conf-kicked"][0]
+    )
 
 
 def test_without_the_package_there_is_no_such_person(packages, tmp_path):
     (tmp_path / "debs").mkdir()
     core = packages / "asterisk-core-sounds_1_all.deb"
     (tmp_path / "debs" / core.name).write_bytes(core.read_bytes())
-    stranger.write_stranger(tmp_path, tmp_path / "debs")
+    stranger.write_stranger(tmp_path, tmp_path / "debs", english(packages))
     assert not (tmp_path / "simuleval").exists()
     assert human.read_recordings(packages) == human.read_recordings(tmp_path / "debs")  # and nobody else hears it
+
+
+def test_the_packages_are_read_once_however_often_a_build_goes_on(packages, tmp_path, monkeypatch):
+    corpus_text.prepare_prompts(tmp_path, str(packages))
+    assert len((tmp_path / "simuleval" / "stranger" / "wav_list.txt").read_text().split()) == 2
+    monkeypatch.setattr(stranger, "files_in", None)
+    corpus_text.prepare_prompts(tmp_path, str(packages))
