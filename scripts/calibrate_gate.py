@@ -20,7 +20,7 @@ from pathlib import Path
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.data import DataError
-from echostream_plugin.data.tables import read_table
+from echostream_plugin.data.tables import file_of_table, read_table
 from echostream_plugin.evaluation import gate
 from echostream_plugin.evaluation.claim import SimulError
 from echostream_plugin.evaluation.gate import CalibrationError
@@ -69,8 +69,8 @@ def speech_of(given: str, most: int) -> list[tuple]:
     if every and not (every.isdigit() and int(every)):
         raise DataError(f"--speech {given}: '{every}' is no number; every second row is {path}:{engine}:2")
     rows = rows[:: int(every or 1)]
-    kind, corpus = f"{gate.SPEECH}: {engine or Path(path).stem}", Path(path).resolve().parents[1]
-    return [(kind, corpus / row["wav"]) for row in rows[: most or len(rows)]]
+    kind = f"{gate.SPEECH}: {engine or Path(path).stem}"
+    return [(kind, file_of_table(path, row["wav"])) for row in rows[: most or len(rows)]]
 
 
 def recordings(args) -> list[tuple]:

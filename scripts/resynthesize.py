@@ -18,7 +18,7 @@ import torch
 from echostream_plugin.config import ConfigError
 from echostream_plugin.evaluation.asr import ScoringASR
 from echostream_plugin.evaluation.resynthesis import error_rates, open_vocoder, read_references, resynthesize
-from echostream_plugin.vocoder.data import read_units
+from echostream_plugin.vocoder.data import read_unit_list
 
 
 def parse_args(argv=None):
@@ -47,7 +47,7 @@ def main(argv=None):
     args = parse_args(argv)
     torch.set_num_threads(args.threads)
     model = open_vocoder(args.vocoder, args.vocoder_config)
-    sequences = read_units(args.units)[: args.limit or None]
+    sequences = read_unit_list(args.units)[: args.limit or None]
     names = [name for name, _ in sequences]
     references = read_references(args.references, names) if args.wer else []
     originals = args.original_wavs

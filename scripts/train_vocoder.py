@@ -19,7 +19,7 @@ import torch
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.data.units import UNITS_NOTE, units_digest
-from echostream_plugin.vocoder.data import UnitCorpus, read_units
+from echostream_plugin.vocoder.data import UnitCorpus, read_unit_list
 from echostream_plugin.vocoder.files import KINDS
 from echostream_plugin.vocoder.recipes import TrainingConfig, preset
 from echostream_plugin.vocoder.training import VocoderTrainer
@@ -54,7 +54,7 @@ def parse_args(argv=None):
 
 def configs(args):
     """The preset with the flags given on top."""
-    num_units = args.num_units or max(max(units) for _, units in read_units(args.units) if units) + 1
+    num_units = args.num_units or max(max(units) for _, units in read_unit_list(args.units) if units) + 1
     vocoder, training = preset(args.preset, num_units, args.kind)
     given = {f.name: getattr(args, f.name) for f in dataclasses.fields(TrainingConfig)}
     training = dataclasses.replace(training, **{k: v for k, v in given.items() if v is not None})

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.constants import SAMPLE_RATE
-from echostream_plugin.data.tables import stream_table
+from echostream_plugin.data.tables import file_of_table, stream_table
 from echostream_plugin.inference.audio import at_rate, read_audio
 from echostream_plugin.inference.features import raw_features, to_mono
 
@@ -74,9 +74,7 @@ def _rows(path: Path) -> Iterator[tuple[Path, str | None]]:
         audio, text = (next((name for name in known if name in row), None) for known in (AUDIO_COLUMNS, TEXT_COLUMNS))
         if audio is None:
             raise ConfigError(f"{path}: no column {' or '.join(AUDIO_COLUMNS)}")
-        name = Path(row[audio])
-        places = (name, path.parent / name, path.parent.parent / name)
-        yield next((place for place in places if place.is_file()), places[1]), row[text] if text else None
+        yield file_of_table(path, row[audio]), row[text] if text else None
 
 
 def load(utterance: Utterance, generator: np.random.Generator | None = None, speed: tuple = SPEED) -> np.ndarray:

@@ -82,6 +82,14 @@ def rows_of(file, name, columns=()) -> Iterator[dict]:
     yield from reader
 
 
+def file_of_table(table, name: str) -> Path:
+    """A file that a table names: by its whole path, or from the table's folder or the one above; from the table's
+    folder where it is not there."""
+    folder = Path(table).resolve().parent
+    places = folder / name, folder.parent / name
+    return next((place for place in places if place.is_file()), places[0])
+
+
 def keyed_lines(path) -> dict[str, str]:
     """``id|value`` lines of a log; a torn last line is cut off the file, so that appending goes on."""
     path = Path(path)

@@ -10,7 +10,7 @@ from echostream_plugin.data import DataError
 from echostream_plugin.data.tables import keyed_lines
 from echostream_plugin.files import write_text
 from echostream_plugin.inference.digest import value_digest
-from echostream_plugin.units import units_of
+from echostream_plugin.units import parse_unit_line, unit_lines
 
 UNITS_NOTE = "kmeans.json"
 
@@ -92,9 +92,9 @@ def read_units(path) -> dict[str, list[int]]:
     if not Path(path).is_file():
         raise DataError(f"{path}: not made yet; run scripts/cvss/build_units.py first")
     try:
-        return {name: units_of(line) for name, line in keyed_lines(path).items()}
+        return dict(unit_lines(path))
     except ValueError as error:
-        raise DataError(f"{path}: {error}; expected lines 'id|unit unit ...'") from error
+        raise DataError(f"{error}; expected lines 'id|unit unit ...'") from error
 
 
 class UnitsFile:
@@ -118,7 +118,7 @@ class UnitsFile:
         self._file.seek(self._places[name])
         line = self._file.readline().decode()
         try:
-            return units_of(line.partition("|")[2])
+            return parse_unit_line(line)[1]
         except ValueError as error:
             raise DataError(f"{self.path}: {error}; expected lines 'id|unit unit ...'") from error
 

@@ -14,7 +14,7 @@ import numpy as np
 from echostream_plugin.constants import FRAME_MS, SAMPLE_RATE
 from echostream_plugin.data import DataError
 from echostream_plugin.data.parallel import Workers
-from echostream_plugin.data.tables import read_table
+from echostream_plugin.data.tables import file_of_table, read_table
 from echostream_plugin.evaluation.gate import TELEPHONE, changed, logistic
 from echostream_plugin.inference.confidence import HALF_FRAMES, fade
 
@@ -43,11 +43,10 @@ def samples_of(tables: list, wanted: bool, most: int, without: set = frozenset()
     for table in map(Path, tables):
         groups = {}
         for row in read_table(table, ("wav",)):
-            places = [folder / row["wav"] for folder in (table.resolve().parent, table.resolve().parents[1])]
-            path = next((str(place) for place in places if place.is_file()), None)
+            path = file_of_table(table, row["wav"])
             name = next((row[column] for column in GROUPS if column in row), "")
-            if path is not None and path not in without:
-                groups.setdefault(name.split(",")[0], []).append(path)
+            if path.is_file() and str(path) not in without:
+                groups.setdefault(name.split(",")[0], []).append(str(path))
         if not groups:
             raise DataError(f"{table}: no recordings for the language of the gate; build the corpus first")
         for group in groups.values():

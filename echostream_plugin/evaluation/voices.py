@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 
 from echostream_plugin.constants import SAMPLE_RATE
-from echostream_plugin.data.tables import read_table
+from echostream_plugin.data.tables import file_of_table, read_table
 from echostream_plugin.evaluation.boundaries import spoken_stream
 from echostream_plugin.evaluation.claim import SimulError
 from echostream_plugin.evaluation.intervals import (
@@ -209,7 +209,7 @@ def not_speech(table: Path, most: int = 0) -> tuple[Folder, list[str]]:
         taken[row["kind"]] = taken.get(row["kind"], 0) + 1
         if not most or taken[row["kind"]] <= most:
             rows.append(row)
-    wavs = [(table.parent / row["wav"]).resolve() for row in rows]
+    wavs = [file_of_table(table, row["wav"]) for row in rows]
     return Folder(wavs, [""] * len(wavs), []), [row["kind"] for row in rows]
 
 

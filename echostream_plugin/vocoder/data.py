@@ -13,34 +13,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.units import run_lengths, units_of
+from echostream_plugin.units import run_lengths, unit_lines
 from echostream_plugin.vocoder.pitch import measure_pitch
 
 
-def parse_unit_line(line: str, where: str = "unit line") -> tuple[str | None, list[int]]:
-    """``name|u u u``, a bare ``u u u``, or a ``D-<id> TAB score TAB u u u`` line of fairseq-generate: (name, units)."""
-    text, name = line.rstrip("\n"), None
-    if "\t" in text:
-        fields = text.split("\t")
-        name, text = fields[0], fields[-1]
-    elif "|" in text:
-        name, text = text.split("|", 1)
-    try:
-        return name, units_of(text)
-    except ValueError as error:
-        raise ConfigError(f"{where}: units must be integers separated by spaces, got {text[:60]!r}") from error
-
-
-def read_units(path) -> list[tuple[str, list[int]]]:
-    """All sequences of a unit list; a line without a name is called by its number from 0."""
+def read_unit_list(path) -> list[tuple[str, list[int]]]:
+    """All sequences of a unit list in their order, names and units; raises ConfigError where there are none."""
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; a unit list has lines 'name|u u u ...'")
-    sequences = []
-    for number, line in enumerate(path.read_text().splitlines()):
-        if line.strip():
-            name, units = parse_unit_line(line, f"{path}:{number + 1}")
-            sequences.append((str(number) if name is None else name, units))
+    try:
+        sequences = list(unit_lines(path))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     if not sequences:
         raise ConfigError(f"{path}: the file is empty; a unit list has lines 'name|u u u ...'")
     return sequences
@@ -94,7 +79,7 @@ class UnitCorpus:
         pitch: bool = False,
     ):
         """pitch: measure the fundamental frequency too (3 ms for a second of speech)."""
-        entries = read_units(unit_list)[: limit or None]
+        entries = read_unit_list(unit_list)[: limit or None]
         self.hop_samples, self.has_pitch = hop_samples, pitch
         self.utterances = []
         for name, units in tqdm(entries, desc=f"reading {Path(unit_list).name}", unit="wav", leave=False):

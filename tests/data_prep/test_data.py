@@ -13,7 +13,7 @@ from echostream_plugin.data import DataError
 from echostream_plugin.data.feature_zip import FeatureZip, Moments, index_path, read_index, read_member, read_skipped
 from echostream_plugin.data.parallel import Shard, Workers
 from echostream_plugin.data.subwords import load_subwords, train_subwords, write_configs, write_task_table
-from echostream_plugin.data.tables import keyed_lines, read_table, write_table
+from echostream_plugin.data.tables import file_of_table, keyed_lines, read_table, write_table
 from echostream_plugin.data.units import UnitsLog, load_centres, nearest_units, read_units
 from echostream_plugin.inference.audio import read_mono
 from echostream_plugin.inference.words import normalise
@@ -241,7 +241,7 @@ def test_units_are_the_nearest_centres_and_a_run_goes_on(tmp_path):
     log.close()
     assert read_units(tmp_path / "units.txt") == {"u0": [1, 1, 2], "u1": [], "u2": [3]}
     (tmp_path / "other.txt").write_text("u0|1 one\n")
-    with pytest.raises(DataError, match="other.txt: .*expected lines"):
+    with pytest.raises(DataError, match="other.txt:1: .*expected lines"):
         read_units(tmp_path / "other.txt")
 
 
@@ -259,3 +259,14 @@ def test_a_kmeans_file_is_read_from_joblib_and_others_are_refused(tmp_path, caps
     with pytest.raises(DataError, match="none.bin: no such k-means model"):
         load_centres(tmp_path / "none.bin")
     assert keyed_lines(tmp_path / "none.txt") == {}
+
+
+def test_a_table_names_files_from_its_folder_or_the_one_above(tmp_path):
+    table, beside, above = (tmp_path / name for name in ("text/train.tsv", "text/a.wav", "wavs/b.wav"))
+    for path in (table, beside, above):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert file_of_table(table, "a.wav") == beside
+    assert file_of_table(table, "wavs/b.wav") == above
+    assert file_of_table(table, str(above)) == above
+    assert file_of_table(table, "missing.wav") == tmp_path / "text" / "missing.wav"

@@ -8,10 +8,10 @@ import soundfile as sf
 import torch
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.units import run_lengths
+from echostream_plugin.units import parse_unit_line, run_lengths
 from echostream_plugin.vocoder import VocoderConfig, load_vocoder
 from echostream_plugin.vocoder.codehifigan import duration_params
-from echostream_plugin.vocoder.data import UnitCorpus, parse_unit_line, read_units
+from echostream_plugin.vocoder.data import UnitCorpus, read_unit_list
 from echostream_plugin.vocoder.losses import mel_distance, mel_filters
 from echostream_plugin.vocoder.recipes import TrainingConfig, preset
 from echostream_plugin.vocoder.training import VocoderTrainer
@@ -149,7 +149,7 @@ def test_unit_lines_and_reduction():
     assert parse_unit_line("D-7\t-0.25\t3 9") == ("D-7", [3, 9])
     assert run_lengths([1, 1, 2, 1]) == ([1, 2, 1], [2, 1, 1])
     assert run_lengths([]) == ([], [])
-    with pytest.raises(ConfigError, match="units must be integers"):
+    with pytest.raises(ValueError, match="units must be integers"):
         parse_unit_line("a|1 x")
 
 
@@ -160,7 +160,7 @@ def test_data_errors_name_file_and_fix(data, tmp_path):
         return UnitCorpus(path, data, HOP, 16000, K)
 
     with pytest.raises(ConfigError, match="no such file"):
-        read_units(tmp_path / "none.txt")
+        read_unit_list(tmp_path / "none.txt")
     with pytest.raises(ConfigError, match="empty"):
         build("\n")
     with pytest.raises(ConfigError, match="no audio file for 'zz'"):
