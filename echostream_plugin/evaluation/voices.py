@@ -203,9 +203,9 @@ def divided(text: str, references: list[str]) -> list[str]:
 
 
 def not_speech(table: Path, most: int = 0) -> tuple[Folder, list[str]]:
-    """The recordings of not_spanish/<split>.tsv and their kinds; at most `most` of each kind, 0: all."""
+    """The recordings of a table with the columns `kind` and `wav`, and their kinds; at most `most` of each, 0: all."""
     rows, taken = [], {}
-    for row in read_table(table, ("id", "kind", "what", "wav", "seconds")):
+    for row in read_table(table, ("kind", "wav")):
         taken[row["kind"]] = taken.get(row["kind"], 0) + 1
         if not most or taken[row["kind"]] <= most:
             rows.append(row)

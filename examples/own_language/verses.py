@@ -3,10 +3,11 @@
 
     python examples/own_language/verses.py --languages fr en --voices fr-FR en-GB --out work/fr-en
 
-writes OUT/table.tsv, the table that `echostream prepare` reads, and OUT/wav/. The source speaks faster or slower,
-higher or lower, by draws from the verse's name; the target is always the same voice, which a unit vocoder needs. Whole
-books are held out for dev and test. The same command goes on where it was stopped. It stands for a corpus of yours:
-recordings of people are what a model needs.
+writes OUT/table.tsv, the table that `echostream prepare` reads, OUT/wav/, and OUT/others.tsv: verses of the dev books in
+the other languages, for scripts/calibrate_gate.py. The source speaks faster or slower, higher or lower, by draws from the
+verse's name; the target is always the same voice, which a unit vocoder needs. Whole books are held out for dev and test.
+The same command resumes where it was stopped. It stands for a corpus of yours: recordings of people are what a model
+needs.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import soundfile
 
 from echostream_plugin.data import DataError
 from echostream_plugin.data.parallel import Workers
-from echostream_plugin.data.punctuated import BIBLES, verses
+from echostream_plugin.data.punctuated import BIBLES, HELD_OUT_BOOKS, verses
 from echostream_plugin.data.tables import write_table
 from echostream_plugin.files import whole_file
 from echostream_plugin.inference.words import normalise
@@ -29,9 +30,10 @@ from echostream_plugin.inference.words import normalise
 EDITIONS = BIBLES | {"en": "3"}  # the English of few words instead of King James
 SAMPLE_RATE, VOLUME = 16000, 0.5  # of Pico, which clips at its own volume
 SHARES = {"train": 0.9, "dev": 0.05, "test": 0.05}  # of the verses
-# Ruth, Ecclesiastes, Jonah; Esther, Mark, James
-HELD_OUT = {8: "dev", 21: "dev", 32: "dev", 17: "test", 41: "test", 59: "test"}
+HELD_OUT = {book: split for split, books in HELD_OUT_BOOKS.items() for book in books} | {21: "dev"}  # Ecclesiastes
 COLUMNS = ("id", "split", "src_audio", "src_text", "tgt_text", "tgt_audio")
+VOICES = {"de": "de-DE", "en": "en-GB", "es": "es-ES", "fr": "fr-FR", "it": "it-IT"}  # of what is not the source
+OTHERS = 60  # verses of each language that is not the source, at most
 
 
 def chosen(languages, count: int, most_words: int) -> list[dict]:
@@ -41,7 +43,7 @@ def chosen(languages, count: int, most_words: int) -> list[dict]:
     short, rows = [key for key in source if fits(source[key], target[key], most_words)], []
     for split, share in SHARES.items():
         keys = [key for key in short if HELD_OUT.get(key[0], "train") == split]
-        wanted = max(1, round(share * count))
+        wanted = max(2, round(share * count))
         for key in keys[:: max(1, len(keys) // wanted)][:wanted]:
             name = "b{:02d}c{:03d}v{:03d}".format(*key)
             rows.append({"id": name, "split": split, "src_text": source[key], "tgt_text": target[key]})
@@ -89,6 +91,18 @@ def jobs_of(rows: list[dict], voices, folder: Path) -> list[tuple]:
     return jobs
 
 
+def others(rows: list[dict], source: str) -> list[dict]:
+    """Rows of others.tsv, `kind` and `wav`, and what is said there: the dev verses in every language but the source's."""
+    keys = [tuple(map(int, re.findall(r"\d+", row["id"]))) for row in rows if row["split"] == "dev"][:OTHERS]
+    found = []
+    for language in sorted(set(EDITIONS) - {source}):
+        texts = verses(EDITIONS[language])
+        for key in filter(texts.__contains__, keys):
+            name = "b{:02d}c{:03d}v{:03d}".format(*key)
+            found.append({"kind": language, "wav": f"wav/{name}.{language}.wav", "text": clean(texts[key])})
+    return found
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--languages", nargs=2, choices=EDITIONS, default=["fr", "en"], metavar=("SOURCE", "TARGET"),
@@ -105,9 +119,12 @@ def main(argv=None):
     except DataError as error:
         sys.exit(f"error: {error}")
     (args.out / "wav").mkdir(parents=True, exist_ok=True)
-    for _ in Workers(args.jobs).ordered(speak, jobs_of(rows, args.voices, args.out), "speech"):
+    jobs, not_source = jobs_of(rows, args.voices, args.out), others(rows, args.languages[0])
+    jobs += [(args.out / row["wav"], row["text"], VOICES[row["kind"]], 1.0, 1.0) for row in not_source]
+    for _ in Workers(args.jobs).ordered(speak, jobs, "speech"):
         pass
     write_table(args.out / "table.tsv", COLUMNS, rows)
+    write_table(args.out / "others.tsv", ("kind", "wav"), not_source)
     print(f"{args.out / 'table.tsv'}: {len(rows)} verses")
 
 

@@ -77,6 +77,7 @@ TABLE = {  # page -> beginning of a command -> how it is made small; the longest
         "python scripts/train_punctuator.py": Small(add="--steps 1 --batch 2 --dim 16 --layers 1"),
         "echostream ": Small(),
         "python scripts/sweep_policy.py": Small(),
+        "python scripts/calibrate_gate.py": Small(),
         "echostream serve": LONG,
         "echostream evaluate": EVALUATION,
     },
