@@ -13,7 +13,7 @@ from echostream_plugin.inference.errors import InputError
 
 COLLAPSED = 3
 DESCRIPTION = """Evaluates a bundle, offline and simultaneously, on a SimulEval folder: wav_list.txt, target.txt, maybe
-src.txt and unit.txt. Every utterance is kept as it is done, so the same command goes on where it stopped, with any
+src.txt and unit.txt. Every utterance is kept as it is done, so the same command resumes where it was stopped, with any
 --jobs. Runs lie in a folder named by the digest of the bundle's content, so a bundle that was replaced is evaluated
 anew. Writes results.json and results.md; --write-readme puts the table between the marks of a README. Exit code 3: the
 model collapsed (one output for all)."""
@@ -25,7 +25,7 @@ def configure(parser: argparse.ArgumentParser):
     add = parser.add_argument
     add("--bundle", required=True, type=Path, help="folder of the model bundle")
     add("--data", required=True, type=Path, help="folder with wav_list.txt and target.txt")
-    add("--output", "-o", required=True, type=Path, help="folder of runs and results; goes on if it exists")
+    add("--output", "-o", required=True, type=Path, help="folder of runs and results; resumed if it exists")
     add("--segments-ms", type=int, nargs="*", default=[320, 640, 960], help="segment sizes (default: 320 640 960)")
     add("--no-offline", action="store_true", help="leave the offline translation out")
     add("--no-asr-bleu", action="store_true", help="leave ASR-BLEU and speech WER out (no whisper)")

@@ -16,7 +16,7 @@ manifests and yamls, each checked. TABLE is a tab- or comma-separated file with 
 recording of each side in any format that libsndfile reads, at any rate, and what is said in it. Optional: `id` (names
 files), `split` (train, dev, test; else sentences are put into dev and test by a hash of their text) and `src_n_frames`
 (compared with the recordings). Paths are absolute or relative to the table. Rows that cannot be used are listed in
-dropped.tsv. The same command goes on where it was stopped."""
+dropped.tsv. The same command resumes where it was stopped."""
 NEXT = """Next: a vocoder for these units, then the model (docs/own_language.md has the commands):
   python scripts/train_vocoder.py --num-units {units} --units {out}/units/train.txt --dev-units {out}/units/dev.txt \\
     --wav-dir {out}/tgt_wav --out VOCODER

@@ -69,7 +69,7 @@ def configure(translate: argparse.ArgumentParser):
     )
     add_raw_flag(translate)
     translate.add_argument("--overwrite", action="store_true", help="replace results in OUT, when the new are complete")
-    translate.add_argument("--restart", action="store_true", help="do not go on with an unfinished run in OUT")
+    translate.add_argument("--restart", action="store_true", help="do not resume an unfinished run in OUT")
     translate.add_argument("--push-ms", type=int, default=None, help="length of a push in ms (default: chunk-ms)")
     translate.add_argument("--quiet", action="store_true", help="no growing texts on the screen")
     add_model_flags(translate)

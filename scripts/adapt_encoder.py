@@ -4,7 +4,7 @@
 
 The lists are tsv files with columns `wav` (or `audio`) and `source` (or `text`), or, for recordings without
 transcripts, folders of audio files. Leaves adapted.safetensors, and losses and error rates in train.tsv and dev.tsv.
-The same command goes on where it was stopped.
+The same command resumes where it was stopped.
 """
 
 import argparse

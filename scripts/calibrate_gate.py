@@ -6,12 +6,12 @@
         --language corpus/text/train.tsv --other-languages corpus/unlabelled/train.tsv
 
 Speech of the domain (SimulEval folders, or `corpus/text/train.tsv:human` for the people in a table, `...:human:2` for
-every second of them) should be written; other languages, noise, music (tables with the columns `kind` and `wav`) and the
-same speech reversed or shuffled should not. Prints, for recordings that the gate was not fitted on, how many lead to
-words; --write puts gate and threshold into the bundle's config.json, where sessions find them. --language and
+every second of them) should be written; other languages, noise, music (tables with the columns `kind` and `wav`) and
+the same speech reversed or shuffled should not. Prints, for recordings that the gate was not fitted on, how many lead
+to words; --write puts gate and threshold into the bundle's config.json, where sessions find them. --language and
 --other-languages are tables of recordings (column `wav`) to train a linear classifier of the source language on, one of
-the gate's features; what --speech names is left out of them. All may be given several times. Use no test sets: these are
-for scripts/evaluate_voices.py.
+the gate's features; what --speech names is left out of them. All may be given several times. Use no test sets: these
+are for scripts/evaluate_voices.py.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def parse_args(argv=None):
         help="folder with wav_list.txt, or a table text/<split>.tsv of a corpus, or the rows of one engine in it, or "
         "every N-th of these",
     )  # fmt: skip
-    parser.add_argument("--not-speech", required=True, type=Path, action="append", help="table with the columns kind and wav")
+    parser.add_argument("--not-speech", required=True, type=Path, action="append", help="table: columns kind and wav")
     parser.add_argument("--language", type=Path, action="append", default=[], help="table of the source language")
     parser.add_argument("--other-languages", type=Path, action="append", default=[], help="table of other languages")
     parser.add_argument("--language-most", type=int, default=150, help="recordings of each engine and language there")

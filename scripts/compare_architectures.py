@@ -57,7 +57,7 @@ CURVES = {"asr_wer": "ASR WER %", "st_wer": "ST CTC WER %", "uer": "unit error r
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", required=True, type=Path, help="folder that build_corpus.py made")
-    parser.add_argument("--output", required=True, type=Path, help="folder of everything; goes on if it exists")
+    parser.add_argument("--output", required=True, type=Path, help="folder of everything; resumed if it exists")
     parser.add_argument("--vocoder", type=Path, help="a vocoder of the corpus's units, for unit error rates")
     parser.add_argument("--archs", nargs="+", choices=SIZES, default=list(SIZES), metavar="ARCH", help="only some")
     parser.add_argument("--minutes", type=float, default=60.0, help="of training, each (default %(default)g)")

@@ -6,7 +6,7 @@
 Trains each system from the bundle's encoder on the corpus (fairseq-train, the same updates, decoders of one size),
 writes the test utterances down alone and joined to recordings of 2, 5 and 10, and makes the tables in OUT/tables.md:
 word error rates with 95 % intervals (bootstrap over recordings), milliseconds and bytes a chunk. What was done is kept,
-so that the same command goes on where it was stopped. `--quick` does it in seconds on what is there, for a test.
+so that the same command resumes where it was stopped. `--quick` does it in seconds on what is there, for a test.
 """
 
 import argparse

@@ -7,7 +7,7 @@ audio that is no speech of its language.
     ... --also "another speaker=FOLDER"   any other folder of wav_list.txt, target.txt, src.txt
     ... --most 40                         the first 40 recordings of each set: a quick look
 
-Recordings go in 320 ms at a time. Every one is kept as it is done, so the same command goes on where it stopped, with
+Recordings go in 320 ms at a time. Every one is kept as it is done, so the same command resumes if stopped, with
 any --jobs; runs lie in a folder named by the digests of the bundle's content and of the options. Writes voices.json and
 voices.md with 95 % intervals.
 """
@@ -44,7 +44,7 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", required=True, type=Path, help="folder of the model bundle")
     parser.add_argument("--corpus", required=True, type=Path, help="folder that build_corpus.py made")
-    parser.add_argument("--output", required=True, type=Path, help="folder of runs and results; goes on if it exists")
+    parser.add_argument("--output", required=True, type=Path, help="folder of runs and results; resumed if it exists")
     parser.add_argument("--left-out", type=named_folder, action="append", default=[], metavar="ENGINE=BUNDLE",
                         help="(c): a bundle that was trained without an engine, tested on it")  # fmt: skip
     parser.add_argument("--also", type=named_folder, action="append", default=[], metavar="NAME=FOLDER",

@@ -5,7 +5,7 @@
 
 Unit lists have lines `name|u u u ...` at full rate (50 Hz: one unit for every 320 samples at 16 kHz). The folder gets
 vocoder.safetensors and vocoder.json (usable at every checkpoint), log.jsonl, a tensorboard log and state.pt; the same
-command again goes on where it stopped.
+command again resumes where it was stopped.
 """
 
 import argparse

@@ -152,7 +152,7 @@ def _whole_lines(path: Path) -> Iterator[dict]:
 
 
 def merge_zips(target, parts: list, names: Iterable[str]) -> None:
-    """Join finished zips into one with the members in the order of `names`; goes on where it was stopped.
+    """Join finished zips into one with the members in the order of `names`; resumes where it was stopped.
 
     The result is, byte for byte, the zip that one machine would have written. Every member's checksum is compared.
     """

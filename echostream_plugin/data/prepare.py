@@ -1,6 +1,6 @@
 """From a checked table of parallel speech to a folder that trains: what `echostream prepare` does, step by step.
 
-Every step leaves files that the next run finds, so the same command goes on where it was stopped; a folder belongs to
+Every step leaves files that the next run finds, so the same command resumes where it was stopped; a folder belongs to
 the table and the settings that it was begun with.
 """
 

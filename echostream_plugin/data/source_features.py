@@ -22,7 +22,7 @@ def features_or_reason(path: str) -> np.ndarray | str:
 
 
 def build_features(corpus: Layout, workers: Workers, shard: Shard, max_missing_percent: float = 1.0) -> None:
-    """The zip of a shard (or of all clips); an interrupted one goes on."""
+    """The zip of a shard (or of all clips); an interrupted one resumes."""
     target = shard.place(corpus.feature_zip)
     if target.is_file():
         return

@@ -37,7 +37,7 @@ def units_or_reason(path: str) -> list[int] | str:
 def build_units(
     corpus: Layout, make_features: Callable, centres, workers: Workers, shard: Shard, max_missing_percent: float = 1.0
 ) -> None:
-    """Units of a shard (or of all recordings), a file a split; what is interrupted goes on."""
+    """Units of a shard (or of all recordings), a file a split; what is interrupted resumes."""
     waiting, logs = [], {}
     for split in corpus.splits:
         target = shard.place(corpus.units_path(split))

@@ -64,7 +64,7 @@ def nearest_units(features: np.ndarray, centres: np.ndarray) -> list[int]:
 
 
 class UnitsLog:
-    """A file of lines ``id|u u u ...`` (all frames) that is written as they come; an interrupted one goes on.
+    """A file of lines ``id|u u u ...`` (all frames) that is written as they come; an interrupted one resumes.
 
     While it grows it is ``<name>.part``; `close` gives it its name. A line without units is an utterance left out.
     """

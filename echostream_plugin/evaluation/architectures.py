@@ -46,7 +46,7 @@ class Training:
             raise ConfigError("a training without a limit never ends: give hours (minutes) or updates")
 
     def run(self, arch: str, flags: list[str]) -> Path:
-        """Train, or go on where it was stopped or is given more than before; returns the last checkpoint. Raises
+        """Train, or resume where it was stopped or is given more than before; returns the last checkpoint. Raises
         TrainingError."""
         last, done = self.folder / "checkpoint_last.pt", self.folder / "done.json"
         limits = {"hours": self.hours, "updates": self.updates}

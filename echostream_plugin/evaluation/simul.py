@@ -90,7 +90,7 @@ def resolve_wavs(list_path) -> list[Path]:
 def run(
     wavs, references, output, segment_ms, agent_arguments, agent=AGENT, jobs=1, progress="SimulEval"
 ) -> list[Utterance]:
-    """Translate recordings simultaneously; goes on where an interrupted run stopped.
+    """Translate recordings simultaneously; resumes where an interrupted run stopped.
 
     agent_arguments: the agent's own flags, such as ["--bundle", folder]. Leaves in `output` a folder for each process.
     """

@@ -107,7 +107,7 @@ def translate_recording(
     checkpoint_ms: int = CHECKPOINT_MS,
 ) -> RunReport:
     """Push a recording in pieces of `push_ms`, read and written to `folder` as it goes; show(event) is called as events
-    come. With a checkpoint an unfinished run goes on where it was.
+    come. With a checkpoint an unfinished run resumes where it was.
 
     audio: a path, or what `open_recording` gave. Results that are in the folder already stay until the new ones are
     complete. Where nothing was translated at all, nothing is left. Raises InputError then, OutputError or OSError where

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prepares CVSS-C for training, step after step; each goes on where it was stopped, so run the same command again.
+# Prepares CVSS-C for training, step after step; each resumes where it was stopped, so run the same command again.
 #
 #   examples/cvss_c/prepare.sh LANG [ROOT]          LANG: fr, es, de ...; ROOT (default .) has covost2/LANG,
 #   examples/cvss_c/prepare.sh fr data              cvss-c/LANG-en and models/ as check_downloads.py asks for them

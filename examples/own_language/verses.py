@@ -3,11 +3,11 @@
 
     python examples/own_language/verses.py --languages fr en --voices fr-FR en-GB --out work/fr-en
 
-writes OUT/table.tsv, the table that `echostream prepare` reads, OUT/wav/, and OUT/others.tsv: verses of the dev books in
-the other languages, for scripts/calibrate_gate.py. The source speaks faster or slower, higher or lower, by draws from the
-verse's name; the target is always the same voice, which a unit vocoder needs. Whole books are held out for dev and test.
-The same command resumes where it was stopped. It stands for a corpus of yours: recordings of people are what a model
-needs.
+writes OUT/table.tsv, the table that `echostream prepare` reads, OUT/wav/, and OUT/others.tsv: verses of the dev books
+in the other languages, for scripts/calibrate_gate.py. The source speaks faster or slower, higher or lower, by draws
+from the verse's name; the target is always the same voice, which a unit vocoder needs. Whole books are held out for dev
+and test. The same command resumes where it was stopped. It stands for a corpus of yours: recordings of people are what
+a model needs.
 """
 
 import argparse
@@ -92,7 +92,7 @@ def jobs_of(rows: list[dict], voices, folder: Path) -> list[tuple]:
 
 
 def others(rows: list[dict], source: str) -> list[dict]:
-    """Rows of others.tsv, `kind` and `wav`, and what is said there: the dev verses in every language but the source's."""
+    """Rows of others.tsv, `kind` and `wav`, with their text: the dev verses in every language but the source's."""
     keys = [tuple(map(int, re.findall(r"\d+", row["id"]))) for row in rows if row["split"] == "dev"][:OTHERS]
     found = []
     for language in sorted(set(EDITIONS) - {source}):

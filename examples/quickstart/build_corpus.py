@@ -2,7 +2,7 @@
 
     python examples/quickstart/build_corpus.py --out corpus
 
-Each step leaves files that the next run finds again, so the same command goes on where it was stopped.
+Each step leaves files that the next run finds again, so the same command resumes where it was stopped.
 """
 
 import argparse

@@ -4,7 +4,7 @@
 #
 #   examples/quickstart/train.sh [WORK]          WORK: folder for everything that is made, default work/quickstart
 #
-# Every step goes on where it was stopped: run the same command again. Environment:
+# Every step resumes where it was stopped: run the same command again. Environment:
 #   PYTHON           the interpreter to use (default: .venv/bin/python where `make venv` made one, else python3)
 #   JOBS             processes for corpus and evaluation (default 2)
 #   THREADS          of torch in the trainings (default 2)

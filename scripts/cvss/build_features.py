@@ -4,7 +4,7 @@
     python scripts/cvss/build_features.py --lang fr --root data --jobs 8
 
 Leaves src_fbank80.zip (stored, not compressed) with its index, and gcmvn.npz over the training split. The same command
-goes on where it stopped. Clips that are missing, unreadable or shorter than 25 ms are noted in the index.
+resumes where it was stopped. Clips that are missing, unreadable or shorter than 25 ms are noted in the index.
 
 On several machines with the same folder, machine I of N and then any one of them:
 

@@ -5,7 +5,7 @@
         --hubert mhubert_base_vp_en_es_fr_it3.pt --layer 11 --kmeans mhubert_base_vp_en_es_fr_it3_L11_km1000.bin
 
 --hubert: fairseq's checkpoint (a pickle: only from a source that you trust), or a folder of the transformers library.
-Leaves units/<split>.txt with lines `id|u u u ...`, one unit every 20 ms. The same command goes on where it stopped.
+Leaves units/<split>.txt with lines `id|u u u ...`, one unit every 20 ms. The same command resumes where it was stopped.
 Several GPUs: a shard each (--shard 1/2 --device cuda:0, --shard 2/2 --device cuda:1, then --merge 2), or --ray.
 """
 

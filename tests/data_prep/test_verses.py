@@ -71,7 +71,7 @@ def test_each_recording_is_spoken_once_by_its_voice(database, script, monkeypatc
     assert table[0].split("\t") == list(script.COLUMNS) and len(spoken) == 2 * len(table[1:]) + len(others[1:])
     assert {voice for _, voice, speed in spoken if speed == 1.0} == {"en-GB"}
     assert len({speed for _, voice, speed in spoken if voice == "fr-FR"}) == len(table[1:])
-    assert others == ["kind\twav", *(f"en\twav/b08c001v00{verse}.en.wav" for verse in (1, 2))]  # no verses of others here
+    assert others == ["kind\twav", *(f"en\twav/b08c001v00{verse}.en.wav" for verse in (1, 2))]  # the database's
     assert [text for text, *_ in spoken[-2:]] == [f"{LINE} 38.1.", f"{LINE} 38.2."]
     assert (tmp_path / "out" / "wav" / "b08c001v001.en.wav").is_file()
     before = len(spoken)
