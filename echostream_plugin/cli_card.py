@@ -6,7 +6,7 @@ import json
 from echostream_plugin.cli_errors import DONE
 from echostream_plugin.fairseq_ext.card import as_markdown, model_card
 
-DESCRIPTION = """Describes a checkpoint or a bundle: parameters of each part, what the encoder hears in ms,
+DESCRIPTION = """Describes a checkpoint or a bundle: parameters of each part, the encoder's context in ms,
 dictionaries, flags, updates. Only tensors and plain values are read from a checkpoint; no code in it is run."""
 
 

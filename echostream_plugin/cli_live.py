@@ -24,9 +24,9 @@ GONE_S = 5.0  # without a block: the device was unplugged
 def configure(parser: argparse.ArgumentParser):
     """parser: the command's own."""
     parser.description = (
-        "Hears the microphone, prints the translation as it grows and speaks it. Ctrl-C ends the speech: "
-        "what was heard is still translated; a second one ends at once. Use headphones, or it hears itself. Needs the "
-        "library PortAudio (pip install 'echostream[live]'; on Debian: apt install libportaudio2)."
+        "Translates the microphone: prints the translation as it grows and speaks it. Ctrl-C ends the speech: "
+        "what was recorded is still translated; a second one ends at once. Use headphones, or it translates itself. "
+        "Needs the library PortAudio (pip install 'echostream[live]'; on Debian: apt install libportaudio2)."
     )
     parser.add_argument("--list-devices", action="store_true", help="print the sound devices and end")
     parser.add_argument("--input", help="microphone: number or part of its name (default: the system's)")

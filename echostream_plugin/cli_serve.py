@@ -23,7 +23,7 @@ def configure(parser: argparse.ArgumentParser):
     parser.description = (
         "Starts a server with a page (open the address that it prints in a browser) and a websocket at "
         "/ws: simulstream's text protocol, or all events (docs/live.md). /health and /metrics say how it is. Ctrl-C "
-        "finishes what was heard. It listens on this machine only unless --host says otherwise; browsers give a page "
+        "finishes what has come. It listens on this machine only unless --host says otherwise; browsers give a page "
         "of another machine the microphone only over TLS (--cert, --key)."
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s; all: 0.0.0.0)")

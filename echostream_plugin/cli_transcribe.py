@@ -10,7 +10,7 @@ from echostream_plugin.cli_errors import DONE, INCOMPLETE, INTERRUPTED, warn
 from echostream_plugin.cli_options import add_model_flags, add_raw_flag, check_raw, open_bundle, session_options
 from echostream_plugin.inference.audio import open_recording
 from echostream_plugin.inference.events import Sentence, SourceText
-from echostream_plugin.inference.runs import Hearing
+from echostream_plugin.inference.runs import PushedRecording
 from echostream_plugin.inference.session import TranslationSession
 
 BLOCK_MS = 320
@@ -48,14 +48,14 @@ def transcribe_recording(args: argparse.Namespace) -> int:
         session = TranslationSession(bundle, options)
         step = max(1, recording.rate * BLOCK_MS // 1000)
         total = None if recording.samples is None else -(-recording.samples // step)
-        hearing = Hearing(session, recording, step)
-        for events in tqdm(hearing, desc="transcribing", unit="block", total=total, leave=False, disable=None):
+        pushed = PushedRecording(session, recording, step)
+        for events in tqdm(pushed, desc="transcribing", unit="block", total=total, leave=False, disable=None):
             show(events, args.live)
     if not options.pause_ms and not args.live:
         print(session.source_text)
     if recording.problem:
         warn(recording.problem)
-    return INTERRUPTED if hearing.interrupted else INCOMPLETE if recording.problem else DONE
+    return INTERRUPTED if pushed.interrupted else INCOMPLETE if recording.problem else DONE
 
 
 def show(events: list, live: bool):

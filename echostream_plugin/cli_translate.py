@@ -33,7 +33,7 @@ from echostream_plugin.inference.runs import (
     BESIDE,
     CHECKPOINT,
     Checkpoint,
-    Hearing,
+    PushedRecording,
     RunReport,
     claimed,
     describe,
@@ -51,14 +51,14 @@ logger = logging.getLogger(__name__)
 def configure(translate: argparse.ArgumentParser):
     """translate: the command's own."""
     translate.description = (
-        "Push a recording through a session piece by piece. OUT gets speech.wav (the translation), "
+        "Translates recordings as if they were spoken now. OUT gets speech.wav (the translation), "
         "heard.wav (the same on the source's time line, with silence where it waits for the speaker), source.txt and "
         "translation.txt (a line for each sentence), the same as subtitles (srt and vtt; two lines of 42 characters, "
         "20 characters a second), words.json (each word with its time), and events.jsonl. Of several recordings each "
         "has a folder of its name in OUT; one that cannot be translated does not keep the others from it. In a "
         "recording of more than 30 s, or of unknown length, sentences end at pauses (--pause-ms; 400, or 200 where "
-        "each sentence is heard alone, as by the bundled model), so an hour needs no more memory than a minute. A run "
-        "that was stopped, however, goes on with the same command; its results are those of a run that was not. "
+        "each sentence is encoded on its own, as by the bundled model), so an hour needs no more memory than a minute. "
+        "A run that was interrupted resumes with the same command; its results are those of one that was not. "
         "Results that are already in OUT are not touched without --overwrite."
     )
     translate.add_argument(
@@ -217,10 +217,10 @@ def show_text(event):
 
 def print_events(session: TranslationSession, recording, push_ms: int, name: str | None) -> RunReport:
     """Events as json lines on the standard output, each as soon as it is known; name: of the recording, in each."""
-    hearing = Hearing(session, recording, max(1, recording.rate * push_ms // 1000))
-    for events in hearing:
+    pushed = PushedRecording(session, recording, max(1, recording.rate * push_ms // 1000))
+    for events in pushed:
         for event in events:
             record = as_record(event) if name is None else {"recording": name, **as_record(event)}
             sys.stdout.buffer.write(json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
             sys.stdout.buffer.flush()
-    return RunReport(hearing.taken / recording.rate, 0.0, recording.problem, hearing.interrupted)
+    return RunReport(pushed.taken / recording.rate, 0.0, recording.problem, pushed.interrupted)

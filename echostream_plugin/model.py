@@ -61,7 +61,7 @@ class S2STModel(nn.Module):
         self.source_unigram_decoder = CTCHead(config.asr)
         self.ctc_target_unigram_decoder = CTCHead(config.st)
         self.target_unigram_decoder = DECODERS[config.mt.kind](config.mt)
-        self.target_unigram_decoder.listen_through(self.source_unigram_decoder)
+        self.target_unigram_decoder.attach_ctc_head(self.source_unigram_decoder)
         self.synthesizer_encoder = T2UEncoder(config.unit)
         self.decoder = UnitDecoder(config.unit)
 

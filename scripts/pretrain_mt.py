@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Teach an MT decoder to translate text, before it hears speech (for `fairseq-train --mt-decoder ctc_conditioned`).
+"""Train an MT decoder on text, before the training with speech (for `fairseq-train --mt-decoder ctc_conditioned`).
 
     python scripts/pretrain_mt.py --data corpus/fbank2unit --pairs corpus/text/pairs.tsv --out mt.safetensors
     fairseq-train corpus/fbank2unit ... --mt-decoder ctc_conditioned --load-mt-decoder mt.safetensors

@@ -1,4 +1,4 @@
-"""Whisper's encoder learns to hear in segments: a CTC head reads transcribed speech, and the features stay near those
+"""Whisper's encoder is adapted to segments: a CTC head reads transcribed speech, and the features stay near those
 of the frozen, unlimited Whisper, of speech without transcripts too.
 
 L = CTC + w |h - t|^2 / |t|^2 over features h of the student and t of the teacher (`teacher`), which hears the same

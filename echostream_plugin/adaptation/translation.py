@@ -1,6 +1,6 @@
-"""The MT decoder learns to translate from text, before it hears speech.
+"""The MT decoder is trained to translate text, before the training with speech.
 
-A decoder that reads the transcript (`decoders.conditioned`) is shown source subwords as a CTC head would hear them,
+A decoder that reads the transcript (`decoders.conditioned`) is shown source subwords as a CTC head would output them,
 with its errors and its blanks between them, and no speech: as in JOIST (Sainath et al., arXiv 2210.07353), text makes
 up for speech that nobody recorded.
 """
@@ -41,9 +41,9 @@ class TextRecipe:
     seed: int = 1
 
 
-def heard(tokens: list, vocab: int, errors: float, recipe: TextRecipe, rng: np.random.Generator) -> list:
-    """What a CTC head says in each frame of a text: its subwords in order, a share `errors` of them wrong, missing or
-    one too many, with blanks between."""
+def ctc_frames(tokens: list, vocab: int, errors: float, recipe: TextRecipe, rng: np.random.Generator) -> list:
+    """The greedy output of a CTC head, frame by frame, for a text: its subwords in order, a share `errors` of them
+    wrong, missing or one too many, with blanks between."""
     said = []
     for token in tokens:
         draw, other = rng.random(), int(rng.integers(len(SPECIALS), vocab))
@@ -59,9 +59,9 @@ def heard(tokens: list, vocab: int, errors: float, recipe: TextRecipe, rng: np.r
 
 @torch.no_grad()
 def translated(decoder: ConditionedDecoder, source: list, recipe: TextRecipe, longest: int = 150) -> list:
-    """The greedy translation of source subwords that a CTC head would hear without an error."""
+    """The greedy translation of source subwords that a CTC head would output without an error."""
     decoder, draws = decoder.eval(), torch.Generator().manual_seed(recipe.seed)
-    text = heard(source, decoder.config.source_vocab, 0.0, recipe, np.random.default_rng(recipe.seed))
+    text = ctc_frames(source, decoder.config.source_vocab, 0.0, recipe, np.random.default_rng(recipe.seed))
     frames = torch.randn(1, len(text), decoder.config.encoder_dim, generator=draws)
     padding, shown = torch.zeros(1, len(text), dtype=torch.bool), [EOS]
     while len(shown) <= longest:
@@ -120,7 +120,7 @@ class TextTraining(SeededTraining):
         config, decoder = self.decoder.config, self.decoder.train(train)
         share = rng.uniform(0, errors, len(pairs)) if train else np.full(len(pairs), errors)
         texts = [
-            heard(source, config.source_vocab, each, self.recipe, rng)
+            ctc_frames(source, config.source_vocab, each, self.recipe, rng)
             for (source, _), each in zip(pairs, share, strict=True)
         ]
         lengths = torch.tensor([len(text) for text in texts])

@@ -1,8 +1,8 @@
-"""Speech without transcripts beside a model's training: its encoder goes on hearing people as Whisper does.
+"""Speech without transcripts beside a model's training: its encoder's features of human speech stay near Whisper's.
 
-A corpus that synthesizers speak teaches an encoder their voices, and what Whisper knew of people's is lost. Recordings
-of people in any language, with Whisper's own features as the target, keep it: learning without forgetting (Li and
-Hoiem, arXiv 1606.09282) with data of its own, since the corpus's would not show what is forgotten.
+Trained on synthetic speech, an encoder forgets what Whisper knew of human voices. Recordings of people in any language,
+with Whisper's own features as the target, prevent that: learning without forgetting (Li and Hoiem, arXiv 1606.09282),
+on other recordings than the corpus's, which would not show what is forgotten.
 """
 
 import numpy as np

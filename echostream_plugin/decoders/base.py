@@ -25,12 +25,12 @@ class StreamingDecoder(nn.Module, ABC):
     For tokens that come one by one while the source grows, the states of `step` are those of `forward` under the mask
     that shows each token the source which was there. The T2U encoder reads the states too.
 
-    A class says of itself:
+    Class attributes:
         Config: the dataclass of its options. Those with names of `TextDecoderConfig` are set by the same flags, others
             by `--mt-<name>`. It must have `vocab`, `dim` and `encoder_dim`, on which other parts depend.
     An object has:
         embed_tokens: nn.Embedding of [vocab, dim], whose weight is the map of `logits` too.
-    A state has the field `source`, what was heard, apart from what was said.
+    A state has the field `source`, the encoder frames so far, apart from the tokens.
     """
 
     Config: ClassVar[type]
@@ -49,7 +49,7 @@ class StreamingDecoder(nn.Module, ABC):
         prev_tokens: [B, U] `</s> t1 .. tn`, padded on the right; source: [B, S, encoder_dim]; source_padding_mask:
         bool [B, S]; source_mask: bool [B, U, S], True = masked in both. Returns [B, U, dim]."""
 
-    def listen_through(self, head: nn.Module) -> None:
+    def attach_ctc_head(self, head: nn.Module) -> None:
         """Called when a model is built, with the source's CTC head: a decoder that reads the transcript keeps it."""
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -58,12 +58,12 @@ class StreamingDecoder(nn.Module, ABC):
 
     @abstractmethod
     def initial_state(self, batch_size: int = 1) -> StreamState:
-        """Nothing heard, nothing said."""
+        """The state before the first frame and the first token."""
 
     @abstractmethod
     def add_source(self, frames: Tensor, state: StreamState) -> StreamState:
-        """frames: [B, s, encoder_dim] new encoder frames that will not change any more, or that a state which is thrown
-        away looks at."""
+        """frames: [B, s, encoder_dim] new encoder frames: final ones, or provisional ones for a state that is thrown
+        away afterwards."""
 
     @abstractmethod
     def step(
@@ -73,11 +73,11 @@ class StreamingDecoder(nn.Module, ABC):
         provisional: Tensor | None = None,
         attention: list | None = None,
     ) -> tuple[Tensor, StreamState]:
-        """Consume tokens with the source heard so far.
+        """Consume tokens, with the source so far.
 
         tokens: [B, u] (usually one); provisional: [B, p, encoder_dim] frames that this step sees after the committed
         ones and that are not kept; attention: takes the weights of the step over the source, [B, layers, heads, u, S],
-        for policies that ask where a token looks. Returns [B, u, dim], and the state."""
+        for policies that ask what a token attends to. Returns [B, u, dim], and the state."""
 
     def propose(self, tokens: Tensor, state: StreamState) -> tuple[tuple[Tensor, Tensor], StreamState]:
         """`step` of tokens [B, u], and what comes next: the state [B, 1, dim] that predicts it, its scores [B, V]."""

@@ -1,4 +1,4 @@
-"""An MT decoder that reads the transcript too: what the source's CTC head hears is added to the encoder frames.
+"""An MT decoder that reads the transcript too: the prediction of the source's CTC head is added to the encoder frames.
 
 As in self-conditioned CTC (Nozaki and Komatsu, arXiv 2104.02724) the head's distribution over subwords is embedded and
 added to the frames, here to those that the MT decoder attends to. What it attends to is then half text, so that it can
@@ -89,9 +89,9 @@ class ConditionedDecoder(TextDecoder):
     def __init__(self, config: ConditionedDecoderConfig):
         super().__init__(config)
         self.transcript = TranscriptEmbedding(config.source_vocab, config.encoder_dim)
-        self.listen_through(None)
+        self.attach_ctc_head(None)
 
-    def listen_through(self, head: CTCHead | None) -> None:
+    def attach_ctc_head(self, head: CTCHead | None) -> None:
         object.__setattr__(self, "_head", head)  # its parameters are the model's, not this decoder's
 
     def forward(
@@ -121,7 +121,7 @@ class ConditionedDecoder(TextDecoder):
     def condition(self, frames: Tensor, before: Transcript) -> tuple[Tensor, Transcript]:
         """Add the transcript to frames [B, s, encoder_dim] that follow those of `before`."""
         if self._head is None:
-            raise ValueError("the decoder has no CTC head to read the transcript from: call listen_through first")
+            raise ValueError("the decoder has no CTC head to read the transcript from: call attach_ctc_head first")
         with torch.no_grad():  # the head learns from the transcripts, not from the translations
             logits, head = self._head.step(frames, before.head)
             likely = logits.float().softmax(-1)

@@ -48,14 +48,14 @@ class StreamingEncoder(nn.Module, ABC):
     `forward` with the same segment length. The module holds parameters, the state holds the utterance.
     T feature frames give ceil(T / 4) encoder frames, whatever the encoder.
 
-    A class says of itself:
+    Class attributes:
         Config: the dataclass of its options, each a flag; its `features` name the front end (`inference.frontends`).
         parameter: how those of its parameters begin that no other encoder has, to know it in a checkpoint.
         architectures: fairseq's names (`--arch`) with their flags, where they are not the options' defaults; the first
             one is that of a bundle's checkpoint.
         warm_start: offers `--load-streamspeech-decoders`.
         weights_flag: name and help of a flag for its own first values, which `load_weights` reads and of which
-            `lowest` gives what may be held still; None for none.
+            `lowest` gives the layers that may be frozen; None for none.
         new_parts: beginnings of names of parameters that those first values lack.
         grows: the state grows with the source.
         counts_padding: the padded frames of a batch count in the lags of training, as in StreamSpeech.
@@ -80,7 +80,7 @@ class StreamingEncoder(nn.Module, ABC):
         """Raise ConfigError for flags of a command line that this encoder cannot follow."""
 
     @staticmethod
-    def hearing_ms(config) -> dict:
+    def context_ms(config) -> dict:
         """What an encoder frame depends on, in ms: the segment it is computed with, what lies before and after it, and
         the memory. None: everything there is."""
         segment = config.segment_frames * FRAME_MS or None
@@ -127,5 +127,5 @@ class StreamingEncoder(nn.Module, ABC):
 
     @abstractmethod
     def finish(self, state: StreamState) -> Tensor:
-        """The remaining encoder frames [B, r, C] if the utterance ended here. The state stays valid: taking this before
-        the end is a provisional look at an unfinished segment."""
+        """The remaining encoder frames [B, r, C] if the utterance ended here. The state stays valid: called before
+        the end, this gives provisional frames of an unfinished segment."""

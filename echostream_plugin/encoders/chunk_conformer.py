@@ -115,7 +115,7 @@ class ChunkConformerEncoder(StreamingEncoder):
                 )
 
     @staticmethod
-    def hearing_ms(config) -> dict:
+    def context_ms(config) -> dict:
         segment = config.segment_frames * FRAME_MS or None
         return {"segment": segment, "left_context": None, "right_context": 0, "memory": 0}
 

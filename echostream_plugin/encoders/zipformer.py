@@ -186,7 +186,7 @@ class ZipformerEncoder(StreamingEncoder):
     }
 
     @staticmethod
-    def hearing_ms(config: ZipformerConfig) -> dict:
+    def context_ms(config: ZipformerConfig) -> dict:
         segment = config.segment_frames * FRAME_MS or None
         left = left_chunks(config.segment_frames, config.left_context_frames) * (segment or 0)
         return {

@@ -132,7 +132,7 @@ def fit(asked: list[Asked], keep: float = 0.5, language: tuple = ()) -> GateMode
     of the sides was never asked about."""
     asked = [item for item in asked if len(item.closed)]
     if len({item.wanted for item in asked}) < 2:
-        raise CalibrationError("a gate needs recordings of both sides, speech and what is none, that lead to tokens")
+        raise CalibrationError("a gate needs both sides, --speech and --not-speech, with tokens in each")
     values = np.concatenate([item.closed for item in asked])
     wanted = np.concatenate([np.full(len(item.closed), item.wanted) for item in asked])
     weight = np.concatenate([np.full(len(item.closed), 1 / len(item.closed)) for item in asked])

@@ -1,7 +1,7 @@
 """What a bundle's encoder makes of its source language and of others: a linear probe of its frames, for the gate.
 
-Encoders that were Whisper's keep the language of what they hear in their frames, and a line through the mean frames of
-recordings finds it (as probes of self-supervised encoders do, SUPERB, arXiv 2105.01051). The line is part of a bundle's
+Encoders that were Whisper's keep the spoken language in their frames, and a linear classifier of a recording's mean
+frame finds it (as probes of self-supervised encoders do, SUPERB, arXiv 2105.01051). It is part of a bundle's
 gate (`inference.confidence.GateModel.language`); what weight it has there is fitted with everything else.
 """
 
@@ -48,7 +48,7 @@ def samples_of(tables: list, wanted: bool, most: int, without: set = frozenset()
             if path.is_file() and str(path) not in without:
                 groups.setdefault(name.split(",")[0], []).append(str(path))
         if not groups:
-            raise DataError(f"{table}: no recordings for the language of the gate; build the corpus first")
+            raise DataError(f"{table}: no recordings for the language of the gate; column wav must name files")
         for group in groups.values():
             chosen += group[:: max(1, len(group) // most)][:most]
     return [Sample(wav, wanted, bool(number % 2)) for number, wav in enumerate(chosen)]

@@ -76,7 +76,7 @@ def of_list(lists: Path, lines: list[int]) -> list[Sample]:
     for name in ("wav_list", "src", "target"):
         path = lists / f"{name}.txt"
         if not path.is_file():
-            raise DataError(f"{path}: no such list; build_corpus.py makes such folders, as simuleval/test")
+            raise DataError(f"{path}: no such list; echostream prepare makes such folders, as simuleval/test")
         columns[name] = path.read_text(encoding="utf-8").splitlines()
     speakers = _speakers(lists.parent.parent / "text")
     samples = []

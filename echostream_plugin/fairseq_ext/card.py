@@ -1,4 +1,4 @@
-"""The model card of a checkpoint or a bundle: what is in it, how large, how far it hears, how it was trained."""
+"""The model card of a checkpoint or a bundle: what is in it, how large, the encoder's context, how it was trained."""
 
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def as_markdown(card: dict) -> str:
     ]
     lines += [f"| all | {sum(parameters.values()):,} |", ""]
     hearing = ((name.replace("_", " "), "all" if ms is None else ms) for name, ms in card["encoder_ms"].items())
-    lines += [*_table(("the encoder hears", "ms"), hearing), ""]
+    lines += [*_table(("encoder context", "ms"), hearing), ""]
     lines += [*_table(("dictionary", "entries"), ((name, f"{size:,}") for name, size in dictionaries.items())), ""]
     if card["flags"]:
         lines += ["Model flags:", "", f"    {' '.join(words(card['flags']))}", ""]
@@ -85,7 +85,7 @@ def _card(model, config) -> dict:
     return {
         "architecture": architecture,
         "parameters": counts,
-        "encoder_ms": encoder.hearing_ms(config.encoder),
+        "encoder_ms": encoder.context_ms(config.encoder),
         "dictionaries": dictionaries,
         "flags": flags,
     }

@@ -53,7 +53,7 @@ class TwoPassCTCConfig(RdropLabelSmoothedCrossEntropyCriterionConfig):
         default="",
         metadata={
             "help": "recordings of people without transcripts, in any language (a tsv with a column wav, or a folder): "
-            "of these, an encoder that was Whisper's goes on hearing what Whisper hears"
+            "of these, the features of an encoder that was Whisper's stay near Whisper's"
         },
     )
     unlabelled_teacher: str = field(

@@ -64,7 +64,7 @@ def add_first_values_flags(parser, encoder, decoders: bool = True) -> None:
         parser.add_argument(
             "--load-mt-decoder",
             metavar="FILE",
-            help="first values of the MT decoder, of scripts/pretrain_mt.py, which teaches it to translate text; not "
+            help="first values of the MT decoder, of scripts/pretrain_mt.py, which trains it to translate text; not "
             "read again when the training resumes or its checkpoints are used",
         )
     parser.add_argument(

@@ -174,9 +174,9 @@ class Hypothesis:
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What was heard of a sentence so far, provisional frames included: what the CTC heads of transcript and
-    translation have found, and the sums of `language_sums`, None where nobody asks for them."""
+class Hypotheses:
+    """What the CTC heads of transcript and translation have found of a sentence so far, provisional frames included,
+    and the sums of `language_sums`, None where nobody asks for them."""
 
     asr: Hypothesis
     st: Hypothesis
@@ -210,17 +210,17 @@ class Gate:
             return 0
         return tokens if self.opened else min(tokens, self.MOST_HELD)
 
-    def allows(self, heard: Heard, written: list, tokens: list, scores: list, frames: int) -> bool:
+    def allows(self, found: Hypotheses, written: list, tokens: list, scores: list, frames: int) -> bool:
         """May these tokens be written now? If so, they are counted as written.
 
-        heard: of the sentence so far; written: tokens of before; scores: logits [V] that each of the new ones was
+        found: in the sentence so far; written: tokens of before; scores: logits [V] that each of the new ones was
         chosen from; frames: of the stream so far."""
         if self.lost:
             return False
-        asr, st = heard.asr, heard.st
+        asr, st = found.asr, found.st
         mt = token_sums(scores, tokens, self._mt)
         agrees = agreement([*written, *tokens], st.tokens)
-        self.confidence = self.model(features(asr.sums, st.sums, mt, agrees, len(st.tokens), heard.language))
+        self.confidence = self.model(features(asr.sums, st.sums, mt, agrees, len(st.tokens), found.language))
         if self.confidence < self.threshold * (self.model.keep if self.opened else 1.0):
             self.lost = self.opened
             return False

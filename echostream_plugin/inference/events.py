@@ -1,4 +1,4 @@
-"""What a session says. Texts only grow and speech only follows: nothing that was said is ever taken back."""
+"""The events of a session. Texts only grow and speech only follows: no output is ever taken back."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ class Speech:
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence of a long stream is over: everything of it was said, and the texts that follow are the next one's.
+    """A sentence of a long stream is over: all of it was written and spoken; texts that follow are the next one's.
 
     start_ms, end_ms: where its first and last CTC token lie in the source; decided after `source_ms`."""
 

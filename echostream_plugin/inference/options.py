@@ -51,9 +51,9 @@ class SessionOptions(*_owned()):
     )
     stride_n2: int = option(1, "n2: target tokens whose units are decided together")
     max_tokens: int = option(100, "most target tokens that the end of the source may still add", maximum=10_000)
-    whole_word: bool | None = option(None, "write complete words only; None: where chunk_ms is 640 or more")
+    whole_word: bool | None = option(None, "write complete words only; by default where chunk_ms is 640 or more")
     decoding: str = option("incremental", f"how to translate: {_meanings(TRANSLATORS)}", choices=TRANSLATORS)
-    translate: bool = option(True, "False: transcribe the source only")
+    translate: bool = option(True, "translate; without it the source is transcribed only")
     pause_ms: int = option(
         0, "long streams: a pause of so many ms ends a sentence; 0: it is all one utterance", minimum=0, maximum=HOUR_MS
     )

@@ -118,29 +118,29 @@ def translate_recording(
         noted = began = run.taken
         total = None if recording.samples is None else -(-recording.samples // step)
         progress = {"desc": "translating", "unit": "push", "total": total, "initial": began // step}
-        hearing = Hearing(session, recording, step, began)
-        for events in tqdm(hearing, leave=False, disable=None, **progress):
+        pushed = PushedRecording(session, recording, step, began)
+        for events in tqdm(pushed, leave=False, disable=None, **progress):
             events = list(events)
             run.results.add(events)
             for event in events:
                 if show:
                     show(event)
-            if hearing.taken - noted >= recording.rate * checkpoint_ms / 1000:
-                run.save(hearing.taken)
-                noted = hearing.taken
+            if pushed.taken - noted >= recording.rate * checkpoint_ms / 1000:
+                run.save(pushed.taken)
+                noted = pushed.taken
         run.complete = True
-    seconds = hearing.taken / recording.rate
-    return RunReport(seconds, began / recording.rate, recording.problem, hearing.interrupted)
+    seconds = pushed.taken / recording.rate
+    return RunReport(seconds, began / recording.rate, recording.problem, pushed.interrupted)
 
 
-class Hearing:
-    """A recording heard by a session, to iterate over: the events of each push as they come, and last those of the end.
+class PushedRecording:
+    """A recording pushed through a session, to iterate over: the events of each push, then those of the end.
 
     What the session refuses ends the recording, and is its `problem`; Ctrl-C ends one whose length nobody knows, such
-    as live speech. taken: samples so far. Raises InputError where nothing can be heard."""
+    as live speech. taken: samples so far. Raises InputError where no audio can be read."""
 
     def __init__(self, session: TranslationSession, recording, step: int, taken: int = 0):
-        """step: samples of a push; taken: those that the session has heard."""
+        """step: samples of a push; taken: those that the session already has."""
         self.session, self.recording, self.step, self.taken = session, recording, step, taken
         self.interrupted = False
 

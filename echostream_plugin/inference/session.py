@@ -18,7 +18,7 @@ from echostream_plugin.inference.options import SessionOptions, bundle_options
 from echostream_plugin.inference.snapshot import VERSION, check_version, give, take
 from echostream_plugin.inference.work import Work
 
-SLICE_SECONDS = 10  # a longer push is worked off in slices of this size, which bounds its memory
+SLICE_SECONDS = 10  # a longer push is processed in slices of this size, which bounds its memory
 
 
 class TranslationSession:
@@ -34,10 +34,10 @@ class TranslationSession:
 
     Threads may share the bundle; a session belongs to one thread at a time.
 
-    With `vad` the encoder begins at the first speech, and a sentence in which nobody spoke says nothing.
+    With `vad` the encoder begins at the first speech, and a sentence without speech has no output.
 
-    `push` and `finish` return events, `push_events` and `finish_events` give the same ones as they come. Whoever reads
-    no further loses none: what is left is worked off by the next call, whose events come after those unread.
+    `push` and `finish` return events, `push_events` and `finish_events` give the same ones as they come. Events that
+    are not read are not lost: what is left is computed by the next call, whose events come after those unread.
 
     `snapshot()` between two pushes is all that another session of this bundle and options needs to go on (`restore`).
     """
@@ -115,8 +115,8 @@ class TranslationSession:
         return list(self.push_events(samples, sample_rate, last))
 
     def push_events(self, samples, sample_rate: int, last: bool = False) -> Iterator:
-        """`push`, told as it comes: an iterator of the same events. The audio is taken at once, with the same errors;
-        it is worked off while the events are read."""
+        """`push` as an iterator of the same events, each as soon as it is there. The audio is checked at once, with the
+        same errors; it is computed while the events are read."""
         self.begin_push(samples, sample_rate, last)
         return self.work.read()
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from echostream_plugin.constants import EOS, FEATURES_PER_FRAME, PAD, SPECIALS
 from echostream_plugin.decoders.ctc import CollapseState, CTCHead, collapse_step
 from echostream_plugin.decoders.text import TextDecoderState
-from echostream_plugin.inference.confidence import Heard, Hypothesis, frame_sums, language_sums
+from echostream_plugin.inference.confidence import Hypotheses, Hypothesis, frame_sums, language_sums
 from echostream_plugin.inference.work import Call, alone
 from echostream_plugin.model import S2STModel
 from echostream_plugin.vocoder import StreamingVocoder
@@ -38,7 +38,7 @@ class CTCPrefix:
         self._collapse_state = CollapseState.initial()
 
     def watch(self):
-        """From here on, keep what the head's confidence is judged by."""
+        """From here on, keep what the head's confidence is computed from."""
         self.sums = frame_sums()
 
     def extend(self, frames: Tensor):
@@ -109,7 +109,7 @@ class Listener:
         self._features = np.zeros((0, model.config.encoder.input_dim), dtype=np.float32) if restartable else None
 
     def watch(self, language: tuple = ()):
-        """From here on, keep what the confidence of a sentence is judged by. language: of its `GateModel`."""
+        """From here on, keep what the confidence of a sentence is computed from. language: of its `GateModel`."""
         self.asr.watch()
         self.st.watch()
         if language:
@@ -117,16 +117,16 @@ class Listener:
             self._language_sums = language_sums(None, self._language)
 
     def hypotheses(self, provisional: Tensor | None = None):
-        """What was heard of the sentence so far (`confidence.Heard`), with provisional frames [1, p, C] if given."""
+        """The heads' `Hypotheses` of the sentence so far, with provisional frames [1, p, C] if given."""
         asr = yield from self.asr.hypothesis(provisional)
         st = yield from self.st.hypothesis(provisional)
         language = self._language_sums
         if language is not None and provisional is not None:
             language = language_sums(provisional[0], self._language, language)
-        return Heard(asr, st, language)
+        return Hypotheses(asr, st, language)
 
     @property
-    def heard(self) -> bool:
+    def has_tokens(self) -> bool:
         """Did any head find a token?"""
         return bool(self.asr.tokens or self.st.tokens)
 

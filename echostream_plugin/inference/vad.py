@@ -31,7 +31,7 @@ RELEASE_STEPS = 4  # windows without speech in a row, of which the last ends it
 class SpeechDetector:
     """Audio of one stream in, for every feature frame of 10 ms whether somebody speaks.
 
-    A frame is judged by the windows that are complete when it is, so that it never waits."""
+    A frame is classified by the windows that are complete when it is, so that it never waits."""
 
     SAVED = ("held", "state", "speaking", "run", "steps", "dropped", "frames")
 

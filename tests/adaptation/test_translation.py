@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from echostream_plugin.adaptation.translation import TextRecipe, TextTraining, heard
+from echostream_plugin.adaptation.translation import TextRecipe, TextTraining, ctc_frames
 from echostream_plugin.config import ConfigError
 from echostream_plugin.constants import BLANK
 from echostream_plugin.decoders.conditioned import ConditionedDecoder, ConditionedDecoderConfig
@@ -36,13 +36,13 @@ def collapsed(frames):
 @pytest.mark.parametrize("seed", range(5))
 def test_what_is_heard_collapses_to_the_text(seed):
     tokens = np.random.default_rng(seed).integers(4, 6, size=30).tolist()  # many follow themselves
-    frames = heard(tokens, VOCAB, 0.0, TextRecipe(), np.random.default_rng(seed))
+    frames = ctc_frames(tokens, VOCAB, 0.0, TextRecipe(), np.random.default_rng(seed))
     assert collapsed(frames) == tokens and BLANK in frames and len(frames) > len(tokens)
 
 
 def test_errors_are_as_many_as_asked():
     tokens, rng = [5] * 5000, np.random.default_rng(0)
-    found = collapsed(heard(tokens, 1000 + VOCAB, 0.3, TextRecipe(), rng))
+    found = collapsed(ctc_frames(tokens, 1000 + VOCAB, 0.3, TextRecipe(), rng))
     lacking, wrong = len(tokens) - found.count(5), len(found) - found.count(5)
     assert lacking / 5000 == pytest.approx(0.3 * 0.85, abs=0.02) and wrong / 5000 == pytest.approx(0.3 * 0.6, abs=0.02)
 

@@ -22,7 +22,7 @@ def decoder():
     made = ConditionedDecoder(ConditionedDecoderConfig(**SIZE, source_vocab=VOCAB)).eval()
     head = CTCHead(CTCHeadConfig(vocab=VOCAB, dim=DIM)).eval()
     torch.nn.init.normal_(head.proj.weight, std=2.0)
-    made.listen_through(head)
+    made.attach_ctc_head(head)
     return made.requires_grad_(False)
 
 
@@ -76,7 +76,7 @@ def test_text_alone_is_frames_whose_head_is_sure(decoder):
     frames, prev = torch.randn(1, 8, DIM), torch.tensor([[2, 5, 6]])
     sure = copy.copy(decoder)
     logits = torch.nn.functional.one_hot(tokens, VOCAB) * 1e4
-    sure.listen_through(lambda x: None)
+    sure.attach_ctc_head(lambda x: None)
     sure._head.step = lambda x, state: (logits, state)
     sure._head.initial_state = decoder._head.initial_state
     heard = sure(prev, frames)
@@ -104,7 +104,7 @@ def conditioned(config):
 
 def test_a_decoder_without_a_head_says_so():
     decoder = ConditionedDecoder(ConditionedDecoderConfig(**SIZE, source_vocab=VOCAB))
-    with pytest.raises(ValueError, match="call listen_through first"):
+    with pytest.raises(ValueError, match="call attach_ctc_head first"):
         decoder(torch.tensor([[2]]), torch.randn(1, 3, DIM))
 
 

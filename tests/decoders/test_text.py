@@ -23,7 +23,7 @@ def decoder(request):
     head = CTCHead(CTCHeadConfig(vocab=11, dim=6, heads=2, ffn_dim=8, layers=1, left_context_frames=2)).eval()
     torch.nn.init.normal_(head.proj.weight)
     made = ConditionedDecoder(ConditionedDecoderConfig(**SIZE, source_vocab=11)).eval()
-    made.listen_through(head)
+    made.attach_ctc_head(head)
     return made
 
 

@@ -108,7 +108,7 @@ def test_padding_changes_nothing(encoder):
 def test_nothing_depends_on_what_comes_after_the_segment(encoder):
     """Features after three segments, and after what is heard beyond them, are others: the outputs of three segments
     stay."""
-    heard = 96 + type(encoder).hearing_ms(encoder.config)["right_context"] // 10
+    heard = 96 + type(encoder).context_ms(encoder.config)["right_context"] // 10
     features, others = features_of(200), features_of(200, seed=1)
     changed = torch.cat([features[:, :heard], others[:, heard:]], dim=1)
     before, after = parallel(encoder, features, 8), parallel(encoder, changed, 8)
@@ -217,5 +217,5 @@ def test_what_an_encoder_owns(encoder):
     assert encoder.Config.features in FRONTENDS and encoder.architectures
     assert encoder_of([f"encoder.{name}" for name in encoder.state_dict()]) is type(encoder)
     assert all(field.metadata["help"] for field in dataclasses.fields(encoder.Config))
-    hearing = type(encoder).hearing_ms(encoder.config)
+    hearing = type(encoder).context_ms(encoder.config)
     assert set(hearing) == {"segment", "left_context", "right_context", "memory"} and hearing["segment"] == 320

@@ -150,7 +150,7 @@ def test_tiny_utterances(ahead, segment):
 def test_the_look_ahead_is_what_it_says(ahead):
     """A chunk hears its last feature, and 40 ms more where that is asked for, and not a feature more."""
     encoder = frozen(lookahead_frames=ahead)
-    hearing = ZipformerEncoder.hearing_ms(encoder.config)
+    hearing = ZipformerEncoder.context_ms(encoder.config)
     end = 2 * hearing["segment"] // 10 + hearing["right_context"] // 10  # of what the second chunk hears
     features = features_of(200)
     wanted = parallel(encoder, features)

@@ -15,7 +15,7 @@ from echostream_plugin.inference.confidence import (
     RECENT_TOKENS,
     Gate,
     GateModel,
-    Heard,
+    Hypotheses,
     Hypothesis,
     agreement,
     features,
@@ -148,7 +148,7 @@ def test_a_gate_waits_opens_and_is_lost():
     scores = [torch.zeros(8)]
 
     def ask(frames):
-        return gate.allows(Heard(head, head), [], [4], scores, frames)
+        return gate.allows(Hypotheses(head, head), [], [4], scores, frames)
 
     assert not ask(5) and not gate.lost and gate.refused and gate.most(99) == RECENT_TOKENS and gate.most(3) == 3
     assert gate._mt == [0.0, 0.0, 0.0]  # nothing was written

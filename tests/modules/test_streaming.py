@@ -42,7 +42,7 @@ def text_decoder():
 def conditioned_decoder():
     part = ConditionedDecoder(ConditionedDecoderConfig(vocab=11, source_vocab=11, encoder_dim=16, **SMALL)).eval()
     head = CTCHeadConfig(vocab=11, **SMALL | {"layers": 1}, left_context_frames=5)
-    part.listen_through(CTCHead(head).eval())
+    part.attach_ctc_head(CTCHead(head).eval())
     return stepping(part)
 
 

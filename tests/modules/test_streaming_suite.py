@@ -210,7 +210,7 @@ def conditioned(layers):
     decoder = ConditionedDecoder(
         ConditionedDecoderConfig(**SMALL, layers=2, encoder_dim=DIM, source_vocab=config.vocab)
     )
-    decoder.listen_through(head)
+    decoder.attach_ctc_head(head)
     return decoder
 
 

@@ -42,13 +42,13 @@ def sentence_ends(silent_frames: int, open_frames: int, pause_frames: int, longe
 class EndPointer(ABC):
     """Follows one stream, between its features and the encoder, and says where a sentence is over.
 
-    A class says of itself:
+    Class attributes:
         name: the value of the session option `endpointer`.
         Options: a frozen dataclass of its `config.option` fields, which become session options and flags; None where it
             has none.
         measures_loudness: it needs the pauses of the audio.
         late_frames: the most encoder frames after a sentence's end that may have been taken in when `end` says so. The
-            transcript stays so many behind, what was taken in since the end is heard again as the next sentence's.
+            transcript stays so many behind, what was taken in since the end is used again as the next sentence's.
         reads_text: it needs the punctuated transcript (`text_sentences`).
 
     opened_frame: the first encoder frame of the present sentence; asleep: nothing but silence since it was opened, the
@@ -164,8 +164,8 @@ class EndPointer(ABC):
 
     def _quiet_frames(self) -> int:
         """For how many frames it has been quiet. Tokens that the heads guess in a pause open no sentence: it ends after
-        speech, or where nothing was heard."""
+        speech, or where no token was found."""
         if self.pauses is None:
             return 0
         spoken = self.pauses.loud_features - self._opened_loud >= SPEECH_FEATURES
-        return self.pauses.quiet_frames if spoken or not self.listener.heard else 0
+        return self.pauses.quiet_frames if spoken or not self.listener.has_tokens else 0

@@ -20,7 +20,7 @@ def register_frontend(extractor):
 class FeatureExtractor(ABC):
     """Feature frames of 10 ms, of audio at 16 kHz; one object serves one utterance.
 
-    A class says of itself:
+    Class attributes:
         DESCRIPTION: `kind`, `bins` and what else the features depend on; a bundle keeps it, and one that was made with
             another is refused.
         NORMALISED: no global CMVN follows.

@@ -24,7 +24,7 @@ def register_policy(policy):
 
 @dataclass(frozen=True, eq=False)
 class PolicyState:
-    """What a policy may look at; all of it is of the present sentence.
+    """What a policy decides by; all of it is of the present sentence.
 
     asr_count, st_count: tokens of the two CTC heads after collapse; written: target tokens that were committed; frames:
     encoder frames of 40 ms so far, those of an unfinished segment included; ended: no more source will come;
@@ -50,7 +50,7 @@ class PolicyState:
 class Policy(ABC):
     """Decides for one sentence how many tokens may be written; a new object for each.
 
-    A class says of itself:
+    Class attributes:
         name: the value of the session option `policy`.
         Options: a frozen dataclass of its `config.option` fields, which become session options and flags; None where
             it has none. Policies share a name only where they share the dataclass.

@@ -50,7 +50,7 @@ class Translator(ABC):
     The last two are generators that may yield a `work.Call` for what many streams compute together, and a `Written`
     that can be said already, before they return the last one.
 
-    A class says of itself:
+    Class attributes:
         name: the value of the session option `decoding`.
         Options: as a policy's.
         SAVED: the attributes that make up the sentence, for snapshots.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from echostream_plugin.constants import EOS
-from echostream_plugin.inference.confidence import Heard
+from echostream_plugin.inference.confidence import Hypotheses
 from echostream_plugin.inference.errors import SessionError
 from echostream_plugin.inference.guards import until_repeat
 from echostream_plugin.inference.policies import PolicyState
@@ -29,7 +29,7 @@ class IncrementalTranslator(Translator):
 
     def __init__(self, bundle, options, listener, context=None):
         super().__init__(bundle, options, listener)
-        self.frames = 0  # complete encoder frames that were heard
+        self.frames = 0  # complete encoder frames that were taken in
         self.writer = Writer(bundle.model, context)
         self.speaker = None
         if options.speaks:
@@ -52,8 +52,8 @@ class IncrementalTranslator(Translator):
         self.writer.hear(frames)
 
     def decide(self, provisional: Tensor | None = None, source_text: str = ""):
-        heard = yield from self.listener.hypotheses(provisional)
-        state = self._state(heard, provisional, source_text)
+        found = yield from self.listener.hypotheses(provisional)
+        state = self._state(found, provisional, source_text)
         count = self.policy.decide(state)
         count = count if self.gate is None else self.gate.most(count)
         drafts = yield from self.writer.drafting(count, provisional)
@@ -62,20 +62,20 @@ class IncrementalTranslator(Translator):
         drafts = drafts[: self._until_repeat(drafts)]
         if self.options.writes_whole_words:
             drafts = drafts[: self._complete_words(drafts)]
-        if not drafts or not self._allowed(drafts, heard, provisional):
+        if not drafts or not self._allowed(drafts, found, provisional):
             return
         self.policy.wrote(state)
         yield from self._write(drafts, drafts)
 
     def finish(self, source_text: str = ""):
         """Decode to `</s>` and speak everything, the state that predicts `</s>` included."""
-        heard = yield from self.listener.hypotheses()
-        state = self._state(heard, None, source_text, ended=True)
+        found = yield from self.listener.hypotheses()
+        state = self._state(found, None, source_text, ended=True)
         most, known = self.policy.rest(state) + 1, None
         if self.gate is not None:  # which judges all of them
             known = yield from self.writer.drafting(most)
             written = known[: self._until_repeat(known) + 1][:-1]
-            if written and not self._allowed(written, heard, None):
+            if written and not self._allowed(written, found, None):
                 return Written(self.tokens, *((yield from self._speak_rest()) if self.tokens else ()))
         yield from self._write_rest(most, known)
         return Written(self.tokens, *(yield from self._speak_rest()))
@@ -114,16 +114,18 @@ class IncrementalTranslator(Translator):
         """How many of the drafts make up whole words."""
         return complete_words([self.bundle.target_dictionary.starts_word(draft.token) for draft in drafts])
 
-    def _allowed(self, drafts: list, heard: Heard, provisional: Tensor | None) -> bool:
+    def _allowed(self, drafts: list, found: Hypotheses, provisional: Tensor | None) -> bool:
         """Is the model sure enough of what it has drafted?"""
         if self.gate is None:
             return True
         frames = self.listener.frames + (0 if provisional is None else provisional.size(1))
         tokens, scores = [draft.token for draft in drafts], [draft.scores for draft in drafts]
-        return self.gate.allows(heard, self.tokens, tokens, scores, frames)
+        return self.gate.allows(found, self.tokens, tokens, scores, frames)
 
-    def _state(self, heard: Heard, provisional: Tensor | None, source_text: str, ended: bool = False) -> PolicyState:
-        asr, st = len(heard.asr.tokens), len(heard.st.tokens)
+    def _state(
+        self, found: Hypotheses, provisional: Tensor | None, source_text: str, ended: bool = False
+    ) -> PolicyState:
+        asr, st = len(found.asr.tokens), len(found.st.tokens)
         frames = self.frames + (0 if provisional is None else provisional.size(1))
         target_text = self.bundle.target_dictionary.text(self.tokens)
         attention = partial(self.writer.attention, provisional=provisional)
