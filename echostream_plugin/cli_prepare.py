@@ -44,7 +44,7 @@ def configure(parser: argparse.ArgumentParser):
     add("--subwords", type=int, default=0, help="size of both SentencePiece models (default: one for each different "
         "word, 100 to 6000)")  # fmt: skip
     add("--decoder", choices=DECODERS, default=default.decoder, help="width of the MT decoder: full is StreamSpeech's, "
-        "small that of --arch echostream_tiny (default %(default)s)")  # fmt: skip
+        "small for echostream_base, echostream_whisper and echostream_tiny (default %(default)s)")  # fmt: skip
     add("--source", choices=SOURCES, default=default.source, help="what training reads: stored log-mel features, or "
         "the recordings themselves: slower, no disk; encoders with features of their own need it")  # fmt: skip
     add("--dev-percent", type=float, default=default.dev_percent, help="of the sentences (default %(default)s)")
