@@ -43,7 +43,7 @@ class ScoringASR:
         except ImportError as error:
             raise ScoringASRError(f"ASR-BLEU needs faster-whisper: pip install faster-whisper ({error})") from error
         self.language = language.split("-")[0].lower()
-        named = "" if self.language == "en" else f" {self.language}"  # transcripts of before were English
+        named = "" if self.language == "en" else f" {self.language}"  # earlier caches hold English ones
         self.settings = f"whisper-base {compute_type} beam {beam_size}{named}"
         self.beam_size = beam_size
         try:

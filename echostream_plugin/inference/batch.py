@@ -73,7 +73,7 @@ class BatchedSession:
 
     def push_replies(self, pieces: dict, sample_rate) -> Iterator:
         """`push`, told as it comes: pairs of a key and a `Reply` with what is new, of each key at last one that is
-        `over`. Of a session whose replies are not all read, the rest is worked off, alone, by its next call, and comes
+        `over`. Of a session whose replies are not all read, the rest is processed, alone, by its next call, and comes
         first."""
         self._check(pieces)
         rates = sample_rate if isinstance(sample_rate, dict) else dict.fromkeys(pieces, sample_rate)

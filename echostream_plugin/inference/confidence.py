@@ -213,7 +213,7 @@ class Gate:
     def allows(self, found: Hypotheses, written: list, tokens: list, scores: list, frames: int) -> bool:
         """May these tokens be written now? If so, they are counted as written.
 
-        found: in the sentence so far; written: tokens of before; scores: logits [V] that each of the new ones was
+        found: in the sentence so far; written: the earlier tokens; scores: logits [V] that each of the new ones was
         chosen from; frames: of the stream so far."""
         if self.lost:
             return False

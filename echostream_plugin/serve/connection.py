@@ -185,7 +185,7 @@ class Connection:
         self.session.finish()
 
     async def _send(self, session: Session):
-        """Replies as they come; a client that does not read them is let go. Returns the code to close with, or None
+        """Replies as they come; one that does not read them is disconnected. Returns the code to close with, or None
         where the connection is lost."""
         code = WSCloseCode.OK
         try:
@@ -203,7 +203,7 @@ class Connection:
                     await self.socket.send_str(json.dumps({"kind": "error", "error": error}))
                     break
         except asyncio.TimeoutError:  # it reads nothing at all: no last word can reach it
-            LOG.info("a client does not read its replies and is let go")
+            LOG.info("a client does not read its replies and is disconnected")
             self._transport.abort()
             return None
         except ConnectionError:

@@ -257,7 +257,7 @@ class Engine:
         return True
 
     def _tell(self, key, events: list):
-        """Events of a speaker come before its push is worked off."""
+        """Events of a speaker come before its push is processed."""
         if key in self._speakers:  # nobody hears a calibration
             self._speakers[key].deliver(events, None)
 

@@ -15,12 +15,12 @@ class Limits:
     max_lag: float = option(3.0, "seconds that the model may be behind its speakers before new ones are refused")
     backlog: float = option(30.0, "seconds of audio of one speaker that may wait; beyond, the server stops reading")
     message_kb: int = option(1024, "largest message in KiB")
-    idle: float = option(60.0, "seconds without audio or a message after which a speaker is let go")
+    idle: float = option(60.0, "seconds without audio or a message after which a speaker is disconnected")
     session_hours: float = option(4.0, "longest session")
     resume: float = option(60.0, "seconds that a dropped session waits for its speaker to come back; 0: none")
     kept: int = option(32, "dropped sessions that wait at a time; the oldest makes room")
     connections: int = option(1000, "open connections of all kinds; one more is closed at once")
-    outbox_mb: float = option(16.0, "MiB of replies that a client may leave unread before it is let go")
+    outbox_mb: float = option(16.0, "MiB of replies that a client may leave unread before it is disconnected")
     push_ms: int = option(160, "audio of a speaker that is collected before the model is asked, in ms")
 
     def __post_init__(self):

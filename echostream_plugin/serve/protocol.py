@@ -100,7 +100,7 @@ class TextWriter:
     def __init__(self, audio_out: bool):
         self._audio_out = audio_out
         self._said = Said()
-        self._early = []  # events of a push that is not worked off
+        self._early = []  # events of a push that is not processed
 
     def opening(self, key: str) -> list:
         """What is said when a session begins."""
@@ -142,7 +142,7 @@ class EventWriter:
         return [json.dumps({"kind": "session", "key": key})]
 
     def messages(self, events: list, heard_s: float | None):
-        """What a push led to, and `heard`: how much audio was worked off (None: of this push not all). One after the
+        """What a push led to, and `heard`: how much audio was processed (None: of this push not all). One after the
         other, so that `number` is that of the message that was taken last."""
         for event in events:
             if isinstance(event, Speech) and not self._audio_out:

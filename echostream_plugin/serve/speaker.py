@@ -21,8 +21,8 @@ class Refused(Exception):
 class Speaker:
     """One speaker at the engine.
 
-    deliver(events, heard_s): called in the engine's thread with what a push led to and the seconds of audio worked off
-    so far, and while it is worked off with what is there already, then without the seconds (None); failed(error):
+    deliver(events, heard_s): called in the engine's thread with what a push led to and the seconds of audio processed
+    so far, and while it is processed with what is there already, then without the seconds (None); failed(error):
     called there when the session ends in an error."""
 
     key: str

@@ -35,7 +35,7 @@ def no_samples() -> np.ndarray:
 class Written:
     """What a decision came to.
 
-    tokens: all target tokens of the sentence, those of before included; units: 0..K-1, new ones; samples: [n], the
+    tokens: all target tokens of the sentence so far; units: 0..K-1, new ones; samples: [n], the
     speech that is new."""
 
     tokens: list
