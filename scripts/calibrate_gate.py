@@ -26,8 +26,9 @@ from echostream_plugin.evaluation import gate
 from echostream_plugin.evaluation.claim import SimulError
 from echostream_plugin.evaluation.gate import CalibrationError
 from echostream_plugin.evaluation.language import fit_language, samples_of
+from echostream_plugin.evaluation.lists import Folder
 from echostream_plugin.evaluation.table import markdown_table
-from echostream_plugin.evaluation.voices import Folder, not_speech
+from echostream_plugin.evaluation.voices import not_speech
 from echostream_plugin.inference.confidence import FEATURES
 from echostream_plugin.inference.errors import BundleError, InputError
 

@@ -22,9 +22,8 @@ from echostream_plugin.evaluation import architectures
 from echostream_plugin.evaluation.architectures import Training, TrainingError, learning_curve
 from echostream_plugin.evaluation.claim import SimulError
 from echostream_plugin.evaluation.intervals import Interval
-from echostream_plugin.evaluation.rows import read_data
+from echostream_plugin.evaluation.lists import Folder
 from echostream_plugin.evaluation.table import commit, markdown_table
-from echostream_plugin.evaluation.voices import Folder
 from echostream_plugin.files import write_json, write_text
 from echostream_plugin.inference.errors import BundleError
 
@@ -141,10 +140,9 @@ def main(argv=None) -> int:
     rows, curves = [], {}
     try:
         units = args.corpus / "fbank2unit" / f"{args.set}.unit" if args.vocoder else None
-        *lists, lines = read_data(args.corpus / "simuleval" / args.set, args.most, units)
-        folder = Folder(*lists)
+        folder = Folder.read(args.corpus / "simuleval" / args.set, args.most, units)
         for arch in args.archs:
-            found, curves[arch] = measure(arch, args, folder, lines if args.vocoder else [])
+            found, curves[arch] = measure(arch, args, folder, folder.units if args.vocoder else [])
             rows += found
     except (SimulError, TrainingError, ConfigError, BundleError, DataError) as error:
         sys.exit(f"error: {error}")

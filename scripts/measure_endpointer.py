@@ -23,8 +23,8 @@ from tqdm import tqdm
 from echostream_plugin.config import ConfigError
 from echostream_plugin.evaluation.boundaries import listen, score, spoken_stream
 from echostream_plugin.evaluation.claim import SimulError
+from echostream_plugin.evaluation.lists import Folder
 from echostream_plugin.evaluation.scores import bleu
-from echostream_plugin.evaluation.simul import read_list, resolve_wavs
 from echostream_plugin.evaluation.table import markdown_table
 from echostream_plugin.inference.audio import read_mono
 from echostream_plugin.inference.bundle import load_bundle
@@ -103,8 +103,8 @@ def main(argv=None) -> int:
     torch.set_num_threads(1)
     try:
         bundle = load_bundle(args.bundle)
-        recordings = read_recordings(resolve_wavs(args.data / "wav_list.txt")[: args.limit])
-        references = read_list(args.data / "target.txt")[: args.limit]
+        folder = Folder.read(args.data, args.limit)
+        recordings, references = read_recordings(folder.wavs), folder.references
         rows = [
             measure(bundle, policy, noise_db, recordings, references, args)
             for policy in args.policies

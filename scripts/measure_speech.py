@@ -22,8 +22,8 @@ from echostream_plugin.config import ConfigError
 from echostream_plugin.constants import SAMPLE_RATE
 from echostream_plugin.evaluation.asr import ScoringASR, ScoringASRError
 from echostream_plugin.evaluation.claim import SimulError
+from echostream_plugin.evaluation.lists import Folder
 from echostream_plugin.evaluation.scores import wer
-from echostream_plugin.evaluation.simul import read_list, resolve_wavs
 from echostream_plugin.evaluation.table import markdown_table
 from echostream_plugin.inference.audio import at_rate, read_audio
 from echostream_plugin.inference.bundle import Bundle, load_bundle
@@ -89,8 +89,9 @@ def main(argv=None) -> int:
     try:
         ways = [read_way(way) for way in args.ways]
         bundle, asr = optimize(load_bundle(args.bundle)), ScoringASR()
-        wavs, texts = resolve_wavs(args.data / "wav_list.txt"), read_list(args.data / "target.txt")
-        chosen = list(zip(wavs, texts, strict=True))[:: max(1, len(texts) // args.limit)][: args.limit]
+        folder = Folder.read(args.data)
+        pairs = list(zip(folder.wavs, folder.references, strict=True))
+        chosen = pairs[:: max(1, len(pairs) // args.limit)][: args.limit]
         rows = []
         for name, (kind, options) in zip(args.ways, ways, strict=True):
             began = time.perf_counter()

@@ -18,8 +18,8 @@ from tqdm import tqdm
 from echostream_plugin.config import ConfigError
 from echostream_plugin.evaluation.claim import SimulError
 from echostream_plugin.evaluation.latency import TEXT_METRICS, TextInstance, text_metrics, words_with_delays
+from echostream_plugin.evaluation.lists import Folder
 from echostream_plugin.evaluation.scores import bleu
-from echostream_plugin.evaluation.simul import read_list, resolve_wavs
 from echostream_plugin.evaluation.table import markdown_table
 from echostream_plugin.inference.audio import read_audio
 from echostream_plugin.inference.bundle import load_bundle
@@ -56,19 +56,18 @@ def main(argv=None) -> int:
     torch.set_num_threads(1)
     try:
         bundle = optimize(load_bundle(args.bundle))
-        wavs = resolve_wavs(args.data / "wav_list.txt")[: args.limit]
-        references = read_list(args.data / "target.txt")[: args.limit]
+        folder = Folder.read(args.data, args.limit)
         rows = []
         for policy in args.policies:
             session = TranslationSession(bundle, speech=False, **read_policy(policy))
             prepare(bundle, session.options, args.push_ms)
-            pairs = list(enumerate(zip(wavs, references, strict=True)))
+            pairs = list(enumerate(zip(folder.wavs, folder.references, strict=True)))
             bar = tqdm(pairs, desc=policy, unit="wav")
             runs = [translate(session, wav, args.push_ms, index, reference) for index, (wav, reference) in bar]
             texts = [" ".join(run.words) for run in runs]
             lags = [text_metrics(run) for run in runs if run.words]
             means = {name: mean(lag[name] for lag in lags) for name in TEXT_METRICS}
-            rows.append({"policy": policy, "bleu": bleu(texts, references)} | means)
+            rows.append({"policy": policy, "bleu": bleu(texts, folder.references)} | means)
     except (BundleError, ConfigError, InputError, SimulError, TypeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

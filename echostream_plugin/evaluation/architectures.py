@@ -9,9 +9,10 @@ from pathlib import Path
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.evaluation.intervals import CorpusBleu, CorpusWer, bootstrap
+from echostream_plugin.evaluation.lists import Folder
 from echostream_plugin.evaluation.offline import translate_recordings
 from echostream_plugin.evaluation.simul import Utterance
-from echostream_plugin.evaluation.voices import Folder, average_lagging
+from echostream_plugin.evaluation.voices import average_lagging
 from echostream_plugin.files import write_json
 from echostream_plugin.inference.digest import DIGITS, bundle_digest
 

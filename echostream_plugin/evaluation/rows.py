@@ -7,6 +7,7 @@ from pathlib import Path
 
 from echostream_plugin.evaluation import claim, simul
 from echostream_plugin.evaluation.asr import ScoringASR
+from echostream_plugin.evaluation.lists import Folder
 from echostream_plugin.evaluation.offline import translate_offline
 from echostream_plugin.evaluation.scores import COLUMNS, LEGEND, bleu, score_run, wer
 from echostream_plugin.evaluation.table import commit, markdown_table
@@ -44,20 +45,6 @@ class Evaluation:
         return self.output / f"bundle-{bundle_digest(self.bundle)[:DIGITS]}"
 
 
-def read_data(folder: Path, limit: int, units: Path | None = None):
-    """Recordings, references, source texts and reference units (empty lists where a file is not there)."""
-    wavs = simul.resolve_wavs(folder / "wav_list.txt")
-    lists = {}
-    for name in ("target", "src", "unit"):
-        path = units if units and name == "unit" else folder / f"{name}.txt"
-        optional = name == "src" or (name == "unit" and units is None)
-        lists[name] = [] if optional and not path.is_file() else simul.read_list(path)
-        if lists[name] and len(lists[name]) != len(wavs):
-            raise simul.SimulError(f"{path}: {len(lists[name])} lines for {len(wavs)} recordings of wav_list.txt")
-    limit = limit or len(wavs)
-    return wavs[:limit], lists["target"][:limit], lists["src"][:limit], lists["unit"][:limit]
-
-
 def resynthesis_row(bundle: Path, unit_lines, references, asr, folder: Path, cache) -> dict:
     """How well the scoring ASR transcribes the vocoder's speech of the reference units: the ceiling of all rows."""
     from echostream_plugin.evaluation.resynthesis import read_back
@@ -73,14 +60,15 @@ def evaluate(asked: Evaluation) -> list[dict]:
         raise simul.SimulError(f"{asked.bundle}: no such bundle folder; train one with examples/quickstart/train.sh")
     if asked.segments_ms and not simul.AGENT.is_file():
         raise simul.SimulError(f"{simul.AGENT}: not there; evaluate from the source tree, with pip install -e .")
-    wavs, references, sources, unit_lines = read_data(asked.data, asked.limit, asked.units)
+    data = Folder.read(asked.data, asked.limit, asked.units)
+    wavs, references, sources = data.wavs, data.references, data.sources
     bundle, output = asked.bundle.resolve(), asked.runs
     language = language_of(load_card(bundle), "target") or "en"
     asr = None if asked.no_asr_bleu else ScoringASR(threads=asked.jobs, language=language)
     cache = asked.output / "transcripts.jsonl"
     rows = []
-    if asr is not None and unit_lines and not asked.no_units:
-        rows.append(resynthesis_row(bundle, unit_lines, references, asr, output / "reference_units", cache))
+    if asr is not None and data.units and not asked.no_units:
+        rows.append(resynthesis_row(bundle, data.units, references, asr, output / "reference_units", cache))
     if not asked.no_offline:
         runs = translate_offline(wavs, references, output / "offline", bundle, asked.jobs)
         rows.append({"mode": "offline"} | score_run(runs, references, asr, sources, cache, timed=False))

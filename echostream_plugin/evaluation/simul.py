@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from echostream_plugin.data.tables import write_lines
 from echostream_plugin.evaluation.claim import NOTE, SimulError, claim, note_work
 from echostream_plugin.evaluation.latency import SpeechInstance, TextInstance, read_speech_log, words_with_delays
 from echostream_plugin.files import json_lines, write_text
@@ -67,26 +68,6 @@ class Utterance:
         return TextInstance(self.index, self.source_ms, words, delays, self.speech.reference)
 
 
-def read_list(path) -> list[str]:
-    """Lines of a SimulEval list, without a trailing empty one."""
-    path = Path(path)
-    if not path.is_file():
-        raise SimulError(f"{path}: no such list; SimulEval wants one wav path or one sentence a line")
-    return path.read_text(encoding="utf-8").splitlines()
-
-
-def resolve_wavs(list_path) -> list[Path]:
-    """Recordings named in a wav list: absolute, relative to the list's folder, or to the current one."""
-    folder = Path(list_path).resolve().parent
-    wavs = []
-    for number, line in enumerate(read_list(list_path), 1):
-        found = next((p for p in (folder / line.strip(), Path(line.strip()).absolute()) if p.is_file()), None)
-        if found is None:
-            raise SimulError(f"{list_path}:{number}: no such recording '{line.strip()}'")
-        wavs.append(found)
-    return wavs
-
-
 def run(
     wavs, references, output, segment_ms, agent_arguments, agent=AGENT, jobs=1, progress="SimulEval"
 ) -> list[Utterance]:
@@ -100,8 +81,8 @@ def run(
     asked = [str(agent), *map(str, agent_arguments)]
     settings = {"wavs": list(map(str, wavs)), "references": list(references), "segment_ms": segment_ms, "agent": asked}
     claim(output, settings, [*wavs, *(path for word in asked[1:] for path in word.split(","))])
-    write_text(output / "wav_list.txt", "".join(f"{wav}\n" for wav in wavs))
-    write_text(output / "target.txt", "".join(" ".join(text.split()) + "\n" for text in references))
+    write_lines(output / "wav_list.txt", wavs)
+    write_lines(output / "target.txt", (" ".join(text.split()) for text in references))
     shards = _shards(output, len(wavs), jobs)
     if shards:
         note_work(output)

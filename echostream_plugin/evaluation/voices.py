@@ -23,35 +23,14 @@ from echostream_plugin.evaluation.intervals import (
     share,
 )
 from echostream_plugin.evaluation.latency import text_metrics
+from echostream_plugin.evaluation.lists import Folder
 from echostream_plugin.evaluation.normalize import normalize
 from echostream_plugin.evaluation.offline import translate_recordings
-from echostream_plugin.evaluation.simul import Utterance, read_list, resolve_wavs
+from echostream_plugin.evaluation.simul import Utterance
 from echostream_plugin.inference.audio import read_mono
 
 GAPS_MS = (600, 1200)  # of silence after each recording of a row
 CLEAN, VARIANTS = "clean", ("noise20", "noise10", "noise5", "telephone")
-
-
-@dataclass(frozen=True)
-class Folder:
-    """Recordings of a SimulEval folder: wav_list.txt, target.txt, src.txt where there is one."""
-
-    wavs: list
-    references: list
-    sources: list
-
-    @classmethod
-    def read(cls, path: Path, most: int = 0) -> "Folder":
-        """The first `most` recordings, 0: all. Raises SimulError for lists that are missing or do not fit."""
-        wavs, references = resolve_wavs(path / "wav_list.txt"), read_list(path / "target.txt")
-        sources = read_list(path / "src.txt") if (path / "src.txt").is_file() else []
-        for name, lines in (("target", references), ("src", sources)):
-            if (lines or name == "target") and len(lines) != len(wavs):
-                raise SimulError(f"{path / name}.txt: {len(lines)} lines for {len(wavs)} recordings of wav_list.txt")
-        if not wavs:
-            raise SimulError(f"{path / 'wav_list.txt'}: no recordings")
-        most = most or len(wavs)
-        return cls(wavs[:most], references[:most], sources[:most])
 
 
 @dataclass
@@ -160,7 +139,7 @@ def write_rows(folder: Folder, output: Path, length: int) -> Folder:
         wavs.append(output / f"row{start // length}.wav")
         soundfile.write(wavs[-1], stream.samples, SAMPLE_RATE, subtype="PCM_16")  # float ones hold the time
         references.append(" ".join(folder.references[start : start + length]))
-    return Folder(wavs, references, [])
+    return Folder(wavs, references)
 
 
 def in_a_row(rows: list, single: list, references: list, length: int) -> dict:
@@ -210,7 +189,7 @@ def not_speech(table: Path, most: int = 0) -> tuple[Folder, list[str]]:
         if not most or taken[row["kind"]] <= most:
             rows.append(row)
     wavs = [file_of_table(table, row["wav"]) for row in rows]
-    return Folder(wavs, [""] * len(wavs), []), [row["kind"] for row in rows]
+    return Folder(wavs, [""] * len(wavs)), [row["kind"] for row in rows]
 
 
 def words_of_nothing(utterances: list, kinds: list[str]) -> list[dict]:

@@ -8,10 +8,10 @@ from pathlib import Path
 from echostream_plugin.constants import FRAME_MS
 from echostream_plugin.evaluation import early, voices
 from echostream_plugin.evaluation.intervals import CorpusBleu, CorpusWer, bootstrap
+from echostream_plugin.evaluation.lists import Folder, read_list
 from echostream_plugin.evaluation.resynthesis import read_back
-from echostream_plugin.evaluation.simul import read_list
 from echostream_plugin.evaluation.table import markdown_table
-from echostream_plugin.evaluation.voices import VARIANTS, Folder, Runner
+from echostream_plugin.evaluation.voices import VARIANTS, Runner
 from echostream_plugin.inference.audio import read_mono
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.digest import DIGITS, bundle_digest, value_digest
@@ -143,7 +143,7 @@ class VoicesEvaluation:
             return []
         length = min(self.asked.row, len(self.test.wavs))
         count = min(self.asked.rows * length, len(self.test.wavs))
-        part = Folder(self.test.wavs[:count], self.test.references[:count], [])
+        part = Folder(self.test.wavs[:count], self.test.references[:count])
         row = voices.write_rows(part, self.runner.output / "rows", length)
         found = []
         for pause_ms in (0, self.asked.pause_ms):

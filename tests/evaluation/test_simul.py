@@ -9,7 +9,8 @@ import soundfile
 
 from echostream_plugin.evaluation.claim import SimulError
 from echostream_plugin.evaluation.latency import score_latency
-from echostream_plugin.evaluation.simul import EventTail, read_run, resolve_wavs, run
+from echostream_plugin.evaluation.lists import resolve_wavs
+from echostream_plugin.evaluation.simul import EventTail, read_run, run
 
 pytest.importorskip("simuleval")
 AGENT = Path(__file__).with_name("toy_agent.py")

@@ -8,8 +8,8 @@ import soundfile
 from echostream_plugin.data.tables import write_table
 from echostream_plugin.evaluation import voices
 from echostream_plugin.evaluation.latency import SpeechInstance
+from echostream_plugin.evaluation.lists import Folder
 from echostream_plugin.evaluation.simul import Utterance
-from echostream_plugin.evaluation.voices import Folder
 from tests.scripts.conftest import load_script
 from tests.tiny_bundle import speechlike
 

@@ -21,3 +21,11 @@ def test_each_policy_has_a_row(bundle_folder, tmp_path, capsys):
     for wrong in ("chunk_ms", "chunk_ms=330", "lag=2"):
         assert sweep.main([*common, wrong]) == 2
         assert capsys.readouterr().err
+
+
+def test_lists_that_do_not_fit_are_told(bundle_folder, tmp_path, capsys):
+    soundfile.write(tmp_path / "0.wav", speechlike(1.5), 16000)
+    (tmp_path / "wav_list.txt").write_text("0.wav\n")
+    (tmp_path / "target.txt").write_text("t1\nt2\n")
+    assert sweep.main(["--bundle", str(bundle_folder), "--data", str(tmp_path), "chunk_ms=320"]) == 2
+    assert "target.txt: 2 lines for 1 recordings" in capsys.readouterr().err
