@@ -5,7 +5,7 @@ good one.
 
 Starts `echostream serve` on this machine (loopback only), speaks to it at the speed of speech with the bundle's
 recordings in a row, all speakers beginning together, and prints a table. Lag: from a piece of audio to the server's
-word that it was worked off, the time for which audio is collected (--push-ms) included. Those for whom there is no room
+word that it was processed, the time for which audio is collected (--push-ms) included. Those for whom there is no room
 are refused; --room N takes N of them, whatever the machine can do.
 
 --latency compares the server with a session in this process; --hostile lets 200 broken clients come one after the other
@@ -81,7 +81,9 @@ class ServerProcess:
 
 def speech_of(bundle: Path, seconds: float, seed: int) -> np.ndarray:
     """The bundle's recordings in a drawn order, half a second apart, int16."""
-    names = sorted((bundle / "samples").glob("*.wav"))
+    from echostream_plugin.inference.bundle import bundle_recordings
+
+    names = bundle_recordings(bundle)
     if not names:
         raise SystemExit(f"{bundle} has no recordings (samples/*.wav) to speak with")
     draw, pieces, length = random.Random(seed), [], 0

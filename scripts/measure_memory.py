@@ -19,7 +19,7 @@ import torch
 from echostream_plugin.config import ConfigError
 from echostream_plugin.constants import SAMPLE_RATE
 from echostream_plugin.inference.audio import read_mono
-from echostream_plugin.inference.bundle import load_bundle
+from echostream_plugin.inference.bundle import bundle_recordings, load_bundle
 from echostream_plugin.inference.errors import BundleError, InputError
 from echostream_plugin.inference.events import Speech
 from echostream_plugin.inference.machine import resident_mb
@@ -76,7 +76,7 @@ def main(argv=None) -> int:
     try:
         bundle = optimize(load_bundle(args.bundle))
         session = TranslationSession(bundle, bundle_options(bundle, **read_policy(args.policy)))
-        recordings = [read_mono(wav) for wav in sorted((args.bundle / "samples").glob("*.wav"))]
+        recordings = [read_mono(wav) for wav in bundle_recordings(args.bundle)]
         if not recordings:
             raise InputError(f"{args.bundle / 'samples'}: no recordings")
         began = time.perf_counter()

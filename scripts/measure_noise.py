@@ -23,7 +23,7 @@ from echostream_plugin.evaluation.normalize import normalize
 from echostream_plugin.evaluation.sounds import NOISES, noise, sounds
 from echostream_plugin.evaluation.table import markdown_table
 from echostream_plugin.inference.audio import read_mono
-from echostream_plugin.inference.bundle import load_bundle
+from echostream_plugin.inference.bundle import bundle_recordings, load_bundle
 from echostream_plugin.inference.errors import BundleError, InputError
 from echostream_plugin.inference.events import Speech, TargetText
 from echostream_plugin.inference.options import bundle_options, read_policy
@@ -94,7 +94,7 @@ def main(argv=None) -> int:
         bundle = load_bundle(args.bundle)
         policies = {text: bundle_options(bundle, **read_policy(text)) for text in args.policies}
         sessions = {text: TranslationSession(bundle, options) for text, options in policies.items()}
-        recordings = [read_mono(wav) for wav in sorted((args.bundle / "samples").glob("*.wav"))]
+        recordings = [read_mono(wav) for wav in bundle_recordings(args.bundle)]
         tables = [noise_rows(sessions, args), speech_rows(sessions, recordings, args.push_ms)]
     except (BundleError, ConfigError, InputError) as error:
         print(f"error: {error}", file=sys.stderr)

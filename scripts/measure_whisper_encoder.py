@@ -12,13 +12,14 @@ import sys
 from echostream_plugin.adaptation.speech import read_list
 from echostream_plugin.benchmark.whisper_encoder import distances, distances_of, update_costs
 from echostream_plugin.config import ConfigError
+from echostream_plugin.evaluation.table import markdown_table
 from echostream_plugin.inference.errors import BundleError
 
 
 def as_table(rows: list[dict]) -> str:
     """Rows of equal keys as a markdown table."""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *([str(value) for value in row.values()] for row in rows)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    shown = [{name: str(value) for name, value in row.items()} for row in rows]  # with all digits that are measured
+    return markdown_table(shown, dict(zip(rows[0], rows[0], strict=True)))
 
 
 def main():

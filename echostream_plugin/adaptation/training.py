@@ -22,6 +22,7 @@ from echostream_plugin.constants import FRAME_MS
 from echostream_plugin.data.whisper_weights import load_whisper_encoder, save_adapted
 from echostream_plugin.encoders.whisper import WhisperConfig, WhisperEncoder
 from echostream_plugin.files import whole_file, write_text
+from echostream_plugin.modules.seeded_training import seed_update
 from echostream_plugin.modules.training_attention import quick_attention
 
 FLOOR = -0.625  # of the features, what masked bins get
@@ -161,7 +162,7 @@ class Adaptation:
     def step(self, batch: Batch) -> dict:
         """One update; returns its losses by name."""
         options = self.options
-        torch.manual_seed(options.seed * 1_000_003 + self.update)
+        seed_update(options.seed, self.update)
         self._set_rates()
         self.student.train()
         segment = options.chunk_ms[_drawn(len(options.chunk_ms))] // FRAME_MS

@@ -9,6 +9,7 @@ from pathlib import Path
 import soundfile
 
 from echostream_plugin.benchmark.measure import Spread
+from echostream_plugin.inference.bundle import bundle_recordings
 
 SECONDS = 3.0  # of speech that is translated
 AIMS_MS = {
@@ -28,7 +29,7 @@ COMMAND = "import sys; from echostream_plugin.cli import main; sys.exit(main({ar
 
 def time_starts(bundle, runs: int) -> list[dict]:
     """Rows {name, ms, aim_ms}: whole processes, from the command to its end. bundle: a folder with samples."""
-    recordings = sorted((Path(bundle) / "samples").glob("*.wav"))
+    recordings = bundle_recordings(bundle)
     with tempfile.TemporaryDirectory() as folder:
         speech = Path(folder) / "speech.wav"
         samples, rate = soundfile.read(recordings[0], dtype="float32")

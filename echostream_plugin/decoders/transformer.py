@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from echostream_plugin.modules.rotary import rotary_table, rotate
 from echostream_plugin.modules.streaming import StreamState
 
 
@@ -258,10 +259,6 @@ def tied_projection(embedding: nn.Embedding) -> nn.Linear:
 
 
 def _rotate(x: Tensor, first: int = 0) -> Tensor:
-    """Rotary position: x [B, heads, S, head_dim] at places first .. first + S - 1 of its window."""
-    half = x.size(-1) // 2
-    frequencies = 10000 ** (-torch.arange(half, device=x.device) / half)
-    angles = torch.arange(first, first + x.size(2), device=x.device)[:, None] * frequencies
-    sin, cos = angles.sin().to(x.dtype), angles.cos().to(x.dtype)
-    left, right = x[..., :half], x[..., half:]
-    return torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)
+    """x: [B, heads, S, head_dim], rotated by the places first .. first + S - 1 of its window."""
+    places = torch.arange(first, first + x.size(2), device=x.device)
+    return rotate(x, rotary_table(places, x.size(-1), x.dtype))

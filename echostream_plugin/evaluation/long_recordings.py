@@ -13,9 +13,10 @@ import soundfile
 
 from echostream_plugin.constants import SAMPLE_RATE
 from echostream_plugin.data import DataError
+from echostream_plugin.data.tables import write_lines
 from echostream_plugin.evaluation.boundaries import speech_part
 from echostream_plugin.evaluation.samples import LISTING, Sample, of_bundle, of_list
-from echostream_plugin.files import whole_file, write_text
+from echostream_plugin.files import whole_file
 from echostream_plugin.inference.audio import read_mono
 from echostream_plugin.inference.subtitles import sentences
 
@@ -140,9 +141,9 @@ def write_segmentation(folder: Path, recordings: dict) -> None:
     """segmentation.yaml, reference.txt and source.txt; recordings: name of a wav file -> its segments, in order."""
     entries = [(wav, segment) for wav, segments in recordings.items() for segment in segments]
     lines = ["- " + json.dumps(_entry(wav, segment), ensure_ascii=False) for wav, segment in entries]
-    write_text(folder / SEGMENTATION, "".join(f"{line}\n" for line in lines))  # json is yaml
+    write_lines(folder / SEGMENTATION, lines)  # json is yaml
     for name, texts in ((REFERENCES, [s.reference for _, s in entries]), (SOURCES, [s.source for _, s in entries])):
-        write_text(folder / name, "".join(f"{text}\n" for text in texts))
+        write_lines(folder / name, texts)
 
 
 def _entry(wav: str, segment: Segment) -> dict:

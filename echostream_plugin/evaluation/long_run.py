@@ -10,6 +10,7 @@ from pathlib import Path
 from echostream_plugin.constants import SAMPLE_RATE
 from echostream_plugin.evaluation.claim import claim, note_work
 from echostream_plugin.evaluation.oracle import ORACLE, oracle_ends
+from echostream_plugin.files import json_lines
 from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.digest import DIGITS, value_digest
 from echostream_plugin.inference.machine import resident_mb
@@ -85,16 +86,11 @@ def is_complete(results: Path) -> bool:
 def read_pushes(results: Path) -> list[Push]:
     """The pushes of a run. Of one that was repeated after a kill the newest note counts."""
     spent, others = {}, {}
-    for line in (results / PUSHES).read_text(encoding="utf-8").splitlines():
-        try:
-            note = json.loads(line)
-            spent[note["source_ms"], note["call"]] = note["spent_ms"]
-            others[note["source_ms"]] = note["opened_ms"], note["resident_mb"]
-        except (ValueError, KeyError, TypeError):
-            continue  # torn by a kill; the push was repeated
+    for note in json_lines(results / PUSHES):  # without one that a kill has torn: its push was repeated
+        spent[note["source_ms"], note["call"]] = note["spent_ms"]
+        others[note["source_ms"]] = note["opened_ms"], note["resident_mb"]
     events = {source_ms: [] for source_ms in others}
-    for line in (results / EVENTS).read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
+    for record in json_lines(results / EVENTS):
         events[record["source_ms"]].append(record)
     sums = {source_ms: sum(spent.get((source_ms, call), 0.0) for call in ("push", "finish")) for source_ms in others}
     return [Push(at, sums[at], *others[at], events[at]) for at in sorted(others)]

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 
 from echostream_plugin.data.punctuated import Text
+from echostream_plugin.evaluation.intervals import bootstrap
 from echostream_plugin.punctuation import MARKS, PunctuationStream, Punctuator
 from echostream_plugin.punctuation.model import word_rows
 
 WINDOW = 400  # words that the parallel form takes at a time
 BLOCK = 100  # words that a resampled text is put together from
-RESAMPLED = 1000
 ENDS = (MARKS.index("."), MARKS.index("?"))
 
 
@@ -77,16 +77,13 @@ def score(given: np.ndarray, found: np.ndarray, numbers: tuple) -> Score:
     given, found = np.isin(given, numbers), np.isin(found, numbers)
     starts = np.arange(0, len(given), BLOCK)
     hits, said, true = (np.add.reduceat(part.astype(int), starts) for part in (given & found, found, given))
-    chosen = np.random.default_rng(0).integers(len(starts), size=(RESAMPLED, len(starts)))
-    drawn = _f1(hits[chosen].sum(1), said[chosen].sum(1), true[chosen].sum(1))
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    hits, said, true = int(hits.sum()), int(said.sum()), int(true.sum())
-    precision, recall = 100 * hits / max(1, said), 100 * hits / max(1, true)
-    return Score(precision, recall, float(_f1(hits, said, true)), (high - low) / 2, true)
+    f1 = bootstrap(len(starts), lambda blocks: _f1(hits[blocks].sum(), said[blocks].sum(), true[blocks].sum()))
+    precision, recall = (100 * int(hits.sum()) / max(1, int(of.sum())) for of in (said, true))
+    return Score(precision, recall, f1.value, (f1.high - f1.low) / 2, int(true.sum()))
 
 
-def _f1(hits, said, true):
-    return 100 * 2 * hits / np.maximum(1, said + true)
+def _f1(hits: int, said: int, true: int) -> float:
+    return 100 * 2 * hits / max(1, said + true)
 
 
 def false_ends(given: np.ndarray, found: np.ndarray) -> float:

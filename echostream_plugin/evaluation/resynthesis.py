@@ -9,9 +9,9 @@ import soundfile
 import torch
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.data.tables import stream_table
+from echostream_plugin.data.tables import stream_table, write_lines
 from echostream_plugin.evaluation.scores import wer
-from echostream_plugin.files import json_lines, whole_file, write_text
+from echostream_plugin.files import json_lines, whole_file
 from echostream_plugin.inference.digest import module_digest, value_digest
 from echostream_plugin.units import reduce_units, units_of
 from echostream_plugin.vocoder import CodeHiFiGAN, CodeVocos, StreamingVocoder, load_public_checkpoint, load_vocoder
@@ -91,7 +91,7 @@ def error_rates(asr, names: list[str], wavs: list[Path], references: list[str], 
     what the scoring ASR wrote."""
     transcripts = asr.transcribe_all(wavs)
     rows = zip(names, references, transcripts, strict=True)
-    write_text(Path(out, "transcripts.tsv"), "".join("\t".join(row) + "\n" for row in rows))
+    write_lines(Path(out, "transcripts.tsv"), map("\t".join, rows))
     rates = {"wer": round(wer(transcripts, references), 2)}
     if originals:
         spoken = asr.transcribe_all([find_wav(originals, name) for name in names])

@@ -209,6 +209,11 @@ def load_bundle(folder, device="cpu") -> Bundle:
     return bundle
 
 
+def bundle_recordings(folder) -> list[Path]:
+    """The recordings that a bundle brings along, by name; none where it has none."""
+    return sorted((Path(folder) / "samples").glob("*.wav"))
+
+
 def statistics(config: ModelConfig | SpeechLLMModelConfig, gcmvn) -> tuple[np.ndarray, np.ndarray]:
     """mean and std of the features, from a file as `read_gcmvn` takes it; 0 and 1 where they come normalised."""
     if FRONTENDS[config.encoder.features].NORMALISED:

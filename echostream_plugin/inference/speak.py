@@ -24,14 +24,14 @@ import torch
 from torch import Tensor
 
 from echostream_plugin.config import check_options, option
-from echostream_plugin.constants import EOS, SPECIALS, UNK
+from echostream_plugin.constants import EOS, UNK
 from echostream_plugin.decoders import StreamingDecoder
-from echostream_plugin.decoders.ctc import collapse_step, greedy_collapse
+from echostream_plugin.decoders.ctc import greedy_collapse
 from echostream_plugin.inference.bundle import Bundle
 from echostream_plugin.inference.errors import InputError, SessionError
 from echostream_plugin.inference.events import Finished, Speech, TargetText
 from echostream_plugin.inference.features import features_of
-from echostream_plugin.inference.stages import Speaker
+from echostream_plugin.inference.stages import Speaker, real_units
 from echostream_plugin.inference.words import (
     LONGEST_WORD,
     SENTENCE_END,
@@ -304,7 +304,7 @@ class SentenceVoice:
         hidden = self._decoder.states([*self._tokens, EOS])
         padding = torch.zeros(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
         logits, _ = self.bundle.model.units(hidden, padding, self._lags)
-        self.units, self.starts = _real_units(*greedy_collapse(logits[0], blank=-1), self.bundle.units)
+        self.units, self.starts = real_units(*greedy_collapse(logits[0], blank=-1), self.bundle.units)
         wave, _ = self.bundle.vocoder(torch.tensor([self.units], dtype=torch.long, device=hidden.device))
         return self.units, wave[0].float().cpu().numpy()
 
@@ -316,13 +316,8 @@ class TimedSpeaker(Speaker):
         super().__init__(*parts)
         self.starts = []
 
-    def _collapse(self, logits: Tensor) -> list:
-        if logits.size(1) == 0:
-            return []
-        symbols, frames, self._collapse_state = collapse_step(logits[0], self._collapse_state, blank=-1)
-        units, starts = _real_units(symbols, frames, self.unit_count)
-        self.starts += starts
-        return units
+    def _started(self, frames: list) -> None:
+        self.starts += frames
 
 
 def steer(hidden: Tensor, tokens: Tensor, embeddings: Tensor, lead: float) -> Tensor:
@@ -365,11 +360,3 @@ def source_frames(bundle: Bundle, samples, sample_rate: int) -> Tensor:
 def _opening(decoder: StreamingDecoder, frames: Tensor | None) -> StreamState:
     """The state of a sentence's begin: all of its source, if it has one, and no token."""
     return decoder.without_source() if frames is None else decoder.add_source(frames, decoder.initial_state())
-
-
-def _real_units(symbols: list, frames: list, count: int) -> tuple[list, list]:
-    """Units 0..count - 1 and their frames, of symbols of the unit dictionary."""
-    first = len(SPECIALS)
-    kept = [(symbol - first, frame) for symbol, frame in zip(symbols, frames, strict=True)]
-    kept = [(unit, frame) for unit, frame in kept if 0 <= unit < count]
-    return [unit for unit, _ in kept], [frame for _, frame in kept]

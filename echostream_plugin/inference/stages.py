@@ -371,6 +371,18 @@ class Speaker:
         """logits: [1, f, K + 5] of the next unit frames; the collapse goes on over token boundaries."""
         if logits.size(1) == 0:
             return []
-        tokens, _, self._collapse_state = collapse_step(logits[0], self._collapse_state, blank=-1)
-        units = [token - len(SPECIALS) for token in tokens]
-        return [unit for unit in units if 0 <= unit < self.unit_count]
+        tokens, frames, self._collapse_state = collapse_step(logits[0], self._collapse_state, blank=-1)
+        units, starts = real_units(tokens, frames, self.unit_count)
+        self._started(starts)
+        return units
+
+    def _started(self, frames: list) -> None:
+        """Told at which unit frames the new units start."""
+
+
+def real_units(symbols: list, frames: list, count: int) -> tuple[list, list]:
+    """Units 0..count - 1 and their frames, of symbols of the unit dictionary."""
+    first = len(SPECIALS)
+    kept = [(symbol - first, frame) for symbol, frame in zip(symbols, frames, strict=True)]
+    kept = [(unit, frame) for unit, frame in kept if 0 <= unit < count]
+    return [unit for unit, _ in kept], [frame for _, frame in kept]

@@ -13,6 +13,11 @@ from echostream_plugin.config import ConfigError
 from echostream_plugin.files import whole_file
 
 
+def seed_update(seed: int, update: int) -> None:
+    """Seed torch's draws of one update, so that a resumed training has those of one without a break."""
+    torch.manual_seed(seed * 1_000_003 + update)
+
+
 class SeededTraining:
     """The updates of a network, one after the other; a kind of training says in `update` what one is.
 

@@ -15,6 +15,7 @@ import numpy as np
 from echostream_plugin.constants import SAMPLE_RATE
 from echostream_plugin.inference.audio import read_mono
 from echostream_plugin.inference.batch import BatchedSession
+from echostream_plugin.inference.bundle import bundle_recordings
 from echostream_plugin.inference.errors import InputError
 from echostream_plugin.inference.options import SessionOptions
 
@@ -44,7 +45,7 @@ class Capacity:
         self.round_s = max(0.0, together_s - TOGETHER * self.speaker_s)
 
     def saw(self, audio_s: float, worked_s: float):
-        """A round was worked off: seconds of audio of all its speakers, and how long it took."""
+        """A round was processed: seconds of audio of all its speakers, and how long it took."""
         self._audio += audio_s
         self._worked += worked_s
         self._predicted += self.round_s + self.speaker_s * audio_s / self.push_s
@@ -110,7 +111,7 @@ def speech_of(folder: Path) -> tuple[np.ndarray, int]:
     """Samples [n] and rate of the recordings that a bundle brings along; noise where there are none, which costs less
     than speech does: the first speakers correct it."""
     recordings = []
-    for path in sorted((Path(folder) / "samples").glob("*.wav"))[:4]:
+    for path in bundle_recordings(folder)[:4]:
         with suppress(InputError):
             recordings.append(read_mono(path))
     if not sum(map(len, recordings)):

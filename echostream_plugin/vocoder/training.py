@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from echostream_plugin.config import ConfigError
+from echostream_plugin.modules.seeded_training import seed_update
 from echostream_plugin.vocoder.data import UnitCorpus
 from echostream_plugin.vocoder.discriminators import (
     Discriminators,
@@ -91,7 +92,7 @@ class VocoderTrainer:
         config = self.config
         # a draw depends on seed and step only, so a resumed run sees what the uninterrupted one would have
         rng = np.random.default_rng([config.seed, self.step])
-        torch.manual_seed(config.seed * 1_000_003 + self.step)
+        seed_update(config.seed, self.step)
         adversarial = self.progress >= config.adversarial_start
         self._set_learning_rates()
         self.generator.train()
