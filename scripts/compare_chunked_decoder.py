@@ -80,8 +80,9 @@ def parse_args(argv=None):
     parser.add_argument("--encoder-lr-scale", type=float, default=0.1, help="of the encoder, by that of the rest")
     parser.add_argument("--beam", type=int, default=1, help="hypotheses inside a chunk; 1: greedy")
     parser.add_argument("--limit", type=int, help="test utterances (default: all)")
-    parser.add_argument("--decoder", default="--arch speechllm_xl_tiny", help="further flags of fairseq-train: "
-                        "the --arch, and others such as --autocast bf16 (default %(default)s)")  # fmt: skip
+    parser.add_argument("--decoder", default="--llm-layers 4 --llm-dim 256 --llm-heads 4 --llm-ffn-dim 688",
+                        help="flags of fairseq-train: the decoder's size (default %(default)s), and others, such as "
+                        "--autocast bf16 --freeze-encoder-layers 6, to be quicker; the encoder is the bundle's")  # fmt: skip
     parser.add_argument("--write", type=Path, help="also put the tables between the marks of this page")
     parser.add_argument("--quick", action="store_true", help="two systems, two updates, four utterances")
     args = parser.parse_args(argv)
@@ -93,12 +94,14 @@ def parse_args(argv=None):
 def training_words(args, system: System, folder: Path) -> list[str]:
     """fairseq-train's command line."""
     from echostream_plugin.fairseq_ext.flags import encoder_words
+    from echostream_plugin.fairseq_ext.speechllm.model import architecture_of
 
+    config = load_bundle(args.bundle).config
     return [
         str(args.data), "--task", "speech_to_text_chunks", "--target", "source_text",
         "--config-yaml", args.config_yaml, "--multitask-config-yaml", args.multitask_config_yaml,
-        *args.decoder.split(), *encoder_words(load_bundle(args.bundle).config), "--load-bundle-encoder",
-        str(args.bundle), "--encoder-lr-scale", str(args.encoder_lr_scale),
+        "--arch", architecture_of(config.encoder.kind), *args.decoder.split(), *encoder_words(config),
+        "--load-bundle-encoder", str(args.bundle), "--encoder-lr-scale", str(args.encoder_lr_scale),
         "--llm-chunk-frames", str(system.chunk_frames), "--llm-context-chunks", str(system.context_chunks),
         "--criterion", "speechllm_ctc", "--ctc-only-updates", str(args.ctc_only_updates),
         "--optimizer", "adam", "--lr", "0.001", "--lr-scheduler", "inverse_sqrt",
@@ -168,7 +171,9 @@ def compare(args) -> str:
     systems = QUICK["systems"] if args.quick else SYSTEMS
     results = {each.name: evaluated(args, each) for each in tqdm(systems, desc="systems", unit="system")}
     costs = cost_rows(
-        SpeechLLMConfig(vocab=1000, encoder_dim=192, dim=256, layers=4, heads=4, ffn_dim=688),
+        SpeechLLMConfig(
+            vocab=1000, encoder_dim=load_bundle(args.bundle).config.encoder.dim, dim=256, layers=4, heads=4, ffn_dim=688
+        ),
         COST_CONTEXTS,
         QUICK["seconds"] if args.quick else SECONDS,
         repeats=1 if args.quick else 9,
