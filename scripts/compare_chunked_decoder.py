@@ -81,8 +81,8 @@ def parse_args(argv=None):
     parser.add_argument("--beam", type=int, default=1, help="hypotheses inside a chunk; 1: greedy")
     parser.add_argument("--limit", type=int, help="test utterances (default: all)")
     parser.add_argument("--decoder", default="--llm-layers 4 --llm-dim 256 --llm-heads 4 --llm-ffn-dim 688",
-                        help="flags of fairseq-train: the decoder's size (default %(default)s), and others, such as "
-                        "--autocast bf16 --freeze-encoder-layers 6, to be quicker; the encoder is the bundle's")  # fmt: skip
+                        help="flags of fairseq-train: the decoder's size (default %(default)s), and others, as "
+                        "--autocast bf16 --freeze-encoder-layers 6 for speed; the encoder is the bundle's")  # fmt: skip
     parser.add_argument("--write", type=Path, help="also put the tables between the marks of this page")
     parser.add_argument("--quick", action="store_true", help="two systems, two updates, four utterances")
     args = parser.parse_args(argv)
