@@ -2,6 +2,7 @@
 
 import json
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from echostream_plugin.benchmark.chunks import cost_rows
 from echostream_plugin.decoders.speechllm import SpeechLLMConfig
 from echostream_plugin.evaluation.chunked import Utterance, error_rate, joined, length_table
 from echostream_plugin.fairseq_ext.speechllm.model import SpeechLLMFairseqModel
+from echostream_plugin.inference.bundle import load_bundle
 from tests.fairseq_ext.miniature import write_corpus
 from tests.tiny_bundle import save_tiny_bundle
 
@@ -58,7 +60,7 @@ def test_the_whole_comparison(corpus, tmp_path, capsys, monkeypatch):
         "--bundle", str(bundle), "--data", str(corpus), "--out", str(tmp_path / "out"), "--quick",
         "--multitask-config-yaml", "config_mtl.yaml", "--test-subset", "dev", "--max-tokens", "600",
         "--write", str(tmp_path / "page.md"),
-        "--decoder", "--arch speechllm_xl_tiny --llm-layers 1 --llm-dim 16 --llm-heads 2 --llm-ffn-dim 16",
+        "--decoder", "--llm-layers 1 --llm-dim 16 --llm-heads 2 --llm-ffn-dim 16",
     ]  # fmt: skip
     (tmp_path / "page.md").write_text("before\n<!-- results:begin -->\n<!-- results:end -->\n")
     assert script["main"](words) == 0
@@ -76,3 +78,22 @@ def test_the_whole_comparison(corpus, tmp_path, capsys, monkeypatch):
     assert script["main"](words) == 0 and (tmp_path / "out" / "tables.md").read_text(encoding="utf-8")[:40] == page[:40]
     assert script["main"]([*words, "--beam", "2"]) == 2
     assert "results.json: of other options" in capsys.readouterr().err
+
+
+def test_the_systems_have_the_encoder_of_the_bundle(tmp_path):
+    """Whatever its kind is: the quickstart's is no Emformer."""
+    from fairseq import options
+
+    from echostream_plugin.fairseq_ext.flags import speechllm_config
+
+    folder = ROOT / "examples" / "quickstart" / "bundle"
+    script = runpy.run_path(str(ROOT / "scripts" / "compare_chunked_decoder.py"))
+    args = script["parse_args"](["--bundle", str(folder), "--data", "data", "--out", "out"])
+    words = script["training_words"](args, script["MAIN"], tmp_path)
+    words = ["--user-dir", str(ROOT / "echostream_plugin"), *words]
+    parsed = options.parse_args_and_arch(options.get_training_parser("speech_to_text_chunks"), words)
+    encoder = load_bundle(folder).config.encoder
+    built = speechllm_config(parsed, 100, 100, encoder.kind)
+    dropouts = {name: 0.1 for name in ("dropout", "attention_dropout", "activation_dropout")}
+    assert built.encoder == replace(encoder, **dropouts)
+    assert (built.llm.dim, built.llm.chunk_frames, built.llm.context_chunks) == (256, 32, 4)

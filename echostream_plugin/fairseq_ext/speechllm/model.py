@@ -46,6 +46,11 @@ def architecture_name(architecture: str) -> str:
     return f"speechllm_xl_{rest}" if rest else "speechllm_xl"
 
 
+def architecture_of(kind: str) -> str:
+    """The first architecture with an encoder of this kind."""
+    return architecture_name(next(iter(ENCODERS[kind].architectures)))
+
+
 def encoder_of_architecture(architecture: str | None):
     """The encoder of one of the architectures here; an Emformer where nothing is known."""
     for encoder in ENCODERS.values():
