@@ -6,8 +6,8 @@
 Trains each system from the bundle's encoder on the corpus (fairseq-train, the same updates, decoders of one size),
 writes the test utterances down alone and joined to recordings of 2, 5 and 10, and makes the tables in OUT/tables.md:
 word error rates with 95 % intervals (bootstrap over recordings), milliseconds and bytes a chunk. A decoder takes long
-to learn to read frames: one with chunks and one without do so, for --updates, and each system continues from its own for
---more-updates. What was done is kept, so that the same command resumes where it was stopped; with --systems the one
+to learn to read frames: one with chunks and one without do so, for --updates, and each system continues from its own
+for --more-updates. What was done is kept, so that the same command resumes where it was stopped; with --systems the one
 without chunks may be trained beside the others. `--quick` does it in seconds on what is there, for a test.
 """
 
