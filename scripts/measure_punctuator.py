@@ -20,7 +20,7 @@ import torch
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.data import DataError
-from echostream_plugin.data.punctuated import BIBLES, Text, bible, labelled, with_errors
+from echostream_plugin.data.punctuated import BIBLES, Text, bible, labelled, read_lines, with_errors
 from echostream_plugin.evaluation.marks import (
     ENDS,
     Bigrams,
@@ -65,9 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def read_text(path: Path) -> Text:
     """The words of a file with their marks; a line is a sentence. Raises DataError."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such text")
-    return labelled(path.read_text(encoding="utf-8").splitlines())
+    return labelled(read_lines(path))
 
 
 def texts_of(model, args):
