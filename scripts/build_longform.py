@@ -13,6 +13,7 @@ and source.txt, as OmniSTEval takes them.
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -32,7 +33,10 @@ def parse_args(argv=None):
     parser.add_argument("--minutes", type=float, default=60.0, help="of each recording")
     parser.add_argument("--seed", type=int, default=1, help="of the order, the silences and the noise")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if not 0 < args.minutes < math.inf or args.seed < 0:
+        parser.error("--minutes must be a number above 0, --seed one of at least 0")
+    return args
 
 
 def main(argv=None) -> int:
@@ -44,7 +48,7 @@ def main(argv=None) -> int:
             wav = f"{kind}.wav"
             recordings[wav] = build(samples, KINDS[kind], args.minutes, args.seed, args.output / wav)
         write_segmentation(args.output, recordings)
-    except (DataError, InputError) as error:
+    except (DataError, InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for wav, segments in recordings.items():

@@ -44,7 +44,10 @@ def parse_args(argv=None):
     parser.add_argument("--push-ms", type=int, default=320, help="how much source is pushed at a time")
     parser.add_argument("--speech", action="store_true", help="speak, and score what the scoring ASR hears")
     parser.add_argument("policies", nargs="+", metavar="name=value,...", help="session options")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.push_ms < 1:
+        parser.error(f"--push-ms must be at least 1, got {args.push_ms}")
+    return args
 
 
 def main(argv=None) -> int:
@@ -64,7 +67,7 @@ def main(argv=None) -> int:
         print(write_results(*evaluate(asked), asked))
     except (
         *(BundleError, ConfigError, DataError, InputError, OutputError),
-        *(ScoringASRError, SegmentationError, SessionError, SimulError),
+        *(OSError, ScoringASRError, SegmentationError, SessionError, SimulError),
     ) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -20,7 +20,7 @@ import torch
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.data import DataError
-from echostream_plugin.data.punctuated import BIBLES, Text, bible, labelled, with_errors
+from echostream_plugin.data.punctuated import BIBLES, Text, bible, labelled, read_lines, with_errors
 from echostream_plugin.evaluation.marks import (
     ENDS,
     Bigrams,
@@ -37,6 +37,7 @@ from echostream_plugin.punctuation import MARKS, PunctuationStream, load_punctua
 
 COLUMNS = ("method", "word errors %", "comma", "period", "question", "sentence end", "false ends")
 COST_WORDS, COST_BLOCKS = 100, 20
+LEAST_WORDS = 24  # of the text that random streams are cut out of
 
 
 def text_argument(value: str) -> tuple[str, Path, Path | None]:
@@ -65,9 +66,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def read_text(path: Path) -> Text:
     """The words of a file with their marks; a line is a sentence. Raises DataError."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such text")
-    return labelled(path.read_text(encoding="utf-8").splitlines())
+    text = labelled(read_lines(path))
+    if not len(text):
+        raise DataError(f"{path}: no words")
+    return text
 
 
 def texts_of(model, args):
@@ -120,7 +122,12 @@ def milliseconds(model, words: list, delay: int) -> np.ndarray:
 
 
 def main(argv=None) -> int:
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if min(args.limit, args.streams + 1, args.seed + 1) < 1 or args.endless < 0 or 0 < args.endless < 10:
+        parser.error("--limit must be at least 1, --streams and --seed at least 0, --endless 0 or at least 10")
+    if not all(0 <= rate <= 1 for rate in args.errors):
+        parser.error("--errors are shares of the words, from 0 to 1")
     torch.set_num_threads(1)
     lines, words = [], []
     try:
@@ -128,6 +135,10 @@ def main(argv=None) -> int:
         for language, title, text, training in texts_of(model, args):
             words = words or text.words
             lines += measure(model, language, title, text, training, args)
+        if (args.streams or args.endless) and len(words) < LEAST_WORDS:
+            raise DataError(
+                f"--streams and --endless need a text of at least {LEAST_WORDS} words; give one with --text"
+            )
     except (ConfigError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

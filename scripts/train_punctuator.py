@@ -20,7 +20,7 @@ import torch
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.data import DataError
-from echostream_plugin.data.punctuated import BIBLES, bible, labelled, with_errors
+from echostream_plugin.data.punctuated import BIBLES, bible, labelled, read_lines, with_errors
 from echostream_plugin.punctuation import Punctuator, PunctuatorConfig, save_punctuator
 from echostream_plugin.punctuation.training import Recipe, Training, Windows
 
@@ -58,9 +58,7 @@ def texts_of(args) -> dict:
     for language, path, consecutive in args.text:
         if language not in texts:
             raise DataError(f"--text {language}:{path}: the language is not among --languages {' '.join(texts)}")
-        if not path.is_file():
-            raise DataError(f"{path}: no such text")
-        texts[language].append((labelled(path.read_text(encoding="utf-8").splitlines(), not consecutive), consecutive))
+        texts[language].append((labelled(read_lines(path), not consecutive), consecutive))
     for language in (name for name in args.languages if not args.no_bible and (name in BIBLES or not texts[name])):
         texts[language].append((labelled(bible(language, "train"), complete=False), True))
     empty = [name for name, found in texts.items() if not any(len(text) for text, _ in found)]
@@ -70,7 +68,10 @@ def texts_of(args) -> dict:
 
 
 def main(argv=None) -> int:
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if min(args.steps, args.batch, args.save_every, args.threads) < 1 or args.seed < 0:
+        parser.error("--steps, --batch, --save-every and --threads must be at least 1, --seed at least 0")
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     recipe = Recipe(steps=args.steps, batch=args.batch, seed=args.seed)
@@ -82,7 +83,7 @@ def main(argv=None) -> int:
         model = Punctuator(config)
         training = Training(model, Windows(texts, config.languages, recipe, with_errors), recipe)
         training.run(args.out / "training.pt", args.save_every, lambda: f", {time.process_time():.0f} CPU s")
-    except (DataError, ConfigError) as error:
+    except (DataError, ConfigError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     words = {name: sum(len(text) for text, _ in found) for name, found in texts.items()}

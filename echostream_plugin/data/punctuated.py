@@ -37,6 +37,16 @@ class Text:
         return len(self.words)
 
 
+def read_lines(path) -> list[str]:
+    """The lines of a text file. Raises DataError where it is none."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a text in UTF-8 ({error.reason} at byte {error.start})") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: no such text") from error
+
+
 def labelled(lines, complete: bool = True) -> Text:
     """The labels of lines of punctuated text: a mark between two words is the first one's, the strongest if there are
     several; quotes and brackets are dropped. complete: every line is a whole sentence, so that one without a mark at

@@ -5,6 +5,7 @@ A segmentation is the yaml that OmniSTEval and mwerSegmenter's users have: a lis
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from echostream_plugin.data.tables import write_lines
 from echostream_plugin.evaluation.boundaries import speech_part
 from echostream_plugin.evaluation.samples import LISTING, Sample, of_bundle, of_list
 from echostream_plugin.files import whole_file
-from echostream_plugin.inference.audio import read_mono
+from echostream_plugin.inference.audio import FileRecording, read_mono
 from echostream_plugin.inference.subtitles import sentences
 
 SEGMENTATION, REFERENCES, SOURCES = "segmentation.yaml", "reference.txt", "source.txt"
@@ -25,6 +26,7 @@ SHORTEST_PAUSED_MS = 1200  # a sentence that is shorter has no pause inside
 PAUSE_WITHIN = (0.3, 0.7)  # of a sentence: where its pause may lie
 WINDOW_SAMPLES = SAMPLE_RATE // 50
 FADE_SAMPLES = SAMPLE_RATE // 200
+BEYOND_MS = 1000.0  # that segmentations made by hand may go beyond the end of a recording
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def build(samples: list[Sample], kind: Kind, minutes: float, seed: int, wav: Pat
         soundfile.SoundFile(partial, "w", SAMPLE_RATE, 1, subtype="PCM_16", format="WAV") as file,
     ):
         for sample in _order(samples, seed):
-            speech = speech_part(read_mono(sample.wav))
+            speech = speech_of(sample)
             if kind.pause_ms is not None and len(speech) >= SHORTEST_PAUSED_MS * SAMPLE_RATE // 1000:
                 speech = with_pause(speech, _samples(gaps.uniform(*kind.pause_ms)))
             gap = np.zeros(_samples(gaps.uniform(*kind.gap_ms)), np.float32)
@@ -99,6 +101,14 @@ def build(samples: list[Sample], kind: Kind, minutes: float, seed: int, wav: Pat
             if length >= wanted:
                 return segments
     raise AssertionError("the order of samples never ends")
+
+
+def speech_of(sample: Sample) -> np.ndarray:
+    """A recording [n] without the silence at its ends. Raises DataError where there is nothing else."""
+    samples = read_mono(sample.wav)
+    if not np.abs(samples).max(initial=0.0) > 0:
+        raise DataError(f"{sample.wav}: nothing but silence; leave it out")
+    return speech_part(samples)
 
 
 def _order(samples: list, seed: int):
@@ -129,7 +139,7 @@ def noise_deviation(samples: list[Sample], noise_db: float) -> float:
     """The standard deviation of noise that is so far below the mean power of all the speech."""
     energy = length = 0
     for sample in samples:
-        speech = speech_part(read_mono(sample.wav)).astype(np.float64)
+        speech = speech_of(sample).astype(np.float64)
         energy, length = energy + float(speech @ speech), length + len(speech)
     return (energy / length / 10 ** (noise_db / 10)) ** 0.5
 
@@ -143,7 +153,7 @@ def write_segmentation(folder: Path, recordings: dict) -> None:
     lines = ["- " + json.dumps(_entry(wav, segment), ensure_ascii=False) for wav, segment in entries]
     write_lines(folder / SEGMENTATION, lines)  # json is yaml
     for name, texts in ((REFERENCES, [s.reference for _, s in entries]), (SOURCES, [s.source for _, s in entries])):
-        write_lines(folder / name, texts)
+        write_lines(folder / name, [" ".join(text.split()) for text in texts])
 
 
 def _entry(wav: str, segment: Segment) -> dict:
@@ -159,23 +169,44 @@ def read_segmentation(folder: Path) -> dict[Path, list[Segment]]:
     path = folder / SEGMENTATION
     try:
         entries = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        lines = (folder / REFERENCES).read_text(encoding="utf-8").splitlines() if _lacks_references(entries) else []
+        lines = _lines(folder / REFERENCES) if any("reference" not in entry for entry in entries) else None
+        if lines is not None and len(lines) != len(entries):
+            raise DataError(f"{folder / REFERENCES}: {len(lines)} lines for the {len(entries)} segments of {path}")
         found = {}
         for number, entry in enumerate(entries):
             reference = entry["reference"] if "reference" in entry else lines[number]
             times = 1000.0 * entry["offset"], 1000.0 * entry["duration"]
-            found.setdefault(folder / entry["wav"], []).append(Segment(*times, entry.get("source", ""), reference))
-    except (OSError, yaml.YAMLError, KeyError, TypeError, IndexError) as error:
+            texts = [str("" if text is None else text) for text in (entry.get("source"), reference)]
+            found.setdefault(folder / entry["wav"], []).append(Segment(*times, *texts))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         reason = "expected a list of wav, offset, duration, with a reference here or in reference.txt"
         raise DataError(f"{path}: {reason} ({error!r}); make one with scripts/build_longform.py") from error
+    if not found:
+        raise DataError(f"{path}: no segments; make some with scripts/build_longform.py")
     for wav, segments in found.items():
-        if not wav.is_file():
-            raise DataError(f"{path}: no such recording '{wav}'")
+        _check(path, wav, segments)
         segments.sort(key=lambda segment: segment.start_ms)
-        if min(segment.duration_ms for segment in segments) <= 0:
-            raise DataError(f"{path}: a segment of {wav.name} has no duration")
     return found
 
 
-def _lacks_references(entries: list) -> bool:
-    return any("reference" not in entry for entry in entries)
+def _lines(path: Path) -> list[str]:
+    """As OmniSTEval counts them: only a line feed ends one."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return lines if lines[-1] else lines[:-1]
+
+
+def _check(path: Path, wav: Path, segments: list[Segment]) -> None:
+    """Raise DataError where segments do not lie in their recording, InputError where that cannot be read."""
+    if not wav.is_file():
+        raise DataError(f"{path}: no such recording '{wav}'")
+    with FileRecording(wav, quiet=True) as recording:
+        seconds = recording.seconds
+    for segment in segments:
+        if not segment.duration_ms > 0:
+            raise DataError(f"{path}: a segment of {wav.name} has no duration")
+        if not (segment.start_ms >= 0 and math.isfinite(segment.end_ms)):
+            times = f"offset {segment.start_ms / 1000}, duration {segment.duration_ms / 1000}"
+            raise DataError(f"{path}: a segment of {wav.name} has {times}; they are seconds from 0 on")
+        if seconds is not None and segment.end_ms > 1000 * seconds + BEYOND_MS:
+            end = f"ends at {segment.end_ms / 1000:.2f} s, the recording at {seconds:.2f} s"
+            raise DataError(f"{path}: a segment of {wav.name} {end}")

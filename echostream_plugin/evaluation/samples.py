@@ -78,6 +78,9 @@ def of_list(lists: Path, lines: list[int]) -> list[Sample]:
         if not path.is_file():
             raise DataError(f"{path}: no such list; echostream prepare makes such folders, as simuleval/test")
         columns[name] = path.read_text(encoding="utf-8").splitlines()
+    if len({*map(len, columns.values())}) > 1:
+        counts = ", ".join(f"{name}.txt {len(found)}" for name, found in columns.items())
+        raise DataError(f"{lists}: lists of different lengths ({counts} lines)")
     speakers = _speakers(lists.parent.parent / "text")
     samples = []
     for line in lines:

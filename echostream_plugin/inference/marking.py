@@ -1,7 +1,9 @@
 """Texts as they are printed: words with marks and capital letters, each given once, when its mark is decided."""
 
+from dataclasses import replace
+
 from echostream_plugin.inference.subtitles import sentences
-from echostream_plugin.inference.words import ends_clause, ends_question, normalise
+from echostream_plugin.inference.words import ends_clause, ends_question, normalise, without_outer_marks
 from echostream_plugin.punctuation import PunctuationStream
 
 SPANISH = "es"
@@ -11,7 +13,8 @@ BEFORE_ASKING = frozenset("a con de desde en hacia hasta para por sobre y".split
 
 class MarkedText:
     """One side's text of one sentence, which only grows: a word is added with the mark after it and its case when
-    `delay` words follow it, or when the text is closed.
+    `delay` words follow it, or when the text is closed. It is printed as it was recognised or written, but for marks
+    around it, which the stream's take the place of.
 
     words: as printed; ended: a sentence ended within the words that were read; where `stops`, no word is added after
     that."""
@@ -39,7 +42,8 @@ class MarkedText:
         for place, marked in enumerate(decided):
             if self.ended and self.stops:
                 break
-            self.words.append(marked.text if self.marks else spelled[place])
+            word = spelled[place]
+            self.words.append(replace(marked, word=without_outer_marks(word)).text if self.marks else word)
             self.ended = self.ended or marked.ends
 
     def may_end(self, words: list, probability: float) -> bool:

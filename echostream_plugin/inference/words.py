@@ -26,6 +26,19 @@ def _kept_mark(found: re.Match) -> str:
     return found[0] if unicodedata.category(found[0]).startswith("M") else ""
 
 
+def without_outer_marks(word: str) -> str:
+    """A word as it is written, without the marks before and after it: those inside (3.50, o'clock, ex-king) stay, and
+    so do signs that are read (5€, -2). A word that is nothing but marks stays."""
+    kept = [place for place, character in enumerate(word) if not _is_mark(word, place, character)]
+    return word[kept[0] : kept[-1] + 1] if kept else word
+
+
+def _is_mark(word: str, place: int, character: str) -> bool:
+    """Is it punctuation, but for a minus or a percent sign at a number?"""
+    number = character == "-" and word[place + 1 : place + 2].isdigit() or character in "%‰" and place > 0
+    return unicodedata.category(character).startswith("P") and not number
+
+
 def ends_sentence(word: str) -> bool:
     """Does a word as it is written end with a full stop, a question or an exclamation mark?"""
     return word.rstrip(_CLOSING).endswith(tuple(".?!…؟।。？！"))

@@ -26,6 +26,7 @@ MARKS = ("", ",", ".", "?")
 CASES = ("lower", "capital", "upper")
 NGRAMS = (2, 3, 4)  # characters; a word's begin and end count as one
 MOST_NGRAMS = 16  # of one word, the word itself among them
+LONGEST_WORD = 64  # characters; of a longer one its beginning and its end count
 NO_NGRAM = 0  # embedding row of the padding
 ROWS_STD = 0.1  # of the embeddings before training
 
@@ -49,10 +50,13 @@ class PunctuatorConfig:
         object.__setattr__(self, "languages", tuple(self.languages))
         for name in ("buckets", "dim", "layers", "heads", "ffn_dim", "left_words", "kernel"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError(f"punctuator: {name} must be a whole number of at least 1, got {value!r}")
+            least = 2 if name == "buckets" else 1  # one of them is the padding's
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ConfigError(f"punctuator: {name} must be a whole number of at least {least}, got {value!r}")
         if not self.languages or not all(isinstance(name, str) for name in self.languages):
             raise ConfigError(f"punctuator: languages must be names such as 'es', got {self.languages!r}")
+        if len(set(self.languages)) < len(self.languages):
+            raise ConfigError(f"punctuator: languages must differ from each other, got {' '.join(self.languages)}")
         if self.dim % (2 * self.heads):
             raise ConfigError(f"punctuator: dim {self.dim} must be divisible by twice the heads {self.heads}")
         if not isinstance(self.right_words, int) or not 0 <= self.right_words <= 64:
@@ -77,17 +81,16 @@ class PunctuatorConfig:
         return self.languages.index(language)
 
 
-@lru_cache(maxsize=65536)
 def ngrams_of(word: str, buckets: int) -> tuple[int, ...]:
     """Rows of a word and of its character n-grams, at most MOST_NGRAMS; the ends of a long word come first."""
     framed = f"<{word}>"
     grams = [framed[i : i + n] for n in NGRAMS for i in range(len(framed) - n + 1)]
     grams.sort(key=lambda gram: (not framed.endswith(gram), not framed.startswith(gram)))
     rows = dict.fromkeys([f"={word}", *grams])
-    return tuple(1 + zlib.crc32(row.encode()) % (buckets - 1 or 1) for row in rows)[:MOST_NGRAMS]
+    return tuple(1 + zlib.crc32(row.encode()) % (buckets - 1) for row in rows)[:MOST_NGRAMS]
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=16384)  # some megabytes, however many different words a stream has
 def _word_row(word: str, buckets: int) -> Tensor:
     found = ngrams_of(word, buckets)
     return torch.tensor(found + (NO_NGRAM,) * (MOST_NGRAMS - len(found)))
@@ -97,7 +100,11 @@ def word_rows(words: list[str], buckets: int) -> Tensor:
     """[T, MOST_NGRAMS] rows of the embedding table, padded with NO_NGRAM."""
     if not words:
         return torch.full((0, MOST_NGRAMS), NO_NGRAM)
-    return torch.stack([_word_row(word, buckets) for word in words])
+    return torch.stack([_word_row(_shortened(word), buckets) for word in words])
+
+
+def _shortened(word: str) -> str:
+    return word if len(word) <= LONGEST_WORD else word[: LONGEST_WORD // 2] + word[-LONGEST_WORD // 2 :]
 
 
 @lru_cache(maxsize=256)

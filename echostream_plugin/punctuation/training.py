@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from echostream_plugin.modules.seeded_training import SeededTraining
-from echostream_plugin.punctuation.model import Punctuator, word_rows
+from echostream_plugin.punctuation.model import MARKS, Punctuator, word_rows
 
 UNKNOWN = -100  # label that no loss is taken of
+LONGEST_LINE = 256  # words; a longer one is drawn in pieces
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,12 @@ class Windows:
 
     def __init__(self, texts: dict, languages: tuple, recipe: Recipe, noise):
         self.recipe, self.noise, self.languages = recipe, noise, languages
+        texts = {name: [(text, order) for text, order in found if len(text)] for name, found in texts.items()}
         self.sources = [(languages.index(name), text, order) for name, found in texts.items() for text, order in found]
         weights = np.array([1 / len(texts[name]) for name, found in texts.items() for _ in found])
         self.weights = weights / weights.sum()
-        self.starts = [np.concatenate([[0], np.flatnonzero(text.ends)[:-1] + 1]) for _, text, _ in self.sources]
-        self.ends = [np.flatnonzero(text.ends) + 1 for _, text, _ in self.sources]
+        places = [lines_of(text) for _, text, _ in self.sources]
+        self.starts, self.ends = [starts for starts, _ in places], [ends for _, ends in places]
 
     def draw(self, rng: np.random.Generator):
         """(language, words, marks, cases, ends): one window; `ends` says whether its text ends there."""
@@ -80,7 +82,9 @@ class Windows:
     def batch(self, rng: np.random.Generator, size: int, delay: int, buckets: int):
         """Tensors of `size` windows: rows [B, T, G], languages [B], lengths [B], marks and cases [B, T]. Labels whose
         `delay` following words were cut off are UNKNOWN."""
-        drawn = [window for window in (self.draw(rng) for _ in range(size)) if window[1]]
+        drawn = []
+        while not drawn:  # errors may leave nothing of a word that stands alone
+            drawn = [window for window in (self.draw(rng) for _ in range(size)) if window[1]]
         longest = max(len(window[1]) for window in drawn)
         rows = torch.zeros(len(drawn), longest, word_rows(["a"], buckets).size(1), dtype=torch.long)
         marks, cases = torch.full((2, len(drawn), longest), UNKNOWN).unbind(0)
@@ -91,6 +95,22 @@ class Windows:
             marks[i, :known], cases[i, :known] = torch.from_numpy(mark[:known]), torch.from_numpy(case[:known])
         languages = torch.tensor([window[0] for window in drawn])
         return rows, languages, torch.tensor([len(window[1]) for window in drawn]), marks, cases
+
+
+def lines_of(text) -> tuple[np.ndarray, np.ndarray]:
+    """Where the lines of a `Text` begin and end: [n] each. One of more than LONGEST_LINE words, which is no sentence,
+    counts as several that end with sentences, where it has any."""
+    starts, ends, begin = [], [], 0
+    for end in np.flatnonzero(text.ends) + 1:
+        while end - begin > LONGEST_LINE:
+            stops = np.flatnonzero(text.marks[begin : begin + LONGEST_LINE] >= MARKS.index("."))
+            starts.append(begin)
+            begin += int(stops[-1]) + 1 if len(stops) else LONGEST_LINE
+            ends.append(begin)
+        starts.append(begin)
+        ends.append(int(end))
+        begin = int(end)
+    return np.array(starts), np.array(ends)
 
 
 def loss_of(model: Punctuator, batch, delay: int, case_weight: float) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ class Said:
         self._sentences = []  # [index or None, text], the newest last
         self._open = ""
         self._older = False  # something was said before them
+        self._next = 0  # index of the open sentence
 
     def grow(self, text: str):
         """The open sentence is this now."""
@@ -33,12 +34,20 @@ class Said:
         elif isinstance(event, Revision):
             self._revise(event.index, getattr(event, self._field))
 
+    def is_open(self, index: int) -> bool:
+        """Is it the open sentence's? Of an utterance without pauses nothing but its revision says that it is over."""
+        return index == self._next
+
     def _end(self, index):
-        if self._open:
+        if self._open or index is not None:  # one without a text may get one by its revision
             self._sentences.append([index, self._open])
             self._open = ""
+        if index is not None:
+            self._next = index + 1
 
     def _revise(self, index: int, text: str):
+        if self.is_open(index):
+            self._end(index)
         for sentence in self._sentences:
             if sentence[0] == index:
                 sentence[1] = text
@@ -46,7 +55,7 @@ class Said:
     def trim(self):
         """Forget sentences that are too old to be revised. Texts before and after this cannot be compared."""
         while len(self._sentences) > KEPT:
-            self._older = bool(self._sentences.pop(0)) or self._older
+            self._older = bool(self._sentences.pop(0)[1].strip()) or self._older
 
     def text(self) -> str:
         """All of it, sentences with a space between them, and before them where something older was said."""

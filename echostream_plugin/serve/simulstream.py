@@ -12,6 +12,7 @@ Its scorers read the log with `detokenizer_type: simuleval` and `latency_unit: w
 A revised sentence is said as simulstream means it: the newest tokens are deleted, back to the first that is other now.
 """
 
+import math
 import threading
 from types import SimpleNamespace
 
@@ -55,6 +56,8 @@ class EchoStreamProcessor(SpeechProcessor):
         if output not in OUTPUTS:
             raise ConfigError(f"output '{output}': use {' or '.join(OUTPUTS)}")
         self._kind = OUTPUTS[output]
+        if not (math.isfinite(self.speech_chunk_size) and self.speech_chunk_size * SAMPLE_RATE >= 1):
+            raise ConfigError(f"speech_chunk_size {config.speech_chunk_size!r}: seconds of audio, such as 0.32")
         given = getattr(config, "session", None) or {}
         changes = dict(vars(given) if isinstance(given, SimpleNamespace) else given)
         options = bundle_options(self._bundle, **{**changes, "speech": False, "translate": output == "translation"})
@@ -64,7 +67,8 @@ class EchoStreamProcessor(SpeechProcessor):
     @property
     def speech_chunk_size(self) -> float:
         """Seconds of audio in a push."""
-        return float(getattr(self.config, "speech_chunk_size", 0.32))
+        given = getattr(self.config, "speech_chunk_size", 0.32)
+        return float(given) if isinstance(given, int | float) else math.nan
 
     def process_chunk(self, waveform) -> IncrementalOutput:
         """waveform: [n] float32 at 16 kHz."""
@@ -101,20 +105,27 @@ class EchoStreamProcessor(SpeechProcessor):
         for event in events:
             if isinstance(event, self._kind):
                 self._complete(self._growing.grow(event.text))
-            elif isinstance(event, Sentence | Finished):
-                self._complete(self._growing.end())
-                self._said.take(event)
-                self._words = []
-            elif isinstance(event, Revision):
+            elif isinstance(event, Sentence | Finished | Revision):
+                if not isinstance(event, Revision) or self._said.is_open(event.index):
+                    self._complete(self._growing.end())
+                    self._words = []
                 self._said.take(event)
         new, deleted = changed_words(before, self._said.text().split())
         self._said.trim()
-        return IncrementalOutput(new, self.tokens_to_string(new), deleted, self.tokens_to_string(deleted))
+        return IncrementalOutput(new, self.tokens_to_string(new), Deleted(deleted), self.tokens_to_string(deleted))
 
     def _complete(self, words: list[str]) -> None:
         """These words of the open sentence will not grow any more."""
         self._words = self._words + words
         self._said.grow(" ".join(self._words))
+
+
+class Deleted(list):
+    """Tokens to delete, of which `[:-0]` are all: simulstream 1.0.0 joins the last two outputs of a stream, and so asks
+    which are still to be deleted where the first of these had no new token."""
+
+    def __getitem__(self, place):
+        return list(self) if place == slice(None, 0) else super().__getitem__(place)
 
 
 class GrowingWords:

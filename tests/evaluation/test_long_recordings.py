@@ -148,14 +148,53 @@ def test_references_beside_a_plain_segmentation(folder, tmp_path):
         ([{"wav": "talk.wav", "offset": 0, "duration": 1}], "reference.txt"),
         ([{"wav": "gone.wav", "offset": 0, "duration": 1, "reference": "a"}], "no such recording"),
         ([{"wav": "talk.wav", "offset": 0, "duration": 0, "reference": "a"}], "has no duration"),
+        ([{"wav": "talk.wav", "offset": 0, "duration": float("nan"), "reference": "a"}], "has no duration"),
+        ([{"wav": "talk.wav", "offset": -1, "duration": 1, "reference": "a"}], "seconds from 0 on"),
+        ([{"wav": "talk.wav", "offset": 0, "duration": float("inf"), "reference": "a"}], "seconds from 0 on"),
+        ([{"wav": "talk.wav", "offset": 9, "duration": 1, "reference": "a"}], "ends at 10.00 s, the recording at 1.00"),
+        ([{"wav": 3, "offset": 0, "duration": 1, "reference": "a"}], "expected a list"),
+        (["talk.wav"], "expected a list"),
+        ([], "no segments"),
     ],
 )
 def test_segmentations_that_cannot_be_are_named(tmp_path, entries, why):
     soundfile.write(tmp_path / "talk.wav", speechlike(1.0), 16000)
     if entries is not None:
-        (tmp_path / "segmentation.yaml").write_text(json.dumps(entries))
+        written = json.dumps(entries).replace("NaN", ".nan").replace("Infinity", ".inf")  # as yaml has them
+        (tmp_path / "segmentation.yaml").write_text(written)
     with pytest.raises(DataError, match=why):
         read_segmentation(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "references, why",
+    [("one\n", "reference.txt: 1 lines for the 2 segments"), ("a\nb\nc\n", "3 lines"), (b"Se\xf1or\nb\n", "utf-8")],
+)
+def test_as_many_references_as_segments_are_needed(tmp_path, references, why):
+    soundfile.write(tmp_path / "talk.wav", speechlike(1.0), 16000)
+    entries = [{"wav": "talk.wav", "offset": at, "duration": 0.5} for at in (0, 0.5)]
+    (tmp_path / "segmentation.yaml").write_text(json.dumps(entries))
+    (tmp_path / "reference.txt").write_bytes(references if isinstance(references, bytes) else references.encode())
+    with pytest.raises(DataError, match=why):
+        read_segmentation(tmp_path)
+
+
+def test_texts_are_a_line_each_whatever_is_in_them(tmp_path):
+    """Of a yaml, which takes words for numbers and truths; and an empty last line is a line."""
+    soundfile.write(tmp_path / "talk.wav", speechlike(2.0), 16000)
+    entries = [f"{{wav: talk.wav, offset: {at}, duration: 0.5, reference: {text}}}" for at, text in TEXTS.items()]
+    (tmp_path / "segmentation.yaml").write_text("".join(f"- {entry}\n" for entry in entries))
+    ((_, segments),) = read_segmentation(tmp_path).items()
+    assert [segment.reference for segment in segments] == ["10", "one\ntwo\u2028three", ""]
+    write_segmentation(tmp_path / "again", {"talk.wav": segments})
+    assert (tmp_path / "again" / "reference.txt").read_text() == "10\none two three\n\n"
+    plain = [{"wav": "../talk.wav", "offset": at, "duration": 0.5} for at in TEXTS]
+    (tmp_path / "again" / "segmentation.yaml").write_text(json.dumps(plain))
+    ((_, again),) = read_segmentation(tmp_path / "again").items()
+    assert [segment.reference for segment in again] == ["10", "one two three", ""]
+
+
+TEXTS = {0.0: "10", 0.5: '"one\\ntwo\\u2028three"', 1.0: "null"}
 
 
 def test_the_script_makes_what_it_says(folder, tmp_path, capsys):
@@ -166,3 +205,33 @@ def test_the_script_makes_what_it_says(folder, tmp_path, capsys):
     assert "none.wav: " in capsys.readouterr().out
     assert script.main(["--from", str(tmp_path), *flags]) == 2
     assert "no wav_list.txt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("samples", [np.zeros(8000), np.zeros(0)])
+def test_a_recording_of_silence_is_named(folder, tmp_path, samples, capsys):
+    soundfile.write(tmp_path / "silent.wav", samples, 16000)
+    for name in ("wav_list", "src", "target"):
+        (tmp_path / f"{name}.txt").write_text("silent.wav\n")
+    script = load_script("build_longform")
+    for kind in ("silences", "noise"):
+        assert script.main(["--from", str(tmp_path), "--output", str(tmp_path / "out"), "--kinds", kind]) == 2
+        assert "silent.wav: " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_lists_of_different_lengths_and_folders_that_cannot_be_are_named(folder, tmp_path, capsys):
+    script = load_script("build_longform")
+    (tmp_path / "file").write_text("")
+    assert script.main(["--from", str(folder), "--output", str(tmp_path / "file"), "--minutes", "0.1"]) == 2
+    assert "file" in capsys.readouterr().err
+    for name in ("wav_list", "src", "target"):
+        (tmp_path / f"{name}.txt").write_text("a\nb\n" if name == "wav_list" else "a\n")
+    assert script.main(["--from", str(tmp_path), "--output", str(tmp_path / "out")]) == 2
+    assert "lists of different lengths (wav_list.txt 2, src.txt 1, target.txt 1 lines)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [["--minutes", "0"], ["--minutes", "nan"], ["--minutes", "inf"], ["--seed", "-1"]])
+def test_numbers_that_cannot_be_are_refused(folder, tmp_path, flags, capsys):
+    with pytest.raises(SystemExit):
+        load_script("build_longform").main(["--from", str(folder), "--output", str(tmp_path), *flags])
+    assert "--minutes must be a number above 0" in capsys.readouterr().err

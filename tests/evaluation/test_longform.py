@@ -301,3 +301,8 @@ def test_the_script_prints_both_tables_and_names_what_is_wrong(place, tmp_path, 
         assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
     assert script.main([*common[:3], str(tmp_path), *common[4:], POLICY]) == 2
     assert "segmentation.yaml" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        script.main([*common, "--push-ms", "0", POLICY])
+    (tmp_path / "file").write_text("")
+    assert script.main([*common[:4], "--output", str(tmp_path / "file"), POLICY]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")

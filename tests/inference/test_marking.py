@@ -39,6 +39,22 @@ def test_without_marks_the_words_come_as_they_were():
     assert found.text == "Hola! ANA" and found.ended
 
 
+@pytest.mark.parametrize(
+    "written, printed",
+    [
+        ("cuesta 3.50 a las 10:30", "Cuesta 3.50 a las 10:30."),
+        ("it's nine o'clock", "It's nine o'clock."),
+        ("the ex-king, (of) «Spain»!", "The ex-king of Spain."),
+        ("¿y Ana?", "Y Ana."),
+        ("-2 grados al 50 % o 50%", "-2 grados al 50 % o 50%."),
+        ("5€ – gracias", "5€ – gracias."),
+        ("rock'n'roll' 'tis", "Rock'n'roll tis."),
+    ],
+)
+def test_words_are_printed_as_they_were_written_but_for_marks_around_them(written, printed):
+    assert marked(FixedStream({}, 2), written) == printed
+
+
 def test_where_it_stops_nothing_is_added():
     found, said = texts([8], stops=True)
     assert said == ["Hola, me llamo ana."] * 2 and found.ended

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from echostream_plugin.config import ConfigError
 from echostream_plugin.punctuation import MARKS, PunctuationStream, Punctuator, PunctuatorConfig
-from echostream_plugin.punctuation.model import word_rows
+from echostream_plugin.punctuation.model import LONGEST_WORD, _word_row, word_rows
 from echostream_plugin.punctuation.stream import LONGEST_SENTENCE
 
 CONFIG = PunctuatorConfig(buckets=211, dim=16, layers=3, heads=2, ffn_dim=24, left_words=6, right_words=9, kernel=4)
@@ -208,8 +208,32 @@ def test_streams_share_a_model_in_threads():
         (lambda: PunctuatorConfig(right_words=-1), "right_words"),
         (lambda: PunctuatorConfig(kernel=60), "kernel 60 needs left_words"),
         (lambda: PunctuatorConfig(languages=()), "languages"),
+        (lambda: PunctuatorConfig(languages=("es", "es")), "languages must differ"),
+        (lambda: PunctuatorConfig(buckets=1), "buckets must be a whole number of at least 2"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(call, why):
     with pytest.raises(ConfigError, match=why):
         call()
+
+
+def test_what_is_kept_of_words_is_bounded_however_long_and_different_they_are():
+    words = ["x" * 100_000 + f"{n}y" * 1000 for n in range(20)]
+    rows = word_rows(words, CONFIG.buckets)
+    assert rows.shape == (20, 16) and torch.equal(rows[1], word_rows(words[1:2], CONFIG.buckets)[0])
+    assert _word_row.cache_info().maxsize <= 1 << 14
+    _word_row.cache_clear()
+    honest = "ab" * (LONGEST_WORD // 2)
+    assert not torch.equal(word_rows([honest], 8192), word_rows([honest + "c"], 8192))
+    assert _word_row.cache_info().currsize == 2
+    stream = PunctuationStream(MODEL, "en", 0)
+    assert stream.push(words[:1])[0].word == words[0]
+
+
+@pytest.mark.parametrize(
+    "word", ["3.50", "o'clock", "10:30", "ñandú", "привет", "你好吗", "\u0301", "🙂", "\ufeff", "x" * 5000]
+)
+def test_a_word_of_any_letters_is_a_word(word):
+    stream = PunctuationStream(MODEL, "en", 1)
+    said = stream.push([word, word]) + stream.finish()
+    assert [one.word for one in said] == [word, word] and said[-1].ends

@@ -17,7 +17,7 @@ from echostream_plugin.punctuation import (
     load_punctuator,
     save_punctuator,
 )
-from echostream_plugin.punctuation.training import UNKNOWN, Recipe, Training, Windows
+from echostream_plugin.punctuation.training import LONGEST_LINE, UNKNOWN, Recipe, Training, Windows, lines_of
 
 SMALL = PunctuatorConfig(buckets=307, dim=32, layers=2, heads=2, ffn_dim=48, left_words=8, right_words=6, kernel=3)
 
@@ -157,3 +157,29 @@ def test_a_checkpoint_of_another_recipe_or_none_is_refused(tmp_path):
     (tmp_path / "training.pt").write_bytes(b"no checkpoint")
     with pytest.raises(ConfigError, match="not a checkpoint of this training"):
         training.resume(tmp_path / "training.pt")
+
+
+def test_a_text_without_words_beside_another_and_a_word_that_stands_alone_are_drawn(tmp_path):
+    empty, alone = labelled([]), labelled(["Sí."])
+    recipe = Recipe(window=6, clean_share=0.0, most_errors=1.0, most_sentences=1)
+    for order in (False, True):
+        found = Windows({"es": [(empty, order), (alone, order)]}, ("es",), recipe, with_errors)
+        rng = np.random.default_rng(0)
+        assert all(found.batch(rng, 1, 0, SMALL.buckets)[0].size(0) == 1 for _ in range(200))
+
+
+def test_a_line_that_is_no_sentence_is_drawn_in_pieces_that_end_with_sentences():
+    short = labelled(["one two. three four?", "five"], complete=False)
+    assert [places.tolist() for places in lines_of(short)] == [[0, 4], [4, 5]]
+    text = labelled(["one two three. " * 300, "so " * 600, "yes. no."], complete=False)
+    starts, ends = lines_of(text)
+    assert starts[0] == 0 and ends[-1] == len(text) and (starts[1:] == ends[:-1]).all()
+    assert (ends - starts).max() <= LONGEST_LINE and {900, 1500, 1502} <= set(ends.tolist())
+    assert all(text.marks[end - 1] == MARKS.index(".") for end in ends if end < 900)
+    recipe = Recipe(clean_share=0.0)
+    found, rng = Windows({"en": [(text, False)]}, ("en",), recipe, with_errors), np.random.default_rng(0)
+    noisy, drawn = found.noise, []
+    found.noise = lambda window, *more: drawn.append(len(window)) or noisy(window, *more)
+    for _ in range(50):
+        found.draw(rng)
+    assert max(drawn) <= recipe.most_sentences * LONGEST_LINE

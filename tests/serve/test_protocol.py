@@ -181,3 +181,18 @@ def test_a_sentence_that_is_long_over_stays_as_it_was_said():
     seen, found = replies(writer, *pushes, *revised)
     assert found[12] == ("", "")
     assert seen[-1] == "s0 s1 s2 s3 new s5 s6 s7 s8 s9 s10 s11"
+
+
+def test_a_revision_is_told_where_no_sentence_was_ended_and_where_nothing_was_said():
+    writer = TextWriter(audio_out=False)
+    pushes = [
+        [TargetText("hello", "hello", 1.0)],
+        [REVISED, Finished(2.0)],  # an utterance without pauses
+    ]
+    assert [json.loads(writer.messages(events, 1.0)[0]) for events in pushes] == [
+        {"new": "hello", "deleted": ""},
+        {"new": " everybody", "deleted": ""},
+    ]
+    writer = TextWriter(audio_out=False)
+    events = [Sentence(0, "hola", "", 0, 1, 2), REVISED, TargetText("how", "how", 3.0)]
+    assert json.loads(writer.messages(events, 1.0)[0]) == {"new": "hello everybody how", "deleted": ""}

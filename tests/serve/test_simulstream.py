@@ -116,6 +116,14 @@ def test_configurations_that_cannot_be_are_named(folder):
         EchoStreamProcessor(config(folder)).set_source_language("fr")
 
 
+@pytest.mark.parametrize("seconds", [0, -1, 1e-9, float("nan"), float("inf"), "much"])
+def test_a_push_of_no_length_is_refused(folder, seconds):
+    settings = config(folder)
+    settings.speech_chunk_size = seconds
+    with pytest.raises(ConfigError, match="speech_chunk_size .*: seconds of audio"):
+        processors.build_speech_processor(settings)
+
+
 class Scripted:
     """A session that says what a test wants."""
 
@@ -154,3 +162,44 @@ def test_a_revised_sentence_is_deleted_and_said_again_as_its_scorers_read_it(fol
     found = reader.final_outputs_and_latencies()["a"]
     assert found.final_text == "the bus leaves at ten o'clock" and reader.num_deleted_tokens() == 3
     assert np.allclose(found.ideal_delays, [0.3, 1.2, 1.2, 1.2, 1.5, 1.5])  # words said again are as late as they are
+
+
+@pytest.mark.parametrize("last", [[], [TargetText("the train leaves", " leaves", 600)]])
+@pytest.mark.parametrize("ended", [[], [Sentence(0, "", "the train leaves", 0, 1, 600)]])
+def test_a_revision_at_the_end_of_the_stream_is_in_its_log(folder, last, ended):
+    """Whether anything was said in the rest of the audio, and whether sentences end at pauses."""
+    from simulstream.server.message_processor import MessageProcessor
+
+    processor = processors.build_speech_processor(config(folder))
+    processor._session = Scripted([TargetText("the train leaves", "the train leaves", 300)], last)
+    processor._session.finish = lambda: [*ended, Revision(0, "", "the bus leaves", 0, 1, 900), Finished(900.0)]
+    messages, said = MessageProcessor(1, processor), []
+    for out in (messages.process_speech(bytes(2 * 5120)), messages.process_speech(bytes(64)), messages.end_of_stream()):
+        if out is not None:
+            assert not out.deleted_tokens or said[-len(out.deleted_tokens) :] == out.deleted_tokens
+            said = said[: len(said) - len(out.deleted_tokens)] + out.new_tokens
+            json.dumps(out.deleted_tokens)
+    assert said == ["the", "bus", "leaves"]
+
+
+def test_revisions_of_a_session_are_the_final_text(folder):
+    """Of an utterance, and of a stream; the bundle translates, nothing is scripted."""
+    from simulstream.server.message_processor import MessageProcessor
+
+    samples = np.round(speechlike(3.1, seed=4) * 32767).astype("<i2")
+    for options in ({"revise": True}, {"revise": True, "pause_ms": 200, "longest_sentence_ms": 800}):
+        processor, said = processors.build_speech_processor(config(folder, session=options)), []
+        messages = MessageProcessor(1, processor)
+        found = [messages.process_speech(samples[at : at + 5120].tobytes()) for at in range(0, len(samples), 5120)]
+        for out in [*found, messages.end_of_stream()]:
+            if out is not None:
+                said = said[: len(said) - len(out.deleted_tokens)] + out.new_tokens
+        session, bundle = [], load_bundle(folder)
+        stream = TranslationSession(bundle, bundle_options(bundle, speech=False, **options))
+        for start in range(0, len(samples), 5120):
+            session += stream.push(samples[start : start + 5120].astype(np.float32) / 32768, 16000)
+        session += stream.finish()
+        revised = [event.target_text for event in session if isinstance(event, Revision)]
+        live = [event.text for event in session if isinstance(event, TargetText)]
+        assert said == " ".join(revised).split() and said and live[-1].split() != said
+        assert len(revised) == 1 or "pause_ms" in options
