@@ -13,6 +13,7 @@ from echostream_plugin.constants import MAX_RATE, MIN_RATE
 from echostream_plugin.inference.arguments import is_truth, reading, word
 from echostream_plugin.inference.bundle import Bundle, load_bundle
 from echostream_plugin.inference.endpointing import ENDPOINTERS
+from echostream_plugin.inference.endpointing.base import LONG_PAUSE_MS
 from echostream_plugin.inference.optimize import PUSH_MS, QUANTIZE, VOCODER_BF16, optimize
 from echostream_plugin.inference.options import SessionOptions, bundle_options
 
@@ -21,7 +22,6 @@ PACKAGE = Path(__file__).resolve().parent
 BUNDLES = (PACKAGE / "bundles" / "quickstart", PACKAGE.parent / "examples" / "quickstart" / "bundle")
 DEFAULT_BUNDLE = next((folder for folder in BUNDLES if folder.is_dir()), BUNDLES[-1])
 LONG_SECONDS = 30  # longer recordings get sentence ends by themselves: models were trained on shorter ones
-LONG_PAUSE_MS, FRESH_PAUSE_MS = 400, 200  # the latter where each sentence is heard as a recording of its own
 RAW_HELP = "the samples have no header: RATE of them a second, 16 bits, little-endian, one channel"
 
 
@@ -132,7 +132,7 @@ def live_options(bundle: Bundle, given: dict) -> SessionOptions:
 
 def usual_pause_ms(options: SessionOptions) -> int:
     """The pause that ends a sentence where nobody said which."""
-    return min(FRESH_PAUSE_MS if options.fresh_encoder else LONG_PAUSE_MS, options.longest_sentence_ms)
+    return min(LONG_PAUSE_MS, options.longest_sentence_ms)
 
 
 def same_file(one: Path, other: Path) -> bool:

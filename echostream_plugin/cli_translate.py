@@ -25,6 +25,7 @@ from echostream_plugin.config import ConfigError
 from echostream_plugin.constants import SAMPLE_RATE
 from echostream_plugin.inference.audio import open_recording
 from echostream_plugin.inference.bundle import Bundle
+from echostream_plugin.inference.endpointing.base import LONG_PAUSE_MS
 from echostream_plugin.inference.errors import InputError, NoRecordingError, OutputError, ResumeError
 from echostream_plugin.inference.events import SourceText, TargetText, as_record
 from echostream_plugin.inference.options import SessionOptions, bundle_options
@@ -56,8 +57,8 @@ def configure(translate: argparse.ArgumentParser):
         "translation.txt (a line for each sentence), the same as subtitles (srt and vtt; two lines of 42 characters, "
         "20 characters a second), words.json (each word with its time), and events.jsonl. Of several recordings each "
         "has a folder of its name in OUT; one that cannot be translated does not keep the others from it. In a "
-        "recording of more than 30 s, or of unknown length, sentences end at pauses (--pause-ms; 400, or 200 where "
-        "each sentence is heard alone, as by the bundled model), so an hour needs no more memory than a minute. A run "
+        "recording of more than 30 s, or of unknown length, sentences end at pauses (--pause-ms; "
+        f"{LONG_PAUSE_MS}), so an hour needs no more memory than a minute. A run "
         "that was stopped, however, goes on with the same command; its results are those of a run that was not. "
         "Results that are already in OUT are not touched without --overwrite."
     )

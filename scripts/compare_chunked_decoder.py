@@ -5,8 +5,10 @@
 
 Trains each system from the bundle's encoder on the corpus (fairseq-train, the same updates, decoders of one size),
 writes the test utterances down alone and joined to recordings of 2, 5 and 10, and makes the tables in OUT/tables.md:
-word error rates with 95 % intervals (bootstrap over recordings), milliseconds and bytes a chunk. What was done is kept,
-so that the same command goes on where it was stopped. `--quick` does it in seconds on what is there, for a test.
+word error rates with 95 % intervals (bootstrap over recordings), milliseconds and bytes a chunk. A decoder takes long
+to learn to read frames: one with chunks and one without do so, for --updates, and each system goes on from its own for
+--more-updates. What was done is kept, so that the same command goes on where it was stopped; with --systems the one
+without chunks may be trained beside the others. `--quick` does it in seconds on what is there, for a test.
 """
 
 import argparse
@@ -58,8 +60,8 @@ BY_CHUNK = [System(size, CONTEXT_FRAMES // size) for size in (8, 16, 32, 64)]
 BY_CONTEXT = [System(32, context) for context in (-1, 4, 2, 1, 0)]
 WHOLE = System(0, -1)
 SYSTEMS = list(dict.fromkeys([MAIN, WHOLE, *BY_CHUNK, *BY_CONTEXT]))
-# both in seconds
 QUICK = {"systems": [System(8, 4), WHOLE], "updates": 2, "lengths": (1, 2), "limit": 4, "seconds": (1, 10)}
+# both in seconds
 SECONDS, COST_CONTEXTS = (1, 60, 1800), (-1, 4, 1, 0)
 COSTS = {"context": "context, chunks", "seconds": "after, s", "ms": "ms a chunk", "state_mb": "state, MB"}
 
@@ -73,8 +75,11 @@ def parse_args(argv=None):
     parser.add_argument("--multitask-config-yaml", default="config_mtl_asr_st_ctcst.yaml")
     parser.add_argument("--train-subset", default="train")
     parser.add_argument("--test-subset", default="test")
-    parser.add_argument("--updates", type=int, default=1000, help="of each training (default %(default)s)")
-    parser.add_argument("--ctc-only-updates", type=int, default=0, help="of them, with CTC alone, where the bundle's "
+    parser.add_argument("--updates", type=int, default=5000, help="of the first trainings (default %(default)s)")
+    parser.add_argument("--more-updates", type=int, default=1000, help="of each system then (default %(default)s)")
+    parser.add_argument("--systems", nargs="+", choices=[each.name for each in SYSTEMS], metavar="NAME",
+                        help=f"only some, and no tables: {', '.join(each.name for each in SYSTEMS)}")  # fmt: skip
+    parser.add_argument("--ctc-only-updates", type=int, default=0, help="at first, with CTC alone, where the bundle's "
                         "dictionary is not the corpus's")  # fmt: skip
     parser.add_argument("--max-tokens", type=int, default=6000, help="feature frames of 10 ms a batch")
     parser.add_argument("--encoder-lr-scale", type=float, default=0.1, help="of the encoder, by that of the rest")
@@ -87,25 +92,28 @@ def parse_args(argv=None):
     parser.add_argument("--quick", action="store_true", help="two systems, two updates, four utterances")
     args = parser.parse_args(argv)
     if args.quick:
-        args.updates, args.limit = QUICK["updates"], QUICK["limit"]
+        args.updates, args.more_updates, args.limit = QUICK["updates"], QUICK["updates"], QUICK["limit"]
     return args
 
 
-def training_words(args, system: System, folder: Path) -> list[str]:
-    """fairseq-train's command line."""
+def training_words(args, system: System, folder: Path, before: Path | None = None) -> list[str]:
+    """fairseq-train's command line; before: the checkpoint that it goes on from, else the bundle's encoder."""
     from echostream_plugin.fairseq_ext.flags import encoder_words
     from echostream_plugin.fairseq_ext.speechllm.model import architecture_of
 
-    config = load_bundle(args.bundle).config
+    config, updates = load_bundle(args.bundle).config, args.more_updates if before else args.updates
+    first = ["--load-bundle-encoder", str(args.bundle), "--ctc-only-updates", str(args.ctc_only_updates)]
     return [
         str(args.data), "--task", "speech_to_text_chunks", "--target", "source_text",
         "--config-yaml", args.config_yaml, "--multitask-config-yaml", args.multitask_config_yaml,
         "--arch", architecture_of(config.encoder.kind), *args.decoder.split(), *encoder_words(config),
-        "--load-bundle-encoder", str(args.bundle), "--encoder-lr-scale", str(args.encoder_lr_scale),
+        *(["--finetune-from-model", str(before)] if before else first),
+        "--encoder-lr-scale", str(args.encoder_lr_scale),
         "--llm-chunk-frames", str(system.chunk_frames), "--llm-context-chunks", str(system.context_chunks),
-        "--criterion", "speechllm_ctc", "--ctc-only-updates", str(args.ctc_only_updates),
-        "--optimizer", "adam", "--lr", "0.001", "--lr-scheduler", "inverse_sqrt",
-        "--warmup-updates", str(max(1, args.updates // 10)), "--clip-norm", "1.0", "--max-update", str(args.updates),
+        "--criterion", "speechllm_ctc", "--optimizer", "adam", "--lr", "0.0005" if before else "0.001",
+        "--lr-scheduler", "polynomial_decay", "--power", "1", "--warmup-updates", str(max(1, updates // 10)),
+        "--end-learning-rate", "0" if before else "0.0005", "--total-num-update", str(updates),
+        "--clip-norm", "1.0", "--max-update", str(updates),
         "--max-tokens", str(args.max_tokens), "--train-subset", args.train_subset, "--disable-validation",
         "--save-dir", str(folder), "--no-epoch-checkpoints", "--save-interval-updates", "250",
         "--keep-interval-updates", "1", "--seed", "1", "--log-interval", "50", "--log-format", "tqdm",
@@ -126,21 +134,30 @@ def utterances_of(args, bundle) -> list[Utterance]:
     ]  # fmt: skip
 
 
+def trained(args, system: System) -> Path:
+    """The checkpoint of a system, from what learnt to read frames with chunks, or without."""
+    from echostream_plugin.fairseq_ext.launch import train
+
+    first = MAIN if system.chunk_frames else WHOLE
+    before, folder = args.out / f"first_{first.name}", args.out / system.name
+    train(training_words(args, first, before))
+    train(training_words(args, system, folder, before / "checkpoint_last.pt"))
+    return folder / "checkpoint_last.pt"
+
+
 def evaluated(args, system: System) -> dict:
     """What a system writes, trained and measured now where that was not done before."""
-    from echostream_plugin.fairseq_ext.launch import train
     from echostream_plugin.fairseq_ext.loading import load_checkpoint_bundle
 
     folder = args.out / system.name
     results = folder / "results.json"
-    asked = {name: str(value) for name, value in vars(args).items() if name not in ("out", "write")}
+    asked = {name: str(value) for name, value in vars(args).items() if name not in ("out", "write", "systems")}
     if results.is_file():
         found = json.loads(results.read_text(encoding="utf-8"))
         if found["asked"] != asked:
             raise ConfigError(f"{results}: of other options; give another --out, or remove it")
         return found["lengths"]
-    train(training_words(args, system, folder))
-    bundle = load_checkpoint_bundle(folder / "checkpoint_last.pt", args.data)
+    bundle = load_checkpoint_bundle(trained(args, system), args.data)
     bundle.to("cuda" if torch.cuda.is_available() else "cpu")
     lengths = QUICK["lengths"] if args.quick else LENGTHS
     found = {"system": asdict(system), "asked": asked}
@@ -168,8 +185,11 @@ def tables(results: dict, costs: list, lengths: tuple) -> str:
 
 def compare(args) -> str:
     """Train, measure, write the tables."""
-    systems = QUICK["systems"] if args.quick else SYSTEMS
+    systems = [each for each in SYSTEMS if each.name in (args.systems or each.name)]
+    systems = QUICK["systems"] if args.quick else systems
     results = {each.name: evaluated(args, each) for each in tqdm(systems, desc="systems", unit="system")}
+    if args.systems:
+        return f"done: {', '.join(results)}; without --systems the same command makes the tables"
     costs = cost_rows(
         SpeechLLMConfig(
             vocab=1000, encoder_dim=load_bundle(args.bundle).config.encoder.dim, dim=256, layers=4, heads=4, ffn_dim=688
@@ -179,7 +199,7 @@ def compare(args) -> str:
         repeats=1 if args.quick else 9,
     )
     page = tables(results, costs, QUICK["lengths"] if args.quick else LENGTHS)
-    shown = ("updates", "max_tokens", "encoder_lr_scale", "beam", "decoder")
+    shown = ("updates", "more_updates", "max_tokens", "encoder_lr_scale", "beam", "decoder")
     page += f"\n{', '.join(f'{name} {getattr(args, name)}' for name in shown)}; commit {commit()}\n"
     write_text(args.out / "tables.md", page)
     if args.write:

@@ -4,7 +4,7 @@
     python scripts/evaluate_longform.py --bundle BUNDLE --recordings longform --output eval/longform \\
         endpointer=energy endpointer=text endpointer=text+energy endpointer=oracle
 
-Each argument is one policy: `SessionOptions` by name. What stays unnamed is the bundle's, pause_ms 200. The endpointer
+Each argument is one policy: `SessionOptions` by name. What stays unnamed is the bundle's, pause_ms 400. The endpointer
 'oracle' is told where the sentences end, and waits for pause_ms of the silence after each, where there is one.
 
 The recordings of a folder with segmentation.yaml (scripts/build_longform.py, or any that OmniSTEval takes, with

@@ -28,6 +28,7 @@ from echostream_plugin.evaluation.table import commit
 from echostream_plugin.evaluation.voices_tables import PARTS, Asked, VoicesEvaluation, report
 from echostream_plugin.files import write_json, write_text
 from echostream_plugin.inference.digest import bundle_digest
+from echostream_plugin.inference.endpointing.base import LONG_PAUSE_MS
 from echostream_plugin.inference.errors import BundleError, InputError
 from echostream_plugin.inference.options import read_policy
 
@@ -54,7 +55,7 @@ def parse_args(argv=None):
     parser.add_argument("--most", type=int, default=0, help="only so many recordings of each set; 0: all")
     parser.add_argument("--row", type=int, default=60, help="recordings in a row for (f)")
     parser.add_argument("--rows", type=int, default=2, help="how many such rows")
-    parser.add_argument("--pause-ms", type=int, default=200, help="pause_ms of (f)")
+    parser.add_argument("--pause-ms", type=int, default=LONG_PAUSE_MS, help="pause_ms of (f)")
     parser.add_argument("--segment-ms", type=int, default=320, help="how much source goes in at a time")
     parser.add_argument("--options", default="", metavar="name=value,...", help="session options for every set")
     parser.add_argument("--no-asr-bleu", action="store_true", help="no ASR-BLEU and no resynthesis (no whisper)")

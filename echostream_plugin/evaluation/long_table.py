@@ -31,10 +31,11 @@ from echostream_plugin.evaluation.voices import flat
 from echostream_plugin.files import write_json, write_text
 from echostream_plugin.inference.bundle import Bundle, load_bundle
 from echostream_plugin.inference.digest import DIGITS, bundle_digest
+from echostream_plugin.inference.endpointing.base import LONG_PAUSE_MS
 from echostream_plugin.inference.optimize import optimize
 from echostream_plugin.inference.options import bundle_options, read_policy
 
-DEFAULTS = {"pause_ms": 200}
+DEFAULTS = {"pause_ms": LONG_PAUSE_MS}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import pytest
 import soundfile
 
 from echostream_plugin.cli import main
-from echostream_plugin.cli_options import FRESH_PAUSE_MS, LONG_PAUSE_MS, session_options
+from echostream_plugin.cli_options import session_options
+from echostream_plugin.inference.endpointing.base import LONG_PAUSE_MS
 from echostream_plugin.inference.errors import NoRecordingError
 from tests import native_library
 from tests.cli.runs import standard_input, translate
@@ -85,7 +86,7 @@ class Length:
         (30.0, {}, {}, 0),
         (30.1, {}, {}, LONG_PAUSE_MS),
         (None, {}, {}, LONG_PAUSE_MS),
-        (218.0, {}, {"fresh_encoder": True}, FRESH_PAUSE_MS),
+        (218.0, {}, {"fresh_encoder": True}, LONG_PAUSE_MS),
         (218.0, {"pause_ms": 0}, {}, 0),
         (218.0, {"pause_ms": 320}, {}, 320),
         (218.0, {}, {"pause_ms": 120}, 120),

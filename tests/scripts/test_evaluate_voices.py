@@ -60,7 +60,7 @@ def test_every_part_has_its_rows_and_nothing_is_translated_twice(bundle_folder, 
     assert [row["condition"] for row in tables["losses"]] == ["clean", *voices.VARIANTS]
     clean, noisy = tables["losses"][:2]
     assert noisy["lost"][0] == pytest.approx(clean["text_bleu"][0] - noisy["text_bleu"][0], abs=0.01)
-    assert [row["mode"] for row in tables["rows"]] == ["without pause_ms", "pause_ms 200"]
+    assert [row["mode"] for row in tables["rows"]] == ["without pause_ms", "pause_ms 400"]
     assert tables["rows"][0]["recordings"] == 4 and [row["kind"] for row in tables["nothing"]][-1] == "all"
     assert len(tables["early"]) == 4 and not tables["units"]
     assert "| training voices | 2 |" in text and "scripts/evaluate_voices.py --bundle" in text

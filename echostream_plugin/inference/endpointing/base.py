@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LEAD_FRAMES = 2  # where the encoder begins anew: the silence that is kept before the first sound of a sentence
 LONG_QUIET_FRAMES = 25  # with a detector of speech: after a second without any, nothing is decided
 HOUR_MS = 3_600_000
+LONG_PAUSE_MS = 400  # the pause_ms of long recordings where nobody said which
 ENDPOINTERS = {}  # name -> class; see register_endpointer
 
 
