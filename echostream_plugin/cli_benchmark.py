@@ -52,6 +52,8 @@ def run_benchmark(args: argparse.Namespace) -> int:
     name = "benchmark" if args.rows == "all" else args.rows
     check_free(args.output / f"{name}.json", args.overwrite)
     earlier, compared = regressions.read(args.compare) if args.compare else None, ""
+    if earlier:
+        regressions.check_settings(earlier, args.compare, plan.threads, plan.quick)
     try:
         if args.rows == "all":
             text, compared = everything(plan, args, earlier)
@@ -69,6 +71,8 @@ def check(args: argparse.Namespace) -> None:
     """Raise ConfigError for what would be found out only in the end."""
     if min(args.threads) < 1:
         raise ConfigError("--threads must be at least 1")
+    if args.compare and (args.profile or args.rows != "all"):
+        raise ConfigError("--compare compares whole runs: leave out --rows and --profile")
     if args.write and not args.write.is_file():
         raise ConfigError(f"--write {args.write}: no such page")
     if args.device.startswith("cuda") and not torch.cuda.is_available():

@@ -19,7 +19,7 @@ from echostream_plugin.inference.digest import bundle_digest, digest
 from echostream_plugin.inference.languages import SIDES, language_of
 from echostream_plugin.inference.machine import device_name
 from echostream_plugin.inference.options import bundle_options
-from echostream_plugin.modules.native import VARIABLE, instructions, library
+from echostream_plugin.modules.native import VARIABLE, instructions, library, library_file
 from echostream_plugin.modules.packed import can_pack
 
 PACKAGES = (
@@ -84,9 +84,13 @@ def environment() -> dict:
 
 def why_not_compiled() -> str:
     """Why steps run in Python."""
-    if library() is None:
+    if os.environ.get(VARIABLE) == "off":
+        return f"off ({VARIABLE})"
+    if (path := library_file()) is None:
         return "not built: steps run in Python (install a C++ compiler)"
-    return f"off ({VARIABLE})" if os.environ.get(VARIABLE) == "off" else "not used: this processor has no AVX2"
+    if library() is None:
+        return f"{path} cannot be used: steps run in Python (install the package again)"
+    return "not used: this processor has no AVX2"
 
 
 def bundle_facts(folder: Path) -> dict:

@@ -4,7 +4,7 @@
     python scripts/sanitize_operator.py                         # arguments go to pytest, such as -k linear
 
 Builds echostream_plugin/csrc with gcc's address and undefined-behaviour sanitizers into a temporary folder and runs
-tests/modules/test_native.py with it; any finding ends the run.
+tests/modules/test_native*.py with it; any finding ends the run.
 """
 
 import os
@@ -31,7 +31,7 @@ def main(arguments: list) -> int:
             "ASAN_OPTIONS": "detect_leaks=0",  # Python's own
             "ECHOSTREAM_TEST_NATIVE": folder,
         }
-        tests = [str(ROOT / "tests" / "modules" / "test_native.py")]
+        tests = sorted(map(str, (ROOT / "tests" / "modules").glob("test_native*.py")))
         command = [sys.executable, "-m", "pytest", "-q", "-s", *tests, *arguments]
         return subprocess.run(command, cwd=ROOT, env=environment).returncode
 

@@ -11,6 +11,7 @@ NAMES = ("threads", "name", "vocoder", "push_frames", "age_s", "seconds", "sessi
 MARGIN = 0.10  # a median this much larger is noise, where the quartiles do not meet either
 MARGIN_OF_ONE = 0.25  # the same of a number that was measured once
 LEAST_RTF = 0.002  # parts of real time: a smaller difference is nobody's concern
+SPREAD = ("median", "low", "high", "runs")
 LARGER_IS_WORSE = ("ms", "rtf", "bytes", "_s", "seconds_per")
 LARGER_IS_BETTER = ("at_real_time", "per_second")
 OF_THE_MACHINE = ("machine", "floor_ms", "aim_ms", "spoken_seconds", "tokens")  # or of what was asked for
@@ -22,9 +23,31 @@ def read(path) -> dict:
         results = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as the json of a benchmark ({error})") from error
-    if not isinstance(results, dict) or not isinstance(results.get("runs"), list):
-        raise ConfigError(f"{path}: not the json of a benchmark: it lacks runs; give one that `--output` wrote")
+    if wrong := _wrong(results):
+        raise ConfigError(f"{path}: not the json of a benchmark: {wrong}; give one that `--output` wrote")
     return results
+
+
+def _wrong(results) -> str:
+    """What results lack; "" where they are whole."""
+    runs = results.get("runs") if isinstance(results, dict) else None
+    if not isinstance(runs, list) or not all(isinstance(run, dict) and "threads" in run for run in runs):
+        return "it lacks runs"
+    found = list(numbers(runs))
+    for place, value in found:
+        if isinstance(value, dict) and not all(isinstance(value.get(part), int | float) for part in SPREAD):
+            return f"{_name(place)} lacks numbers named {', '.join(SPREAD)}"
+    return "" if found else "it holds no numbers"
+
+
+def check_settings(earlier: dict, path, threads: tuple, quick: bool) -> None:
+    """Raise ConfigError where a run with these settings has nothing to compare with the earlier one."""
+    if bool(earlier.get("quick")) != quick:
+        raise ConfigError(f"--compare {path}: one of the two runs is --quick, which measures other sizes")
+    measured = [run["threads"] for run in earlier["runs"]]
+    if not set(measured) & set(threads):
+        use = " ".join(map(str, measured))
+        raise ConfigError(f"--compare {path}: measured with other threads, use --threads {use}")
 
 
 def compare(old: dict, new: dict) -> str:
@@ -38,11 +61,15 @@ def compare(old: dict, new: dict) -> str:
     if worse:
         worse.sort(key=lambda row: -float(row[-1]))
         lines.append(table(["slower or larger beyond the noise", "before", "now", "ratio"], worse))
+    elif not shared:
+        lines.append("Nothing could be compared: no number is in both runs.\n")
     else:
         lines.append("Nothing got slower or larger beyond the noise.\n")
     missing = len(before) - len(shared)
     if missing:
         lines.append(f"{missing} numbers of the earlier run were not measured now.\n")
+    if added := len(after) - len(shared):
+        lines.append(f"{added} numbers of this run are not in the earlier one.\n")
     return "\n".join(lines)
 
 
@@ -71,7 +98,11 @@ def _named(row) -> list:
 def _row(place: tuple, old, new) -> list | None:
     """A line of the table where the new number is worse."""
     ratio = _worse(place, old, new)
-    return ratio and [": ".join(part for part in place if part), _cell(old), _cell(new), f"{ratio:.2f}"]
+    return ratio and [_name(place), _cell(old), _cell(new), f"{ratio:.2f}"]
+
+
+def _name(place: tuple) -> str:
+    return ": ".join(part for part in place if part)
 
 
 def _worse(place: tuple, old, new) -> float | None:

@@ -8,10 +8,11 @@ INLINE int64_t grouped(int64_t inputs) { return (inputs + GROUP - 1) / GROUP * G
 
 // x [count] in steps of its largest number's 63rd part; returns the step
 static float quantize(const float* x, int64_t count, uint8_t* to) {
-  Vec top = set(1e-12f);
+  Vec top = set(1e-12f), broken = {};
   each(count, [&](int64_t i, auto part) {
     Vec v = load(x + i, part);
     top = largest(top, largest(v, -v));
+    broken += v - v;  // nothing of numbers
   });
   float most = top[0];
   for (int i = 1; i < LANES; i++) most = top[i] > most ? top[i] : most;
@@ -25,7 +26,7 @@ static float quantize(const float* x, int64_t count, uint8_t* to) {
     else __builtin_memcpy(to + i, all, left);
   });
   for (int64_t i = count; i < grouped(count); i++) to[i] = CENTRE;
-  return most / LARGEST;
+  return most / LARGEST + sum(broken);
 }
 
 // sums of 4 products in each lane; x: 4 inputs, the same for all lanes

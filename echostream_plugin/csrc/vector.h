@@ -38,8 +38,9 @@ INLINE void each(int64_t count, Work work) {
   if (i < count) work(i, Part{count - i});
 }
 
-INLINE Vec largest(Vec a, Vec b) { return a > b ? a : b; }
-INLINE Vec smallest(Vec a, Vec b) { return a < b ? a : b; }
+// of an `a` that is not a number, that: what is broken is to be seen
+INLINE Vec largest(Vec a, Vec b) { return a < b ? b : a; }
+INLINE Vec smallest(Vec a, Vec b) { return a > b ? b : a; }
 
 INLINE float sum(Vec v) {
 #if LANES == 16
@@ -63,7 +64,8 @@ INLINE Vec widened(const uint16_t* from) {
   BitVec bits = __builtin_convertvector(half, BitVec);
   // the exponents differ by 112; the product is right for subnormal numbers too
   Vec size = (Vec)((bits & 0x7fffu) << 13) * 5.192296858534828e33f;
-  return (Vec)((BitVec)size | (bits & 0x8000u) << 16);
+  BitVec beyond = (BitVec)((bits & 0x7c00u) == 0x7c00u) & 0x7f800000u;  // infinite, or not a number
+  return (Vec)((BitVec)size | beyond | (bits & 0x8000u) << 16);
 #endif
 }
 

@@ -97,20 +97,23 @@ FUNCTIONS = {  # name: result, arguments
 
 @lru_cache(maxsize=1)
 def library() -> ctypes.CDLL | None:
-    """The library; None, said once in the log, where it was not built or does not belong to this version."""
-    path = next((FOLDER / f"_native{suffix}" for suffix in EXTENSION_SUFFIXES if _is_file(suffix)), None)
+    """The library; None, of which a warning is logged once, where it was not built or is not this version's."""
+    path, silenced = library_file(), f"({VARIABLE}=off: without this warning)"
     if path is None:
-        log.info("no compiled operator in %s: steps run in Python; with a C++ compiler, pip install builds it", FOLDER)
+        words = "no compiled operator in %s: steps run in Python, slower; with a C++ compiler, pip install builds it %s"
+        log.warning(words, FOLDER, silenced)
         return None
     try:
         return open_library(path)
     except (OSError, AttributeError, ValueError) as error:
-        log.info("%s is not used, steps run in Python: %s", path, error)
+        log.warning("%s is not used, steps run in Python: %s %s", path, error, silenced)
         return None
 
 
-def _is_file(suffix: str) -> bool:
-    return (FOLDER / f"_native{suffix}").is_file()
+def library_file() -> Path | None:
+    """Where the library lies, this version's or not."""
+    files = (FOLDER / f"_native{suffix}" for suffix in EXTENSION_SUFFIXES)
+    return next((path for path in files if path.is_file()), None)
 
 
 def open_library(path) -> ctypes.CDLL:
@@ -135,16 +138,36 @@ def instructions() -> str | None:
         raise ConfigError(f"{VARIABLE} '{wanted}': use auto, off, {', '.join(PATHS)}")
     if wanted == "off":
         return None
-    found = library()
-    there = [path for path in PATHS if found is not None and found.echostream_has_path(PATHS.index(path))]
+    there = [path for path in PATHS if has(path)]
     if wanted in PATHS:
-        if found is None:
+        if library() is None:
             raise ConfigError(f"{VARIABLE} '{wanted}': the compiled operator was not built; use auto or off")
         if wanted not in there:
             raise ConfigError(f"{VARIABLE} '{wanted}': this processor cannot take it; it has {', '.join(there)}")
         return wanted
     # four floats at a time are for comparison: torch's own products are faster where there is no better path
     return there[-1] if len(there) > 1 else None
+
+
+def has(path: str) -> bool:
+    """Was the operator built, and can this processor take the path?"""
+    found = library()
+    return found is not None and bool(found.echostream_has_path(PATHS.index(path)))
+
+
+def readable(tensor: Tensor | None, *shape: int) -> bool:
+    """Can the operator read this tensor at its address? One that is not there is not read."""
+    if tensor is None:
+        return True
+    there = tensor.dtype == torch.float32 and tensor.device.type == "cpu" and tensor.is_contiguous()
+    return there and tensor.shape == shape
+
+
+def check_types(*state: Tensor) -> None:
+    """Raise ValueError for parts of a state that no float32 model on the CPU made, as after bfloat16 steps."""
+    if not all(tensor.dtype == torch.float32 and tensor.is_cpu for tensor in state):
+        given = ", ".join(sorted({f"{tensor.dtype} on {tensor.device}" for tensor in state}))
+        raise ValueError(f"a state of {given}, where this model takes torch.float32 on cpu")
 
 
 def computes(x: Tensor) -> bool:

@@ -79,14 +79,22 @@ class NativeLinear(PackedLinear):
         addresses = [None if part is None else part.data_ptr() for part in parts]
         return native.Linear(*addresses, native.KINDS[self.packing], self.in_features, self.out_features)
 
+    @property
+    def usable(self) -> bool:
+        """Can the operator compute it? Not with a converted bias, nor unpickled where there is no such path."""
+        return native.has(self.path) and native.readable(self._parameters.get("bias"), self.out_features)
+
     def forward(self, x: Tensor) -> Tensor:
-        """x: [..., in_features] to [..., out_features]; inference only. Other types than float32 are torch's."""
-        if torch.jit.is_tracing() or x.dtype != torch.float32:  # a recording would not see the call
-            return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+        """x: [..., in_features] to [..., out_features]; inference only. Other types than float32, and other devices
+        than the CPU, are torch's."""
+        if torch.jit.is_tracing() or x.dtype != torch.float32 or not x.is_cpu:  # a recording would not see the call
+            return self._in_torch(x)
         bound = self._bound
         bias = self._parameters.get("bias")
         address = None if bias is None else bias.data_ptr()
         if bound is None or bound[2] is not self._packed or bound[3] != address:
+            if not self.usable:
+                return self._in_torch(x)
             bound = self._bind(address)
         function, linear, *_, path = bound
         x = x if x.is_contiguous() else x.contiguous()
@@ -98,6 +106,9 @@ class NativeLinear(PackedLinear):
             space = torch.empty(rows * (self.in_features + GROUP + 4), dtype=torch.uint8)
         function(path, linear, x.data_ptr(), rows, out.data_ptr(), space if space is None else space.data_ptr())
         return out
+
+    def _in_torch(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
 
     def _bind(self, address: int | None) -> tuple:
         """What a call needs beside its input; the packed weights and the bias's address must not have changed."""

@@ -58,7 +58,7 @@ class Tables:
         self.library, self.path = native.library(), native.PATHS.index(path)
         layers = [_parts(layer) for layer in stack.layers]
         self.reference = None
-        if all(map(_known, layers)):
+        if all(_known(*parts, stack.config) for parts in layers):
             for _, _, depthwise in layers:
                 _order_by_tap(depthwise)
             self._layers = (native.Layer * len(layers))(*(_structure(*parts) for parts in layers))
@@ -83,8 +83,8 @@ class Tables:
         Returns [B, frames, D] and the next left context, memory and convolution inputs; None for these, and no work for
         them, unless it `keeps` them."""
         past = [tensor.contiguous() for tensor in (state.left_context, state.memory, state.convolution)]
-        self._check(x, past)
-        x, done = x.contiguous(), state.past_segments.contiguous()
+        x, done = x.contiguous(), state.past_segments.to(torch.int64).contiguous()
+        self._check(x, done, past)
         out = x.new_empty(x.size(0), frames, x.size(2))
         left_frames, memory_size, width = past[0].size(2), past[1].size(2), x.size(1)
         kept = tuple(map(torch.empty_like, past)) if keeps else None
@@ -99,19 +99,21 @@ class Tables:
         self.library.echostream_step(self.path, *arguments, space.data_ptr())
         return out, kept
 
-    def _check(self, x: Tensor, past: list) -> None:
-        """Raise ValueError where the sizes are not this stack's: the operator would read beyond the tensors."""
+    def _check(self, x: Tensor, done: Tensor, past: list) -> None:
+        """Raise ValueError where sizes or types are not this stack's: the operator would read beyond the tensors."""
         sizes, (left_context, memory, _) = self._stack, past
         begin, channels, inputs = (x.size(0), sizes.count), 2 * sizes.dim, max(sizes.kernel - 1, 0)
         wanted = (
             (x.size(0), x.size(1), sizes.dim),
+            begin[:1],
             (*begin, left_context.size(2), channels),
             (*begin, memory.size(2), channels),
             (*begin, inputs, sizes.dim),
         )
-        given = tuple(tuple(tensor.shape) for tensor in (x, *past))
+        given = tuple(tuple(tensor.shape) for tensor in (x, done, *past))
         if given != wanted:
             raise ValueError(f"frames and state of sizes {given} are not this stack's, which takes {wanted}")
+        native.check_types(*past)
 
 
 def _parts(layer: nn.Module) -> tuple[list, list, nn.Conv1d | None]:
@@ -126,13 +128,15 @@ def _parts(layer: nn.Module) -> tuple[list, list, nn.Conv1d | None]:
     return norms, [attention.key_value, attention.query, attention.output, *inner[2:4], expand, contract], inner[4]
 
 
-def _known(parts: tuple) -> bool:
-    norms, linears, depthwise = parts
-    tensors = [t for norm in norms if norm is not None for t in (norm.weight, norm.bias)]
+def _known(norms: list, linears: list, depthwise: nn.Conv1d | None, config) -> bool:
+    vectors = [t for norm in norms if norm is not None for t in (norm.weight, norm.bias)]
     if depthwise is not None:
-        tensors += [depthwise.weight, depthwise.bias]
-    return all(each is None or type(each) is NativeLinear for each in linears) and all(
-        tensor is not None and tensor.dtype == torch.float32 and tensor.device.type == "cpu" for tensor in tensors
+        vectors.append(depthwise.bias)
+        weight = depthwise.weight.detach().contiguous()  # it is laid in another order, so any strides will do
+        if not native.readable(weight, config.dim, 1, config.conv_kernel):
+            return False
+    return all(each is None or type(each) is NativeLinear and each.usable for each in linears) and all(
+        tensor is not None and native.readable(tensor, config.dim) for tensor in vectors
     )
 
 

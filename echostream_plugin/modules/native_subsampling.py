@@ -49,9 +49,11 @@ class Tables:
         self.reference, self.dim = None, owner.projection.out_features
         self._sizes = owner.input_dim, owner.channels, owner.bands
         norm, projection = owner.norm, owner.projection
-        if type(projection) is NativeLinear and native.computes(norm.weight):
-            self._convolutions = [_as_linear(convolution, path) for convolution in owner.convolutions]
-            linears = [linear.structure() for linear in (*self._convolutions, projection)]
+        self._convolutions = [_as_linear(convolution, path) for convolution in owner.convolutions]
+        vectors = all(native.readable(tensor, self.dim) for tensor in (norm.weight, norm.bias))
+        linears = (*self._convolutions, projection)
+        if vectors and all(type(linear) is NativeLinear and linear.usable for linear in linears):
+            linears = [linear.structure() for linear in linears]
             norms = native.Norm(norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps)
             self._network = native.Subsampling(*linears, norms, owner.channels)
             self.reference = ctypes.byref(self._network)
@@ -65,6 +67,7 @@ class Tables:
         given = features.size(2), hidden.size(1), hidden.size(3)
         if given != self._sizes or features.size(0) != hidden.size(0):
             raise ValueError(f"features and state of sizes {given} are not this network's, which takes {self._sizes}")
+        native.check_types(features, hidden)
         features, hidden = features.contiguous(), hidden.contiguous()
         batch_size, frames, bands = features.shape
         out = features.new_empty(batch_size, outputs, self.dim)

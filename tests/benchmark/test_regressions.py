@@ -2,11 +2,12 @@
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 
 from echostream_plugin.benchmark.measure import Spread
-from echostream_plugin.benchmark.regressions import compare, read
+from echostream_plugin.benchmark.regressions import check_settings, compare, read
 from echostream_plugin.benchmark.report import as_json
 from echostream_plugin.config import ConfigError
 
@@ -61,6 +62,25 @@ def test_noise_and_what_got_faster_are_not(changes):
     assert "Nothing got slower or larger beyond the noise." in text and "|" not in text
 
 
+def test_two_runs_without_a_number_in_common_are_not_called_as_fast():
+    new = results()
+    new["runs"][0]["threads"] = 2
+    text = compare(results(), new)
+    assert "Nothing could be compared" in text and "Nothing got slower" not in text
+    assert "7 numbers of this run are not in the earlier one." in text
+
+
+def test_the_recorded_run_can_be_compared_with():
+    path = Path(__file__).resolve().parents[2] / "docs" / "benchmark.json"
+    old = read(path)
+    check_settings(old, path, (1, 2), quick=False)
+    new = copy.deepcopy(old)
+    for row in new["runs"][0]["starts"]:
+        row["ms"] = {name: value * (1 if name == "runs" else 2) for name, value in row["ms"].items()}
+    assert "Nothing got slower" in compare(old, old)
+    assert compare(old, new).count("\n| 1 threads: starts: ") == len(old["runs"][0]["starts"]) > 0
+
+
 def test_another_machine_and_missing_numbers_are_said():
     new = results() | {"machine": "another processor"}
     new["runs"][0]["batches"] = []
@@ -70,7 +90,10 @@ def test_another_machine_and_missing_numbers_are_said():
 
 
 def test_a_file_that_is_no_benchmark_is_named(tmp_path):
-    for name, content in (("none.json", None), ("text.json", "{"), ("list.json", "[]"), ("other.json", '{"runs": 3}')):
+    wrong = {"text": "{", "list": "[]", "other": '{"runs": 3}', "empty": '{"runs": []}', "numbers": '{"runs": [3]}'}
+    wrong |= {"run": '{"runs": [{"x": 3}]}', "spread": '{"runs": [{"threads": 1, "ms": {"median": "a"}}]}'}
+    for name, content in {"none": None, **wrong}.items():
+        name = f"{name}.json"
         if content is not None:
             (tmp_path / name).write_text(content)
         with pytest.raises(ConfigError, match=name):

@@ -1,6 +1,7 @@
 """`echostream benchmark` runs on a tiny model and writes what it promises."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from echostream_plugin.benchmark.measure import Machine, Spread, peak_bytes
 from echostream_plugin.benchmark.regressions import compare, read
 from echostream_plugin.benchmark.report import ratios
 from echostream_plugin.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_quick_run_writes_table_json_and_plot(tmp_path, capsys):
@@ -70,9 +73,15 @@ def test_the_profile_names_the_parts_of_a_step(capsys):
         ("--threads 0", "--threads must be at least 1"),
         ("--write nowhere.md", "nowhere.md: no such page"),
         ("--compare nothing.json", "nothing.json: cannot be read"),
+        ("--compare docs/benchmark.json --rows starts", "--compare compares whole runs: leave out --rows"),
+        ("--compare docs/benchmark.json --profile", "--compare compares whole runs"),
+        ("--compare docs/benchmark.json --quick", "docs/benchmark.json: one of the two runs is --quick"),
+        ("--compare docs/benchmark.json --threads 3", "measured with other threads, use --threads 1"),
     ],
 )
-def test_wrong_flags_are_refused_before_the_measuring(flags, why, capsys):
+def test_wrong_flags_are_refused_before_the_measuring(flags, why, capsys, monkeypatch, tmp_path):
+    flags = flags.replace("docs/", f"{ROOT}/docs/")
+    monkeypatch.chdir(tmp_path)
     assert main(["benchmark", *flags.split()]) == 2
     assert why in capsys.readouterr().err
 

@@ -245,3 +245,26 @@ def test_word_dropout_hides_subwords_from_the_mt_decoder_in_training_alone(corpu
     assert not hidden[:, ~words].any() and abs(hidden[:, words].float().mean() - 0.4) < 0.06
     with pytest.raises(ConfigError, match="--mt-word-dropout 1.0: from 0 to below 1"):
         prepare(corpus, "--mt-word-dropout", "1")
+
+
+def test_checkpointed_activations_reach_the_encoder_and_give_the_same_gradients(corpus):
+    found = []
+    for flags in ((), ("--checkpoint-activations",)):
+        torch.manual_seed(0)
+        model, criterion, sample = prepare(corpus, *flags)
+        begun = []
+        model.encoder.emformer.layers[0].register_forward_pre_hook(lambda *_, begun=begun: begun.append(1))
+        torch.manual_seed(1)
+        criterion.train()(model.train(), sample)[0].backward()
+        assert len(begun) == 1 + bool(flags)  # computed again backward
+        found.append({name: each.grad for name, each in model.named_parameters() if each.grad is not None})
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, atol=1e-5, rtol=1e-4)
+
+
+def test_an_encoder_that_cannot_checkpoint_activations_is_refused(corpus):
+    model, criterion, sample = prepare(corpus, "--checkpoint-activations")
+    model.encoder = torch.nn.Linear(2, 2)
+    with pytest.raises(ConfigError, match="--checkpoint-activations: only the Emformer can"):
+        criterion.train()(model, sample)
