@@ -14,7 +14,7 @@ from echostream_plugin.benchmark.report import as_json, markdown, write
 from echostream_plugin.benchmark.run import Plan, measure, profiles
 from echostream_plugin.cli_errors import DONE, check_free
 from echostream_plugin.config import ConfigError
-from echostream_plugin.evaluation.table import TableError, commit, replace_block
+from echostream_plugin.evaluation.table import TableError, commit, replace_block, require_marks
 from echostream_plugin.files import write_json, write_text
 from echostream_plugin.inference.errors import InputError
 from echostream_plugin.inference.machine import device_name
@@ -55,6 +55,8 @@ def run_benchmark(args: argparse.Namespace) -> int:
     if earlier:
         regressions.check_settings(earlier, args.compare, plan.threads, plan.quick)
     try:
+        if args.write:
+            require_marks(args.write)
         if args.rows == "all":
             text, compared = everything(plan, args, earlier)
         else:

@@ -8,7 +8,7 @@ from echostream_plugin.cli_errors import DONE
 from echostream_plugin.evaluation.asr import ScoringASRError
 from echostream_plugin.evaluation.claim import SimulError
 from echostream_plugin.evaluation.rows import Evaluation, evaluate, write_results
-from echostream_plugin.evaluation.table import TableError, replace_block
+from echostream_plugin.evaluation.table import TableError, replace_block, require_marks
 from echostream_plugin.inference.errors import InputError
 
 COLLAPSED = 3
@@ -45,6 +45,8 @@ def run_evaluation(args: argparse.Namespace) -> int:
     words = tuple(args.argv[args.argv.index("evaluate") + 1 :])
     asked = Evaluation(**{name: getattr(args, name) for name in Evaluation.__dataclass_fields__} | {"command": words})
     try:
+        if args.write_readme:
+            require_marks(args.write_readme)
         rows = evaluate(asked)
         text = write_results(rows, asked)
         if args.write_readme:

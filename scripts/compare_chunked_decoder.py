@@ -28,7 +28,7 @@ from echostream_plugin.data import DataError
 from echostream_plugin.data.tables import read_table
 from echostream_plugin.decoders.speechllm import SpeechLLMConfig
 from echostream_plugin.evaluation.chunked import Utterance, length_table, measure
-from echostream_plugin.evaluation.table import TableError, commit, markdown_table, replace_block
+from echostream_plugin.evaluation.table import TableError, commit, markdown_table, replace_block, require_marks
 from echostream_plugin.files import write_json, write_text
 from echostream_plugin.inference.bundle import load_bundle
 from echostream_plugin.inference.errors import BundleError
@@ -185,6 +185,8 @@ def tables(results: dict, costs: list, lengths: tuple) -> str:
 
 def compare(args) -> str:
     """Train, measure, write the tables."""
+    if args.write:
+        require_marks(args.write)
     systems = [each for each in SYSTEMS if each.name in (args.systems or each.name)]
     systems = QUICK["systems"] if args.quick else systems
     results = {each.name: evaluated(args, each) for each in tqdm(systems, desc="systems", unit="system")}

@@ -32,6 +32,7 @@ from echostream_plugin.evaluation.asr import ScoringASR, ScoringASRError
 from echostream_plugin.evaluation.claim import SimulError
 from echostream_plugin.evaluation.long_table import LongEvaluation, evaluate, write_results
 from echostream_plugin.evaluation.resegmentation import SegmentationError, mwer_segments
+from echostream_plugin.evaluation.table import TableError, replace_block, require_marks
 from echostream_plugin.inference.errors import BundleError, InputError, OutputError, SessionError
 from echostream_plugin.inference.languages import language_of, load_card
 
@@ -43,6 +44,7 @@ def parse_args(argv=None):
     parser.add_argument("--output", required=True, type=Path, help="folder of the runs and the tables")
     parser.add_argument("--push-ms", type=int, default=320, help="how much source is pushed at a time")
     parser.add_argument("--speech", action="store_true", help="speak, and score what the scoring ASR hears")
+    parser.add_argument("--write", type=Path, help="also put the tables between the marks of this page")
     parser.add_argument("policies", nargs="+", metavar="name=value,...", help="session options")
     args = parser.parse_args(argv)
     if args.push_ms < 1:
@@ -64,10 +66,15 @@ def main(argv=None) -> int:
         asr = ScoringASR(language=language) if args.speech else None
         places = args.bundle, args.recordings, args.output
         asked = LongEvaluation(*places, args.policies, args.push_ms, asr, command)
-        print(write_results(*evaluate(asked), asked))
+        if args.write:
+            require_marks(args.write)
+        tables = write_results(*evaluate(asked), asked)
+        if args.write:
+            replace_block(args.write, tables)
+        print(tables)
     except (
         *(BundleError, ConfigError, DataError, InputError, OutputError),
-        *(OSError, ScoringASRError, SegmentationError, SessionError, SimulError),
+        *(OSError, ScoringASRError, SegmentationError, SessionError, SimulError, TableError),
     ) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

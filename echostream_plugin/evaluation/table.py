@@ -40,14 +40,21 @@ def _cell(value, missing: str = "") -> str:
 
 def replace_block(path, content: str) -> Path:
     """Put `content` between the marks ``<!-- results:begin -->`` and ``<!-- results:end -->`` of a text file."""
+    before, after = require_marks(path)
+    return write_text(path, f"{before}\n{content.strip()}\n{after}")
+
+
+def require_marks(path) -> tuple[str, str]:
+    """A text file up to and with the first mark, and from the second on. Raises TableError where it lacks them, which
+    is better known before hours of measuring than after."""
     path = Path(path)
     if not path.is_file():
-        raise TableError(f"{path}: no such file; --write-readme needs one with the lines {BEGIN} and {END}")
+        raise TableError(f"{path}: no such file; one with the lines {BEGIN} and {END} is needed")
     text = path.read_text(encoding="utf-8")
     begin, end = text.find(BEGIN), text.find(END)
     if begin < 0 or end < begin or text.count(BEGIN) != 1 or text.count(END) != 1:
         raise TableError(f"{path}: needs the lines {BEGIN} and {END}, each once and in this order")
-    return write_text(path, f"{text[: begin + len(BEGIN)]}\n{content.strip()}\n{text[end:]}")
+    return text[: begin + len(BEGIN)], text[end:]
 
 
 def commit(folder=None) -> str:

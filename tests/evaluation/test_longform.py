@@ -289,11 +289,16 @@ def test_an_asr_that_repeats_itself_hears_shorter_pieces(tmp_path):
 def test_the_script_prints_both_tables_and_names_what_is_wrong(place, tmp_path, capsys):
     script = load_script("evaluate_longform")
     common = ["--bundle", str(place.bundle), "--recordings", str(place.talks), "--output", str(tmp_path)]
-    assert script.main([*common, f"{POLICY},endpointer=oracle"]) == 0
+    page = tmp_path / "page.md"
+    assert script.main([*common, "--write", str(page), f"{POLICY},endpointer=oracle"]) == 2
+    assert "page.md: no such file" in capsys.readouterr().err and not list(tmp_path.iterdir())  # nothing was run
+    page.write_text("Before\n<!-- results:begin -->\n<!-- results:end -->\n")
+    assert script.main([*common, "--write", str(page), f"{POLICY},endpointer=oracle"]) == 0
     printed = capsys.readouterr().out
     assert printed.count("| none | max_tokens=4") == 2 and "LongYAAL" in printed
     assert "    python scripts/evaluate_longform.py --bundle" in printed
     assert (tmp_path / "longform.md").read_text() == printed
+    assert page.read_text() == f"Before\n<!-- results:begin -->\n{printed.strip()}\n<!-- results:end -->\n"
     facts = json.loads((tmp_path / "longform.json").read_text())
     assert len(facts["rows"]) == 2 and len(facts["rows"][0]["bleu"]) == 3
     for wrong in ("endpointer=ear", "pause=2", "endpointer=text"):
