@@ -253,6 +253,8 @@ def _mean_of_pairs(dim: int) -> nn.Linear:
     """A linear map of two frames to one that begins as their mean."""
     linear = nn.Linear(PAIR * dim, dim)
     with torch.no_grad():
-        linear.weight.copy_(torch.eye(dim).repeat(1, PAIR) / PAIR)
+        linear.weight.zero_()
+        for first in linear.weight.split(dim, dim=1):
+            first.diagonal().fill_(1 / PAIR)
         linear.bias.zero_()
     return linear

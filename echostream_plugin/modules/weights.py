@@ -73,12 +73,16 @@ def plan(make, path) -> dict:
         raise ConfigError(f"{path}: the config beside it describes no model that can be made ({error})") from error
 
 
+# in place: random numbers, and what `trunc_normal_` makes of them
+DRAWN = (Tensor.normal_, Tensor.uniform_, Tensor.erfinv_, Tensor.clamp_)
+
+
 class Uninitialised(TorchFunctionMode):
     """Inside, no random numbers are drawn and no weights normalised: on the meta device that loads torch's compiler."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if function in (Tensor.normal_, Tensor.uniform_) or getattr(function, "__module__", "") == nn.init.__name__:
+        if function in DRAWN or getattr(function, "__module__", "") == nn.init.__name__:
             return args[0] if args else kwargs["tensor"]
         if function is torch._weight_norm:
             return args[0]

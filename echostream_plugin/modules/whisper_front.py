@@ -45,7 +45,9 @@ class WhisperFront(nn.Module):
             nn.Conv1d(inputs, dim, KERNEL, stride) for inputs, stride in ((input_dim, 1), (dim, STRIDE))
         )
         self.cyclic = cyclic
-        table = cyclic_positions(dim)
+        with torch.device("cpu"):  # the meta device would load torch's compiler for it
+            table = cyclic_positions(dim)
+        table = table.to(self.convolutions[0].weight.device)
         self.register_buffer("positions", table if cyclic else table[STILL_AT : STILL_AT + 1], persistent=False)
 
     @staticmethod

@@ -24,3 +24,12 @@ print(*[name for name in ("sympy", "torch._dynamo", "torch.fx.experimental.symbo
 def test_no_module_is_loaded_by_a_push():
     done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_no_compiler_is_loaded_with_a_bundle():
+    """It takes more than a second, and sessions are to be ready within two."""
+    bundle = ROOT / "examples" / "quickstart" / "bundle"
+    script = f"import sys; from echostream_plugin.inference.bundle import load_bundle; load_bundle({str(bundle)!r})"
+    script += "; print(*{'torch._dynamo', 'torch._inductor', 'sympy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
