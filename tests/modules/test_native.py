@@ -36,17 +36,7 @@ TOLERANCE = 1e-4
 SINGLE = 3e-5  # of float32 weights
 
 
-@pytest.fixture(scope="module", autouse=True)
-def library():
-    native_library.use()
-
-
-@pytest.fixture(params=native.PATHS)
-def path(request, monkeypatch):
-    if request.param not in native_library.paths():
-        pytest.skip(f"this processor has no {request.param}")
-    monkeypatch.setenv(native.VARIABLE, request.param)
-    return request.param
+pytestmark = pytest.mark.usefixtures("library")
 
 
 @pytest.fixture(autouse=True)

@@ -18,22 +18,11 @@ from echostream_plugin.modules.emformer import Emformer
 from echostream_plugin.modules.native_linear import NativeLinear
 from echostream_plugin.modules.packed import can_pack
 from echostream_plugin.modules.subsampling import CausalSubsampling
-from tests import native_library
 
 NAN = float("nan")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def library():
-    native_library.use()
-
-
-@pytest.fixture(params=native.PATHS)
-def path(request, monkeypatch):
-    if request.param not in native_library.paths():
-        pytest.skip(f"this processor has no {request.param}")
-    monkeypatch.setenv(native.VARIABLE, request.param)
-    return request.param
+pytestmark = pytest.mark.usefixtures("library")
 
 
 @pytest.fixture(autouse=True)
