@@ -37,7 +37,6 @@ def train_subwords(
             f"subwords with {len(SPECIALS)} special ones; ask for --subwords of {alphabet + len(SPECIALS)} at least, "
             "twice that is useful"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -57,9 +56,16 @@ def train_subwords(
     except RuntimeError as error:
         message = f"{folder / name}.model: SentencePiece cannot make {size} subwords of this text: {error}"
         raise DataError(message) from error
+    return store_subwords(folder, name, buffer.getvalue())
+
+
+def store_subwords(folder, name: str, proto: bytes):
+    """Write a SentencePiece model down as the three files that `train_subwords` leaves; returns the processor."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     with whole_file(folder / f"{name}.model") as partial:
-        partial.write_bytes(buffer.getvalue())
-    processor = sentencepiece.SentencePieceProcessor(model_proto=buffer.getvalue())
+        partial.write_bytes(proto)
+    processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
     numbers = range(processor.get_piece_size())
     write_lines(folder / f"{name}.vocab", (f"{processor.id_to_piece(i)}\t{processor.get_score(i):g}" for i in numbers))
     write_lines(folder / f"{name}.txt", (f"{processor.id_to_piece(i)} 1" for i in numbers if i >= len(SPECIALS)))

@@ -30,14 +30,19 @@ def from_int8_rows(tensors: dict) -> dict:
         weight = found[name]
         if weight.dtype != torch.int8 or scale.shape != weight.shape[:1] or not scale.is_floating_point():
             raise ValueError(f"{name}{ROW_SCALES} does not fit {name}: a scale for each row of whole numbers")
-        found[name] = _as_half(weight.float() * scale.float().view(-1, *(1,) * (weight.dim() - 1)))
+        found[name] = _as_half(weight.float().mul_(scale.float().view(-1, *(1,) * (weight.dim() - 1))))
     return found
 
 
 def _as_half(values: Tensor) -> Tensor:
     """Float32 values rounded to half precision, but for those beyond its range."""
     rounded = values.half().float()
-    return torch.where(rounded.isfinite(), rounded, values)
+    return rounded if _all_finite(rounded) else torch.where(rounded.isfinite(), rounded, values)
+
+
+def _all_finite(values: Tensor) -> bool:
+    """In one pass and without a copy: NaN is the least and the greatest of whatever it is among."""
+    return not values.numel() or all(bound.isfinite() for bound in values.aminmax())
 
 
 def build(make, path) -> nn.Module:
@@ -54,12 +59,14 @@ def build(make, path) -> nn.Module:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
             scaled = {name + ROW_SCALES for name in shapes}
             compare(plan(make, path), {name: shapes[name] for name in shapes if name not in scaled}, path)
-            tensors = from_int8_rows({name: file.get_tensor(name) for name in shapes})
+            # copies: a file that is mapped may be overwritten while somebody talks
+            tensors = from_int8_rows({name: file.get_tensor(name).clone() for name in shapes})
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{path}: not a readable safetensors file ({error})") from error
-    model = make()
+    with Undrawn():
+        model = make()
     fill(model, tensors, path)
     return model
 
@@ -73,23 +80,29 @@ def plan(make, path) -> dict:
         raise ConfigError(f"{path}: the config beside it describes no model that can be made ({error})") from error
 
 
-# in place: random numbers, and what `trunc_normal_` makes of them
-DRAWN = (Tensor.normal_, Tensor.uniform_, Tensor.erfinv_, Tensor.clamp_)
+DRAWN = (Tensor.normal_, Tensor.uniform_)
 
 
-class Uninitialised(TorchFunctionMode):
-    """Inside, no random numbers are drawn and no weights normalised: on the meta device that loads torch's compiler."""
+class Undrawn(TorchFunctionMode):
+    """Inside, parameters get no first values: for a model whose parameters are all replaced."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if function in DRAWN or getattr(function, "__module__", "") == nn.init.__name__:
             return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
+
+
+class Uninitialised(Undrawn):
+    """Inside, no weights are normalised either: on the meta device that, as drawing, loads torch's compiler."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is torch._weight_norm:
             return args[0]
         if function is torch.norm_except_dim:
             weight, dim = args[0], args[2]
             return weight.new_empty([size if axis == dim else 1 for axis, size in enumerate(weight.shape)])
-        return function(*args, **kwargs)
+        return super().__torch_function__(function, types, args, kwargs)
 
 
 def compare(wanted: dict, shapes: dict, path):
@@ -135,15 +148,15 @@ def there_and_here(here: dict, there: dict, may_differ=()) -> list[str]:
 
 
 def fill(model: nn.Module, tensors: dict, path):
-    """Copy the tensors into the model; those that are no floating-point numbers, or not finite, are named."""
-    wanted = model.state_dict()
+    """Give the model the tensors, which are its own from then on; those that are no floating-point numbers, or not
+    finite, are named."""
+    wanted = model.state_dict(keep_vars=True)
     for name, tensor in tensors.items():
         if wanted[name].is_floating_point() != tensor.is_floating_point() or tensor.is_complex():
             kind = str(tensor.dtype).removeprefix("torch.")
             raise ConfigError(f"{path}: {name} holds {kind} where the model has {_kind(wanted[name])}")
-        with torch.no_grad():
-            wanted[name].copy_(tensor)
-        if not torch.isfinite(wanted[name]).all():
+        wanted[name].data = tensor.to(wanted[name].dtype)
+        if not _all_finite(wanted[name].data):
             raise ConfigError(f"{path}: {name} holds numbers that are not finite (NaN or infinity)")
 
 

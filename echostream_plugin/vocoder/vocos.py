@@ -114,7 +114,7 @@ class CodeVocos(nn.Module):
     def _initialise(self):
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv1d):
-                nn.init.trunc_normal_(module.weight, std=0.02 if isinstance(module, nn.Linear) else 0.05)
+                nn.init.normal_(module.weight, std=0.02 if isinstance(module, nn.Linear) else 0.05)
                 nn.init.zeros_(module.bias)
         nn.init.normal_(self.dict.weight, std=0.5)
         self.head.bias[: self.bins] = -4.0  # speech is far quieter than sources of power 1

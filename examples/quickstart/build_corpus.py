@@ -19,7 +19,7 @@ import numpy as np  # noqa: E402
 import soundfile  # noqa: E402
 from corpus_text import SPLITS, plan_copies, prepare_prompts, write_corpus_text  # noqa: E402
 from human import HumanError  # noqa: E402
-from manifests import write_lists, write_splits  # noqa: E402
+from manifests import make_subwords, missing_subwords, write_lists, write_splits  # noqa: E402
 from source_audio import build_source  # noqa: E402
 from speakers import engines_in_use  # noqa: E402
 from speech import EnglishVoice, write_wav  # noqa: E402
@@ -105,7 +105,7 @@ def write_data_folder(out, text, planned, args):
     for name in args.leave_out:
         spoken[f"train_without_{name}"] = [row for row in spoken["train"] if row["engine"] != name]
     sizes = {"src": args.source_subwords, "tgt": args.target_subwords}
-    write_splits(out, spoken, text["train"], units, sizes)
+    write_splits(out, spoken, make_subwords(out, text["train"], sizes, args.subwords), units)
     shutil.copyfile(out / "units" / args.units / UNITS_NOTE, out / "fbank2unit" / UNITS_NOTE)
     write_lists(out, {split: rows for split, rows in text.items() if split != "train"})
 
@@ -173,6 +173,10 @@ def parse_args(argv=None):
         names, text = (f"--{side}-subwords", f"--{side}-pieces"), f"{language} subwords (default %(default)s)"
         parser.add_argument(*names, type=int, default=1000, help=text)
     parser.add_argument(
+        "--subwords", type=Path, metavar="BUNDLE",
+        help="take the SentencePiece models of this bundle, for a model that begins with its heads or decoders",
+    )  # fmt: skip
+    parser.add_argument(
         "--steps", nargs="+", choices=STEPS, default=STEPS, metavar="STEP",
         help=f"only some of {' '.join(STEPS)}; each needs those before it once (default: all)",
     )  # fmt: skip
@@ -202,6 +206,8 @@ def main(argv=None):
     sizes = {split: getattr(args, split) for split in SPLITS}
     if min(sizes.values()) < 1 or args.copies < 0 or not 0 <= args.human_share < 1:
         raise SystemExit("--train, --dev, --test must be at least 1, --copies 0 or more, --human-share from 0 to 1")
+    if args.subwords and (missing := missing_subwords(args.subwords)):
+        raise SystemExit(f"{missing}: no such SentencePiece model; --subwords takes a bundle's folder")
     try:
         engines, notes = engines_in_use(args.engines, args.without_engine)
     except ValueError as error:

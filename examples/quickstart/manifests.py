@@ -11,6 +11,7 @@ from echostream_plugin.data.tables import MANIFEST_COLUMNS, write_lines, write_t
 from echostream_plugin.data.waveforms import frames_of
 from echostream_plugin.inference.words import normalise
 
+COLUMNS = {"src": "source", "tgt": "target"}  # of a table of texts, by side
 SUBWORDS = "spm_bpe_es"  # as StreamSpeech names them: for the source language on both sides
 
 SPECAUGMENT = {  # mild: the voices are few and clean
@@ -37,19 +38,38 @@ def write_configs(data_folder, source_folder, target_folder, name):
 # --------------------------------------------------------------------------------------------------------- manifests
 
 
-def write_splits(out, spoken, train, units, sizes):
+def make_subwords(out, train, sizes, bundle=None):
+    """{"src", "tgt": the processor of its subwords}, their files in {src,tgt}_unigram/.
+
+    train: the rows that they learn from; sizes: how many, of both sides; bundle: a folder whose models are taken
+    instead, so that a model of this corpus can begin with that bundle's heads and decoders.
+    """
+    made = {}
+    for side, column in COLUMNS.items():
+        folder = out / f"{side}_unigram"
+        if bundle is None:
+            sentences = [normalise(row[column]) for row in train]
+            made[side] = train_subwords(folder, SUBWORDS, sentences, sizes[side])
+        else:
+            made[side] = subwords.store_subwords(folder, SUBWORDS, (bundle / f"{column}.spm.model").read_bytes())
+    return made
+
+
+def missing_subwords(bundle):
+    """The first SentencePiece model that a bundle lacks, None where it has both."""
+    models = (bundle / f"{column}.spm.model" for column in COLUMNS.values())
+    return next((model for model in models if not model.is_file()), None)
+
+
+def write_splits(out, spoken, models, units):
     """fbank2unit/ and the subword tables beside it.
 
-    spoken: {split: rows}, rows with `of` where they are copies; train: the rows that the subwords are made of; units:
-    {id: units at 50 Hz}; sizes: number of subwords of "src" and "tgt".
+    spoken: {split: rows}, rows with `of` where they are copies; models: what `make_subwords` returned; units: {id:
+    units at 50 Hz}.
     """
-    sides = {}
-    for side, column in (("src", "source"), ("tgt", "target")):
-        sentences = [normalise(row[column]) for row in train]
-        sides[side] = column, train_subwords(out / f"{side}_unigram", SUBWORDS, sentences, sizes[side])
     for split, rows in spoken.items():
-        for side, (column, model) in sides.items():
-            write_task_table(out / f"{side}_unigram" / f"{split}.tsv", rows, column, model)
+        for side, column in COLUMNS.items():
+            write_task_table(out / f"{side}_unigram" / f"{split}.tsv", rows, column, models[side])
         data = out / "fbank2unit"
         manifest = [_manifest_row(out, row, units[row.get("of", row["id"])]) for row in rows]
         write_table(data / f"{split}.tsv", MANIFEST_COLUMNS, manifest)

@@ -9,11 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from echostream_plugin.encoders import ENCODERS, encoder_of
 from echostream_plugin.inference import snapshot
 from echostream_plugin.inference.frontends import FRONTENDS
 from echostream_plugin.modules.recording import record_calls
+from echostream_plugin.modules.weights import build
 from tests import native_library
 from tests.encoders.streamed import parallel, random_features, stream
 
@@ -155,6 +157,20 @@ def test_a_snapshot_goes_on(encoder, tmp_path):
             state = snapshot.load(tmp_path / "state")["state"]
             outputs.append(out)
         same(torch.cat([*outputs, encoder.finish(state)], dim=1), stream(encoder, features, [29], 8))
+
+
+def test_weights_from_a_file_are_the_same(encoder, tmp_path):
+    """With the tables that no file holds, whatever becomes of the file; no first values are drawn to be replaced."""
+    file = tmp_path / "weights.safetensors"
+    save_file(encoder.state_dict(), file)
+    random_numbers = torch.get_rng_state()
+    read = build(lambda: type(encoder)(encoder.config), file)
+    assert torch.equal(torch.get_rng_state(), random_numbers)
+    with open(file, "r+b") as overwritten:
+        overwritten.write(bytes(file.stat().st_size))
+    for parts in ("named_parameters", "named_buffers"):
+        there, here = dict(getattr(read, parts)()), dict(getattr(encoder, parts)())
+        assert there.keys() == here.keys() and all(torch.equal(there[name], here[name]) for name in here)
 
 
 def test_threads_share_the_parameters(encoder):

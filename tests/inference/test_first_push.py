@@ -30,6 +30,27 @@ def test_no_compiler_is_loaded_with_a_bundle():
     """It takes more than a second, and sessions are to be ready within two."""
     bundle = ROOT / "examples" / "quickstart" / "bundle"
     script = f"import sys; from echostream_plugin.inference.bundle import load_bundle; load_bundle({str(bundle)!r})"
-    script += "; print(*{'torch._dynamo', 'torch._inductor', 'sympy'} & set(sys.modules))"
+    assert modules_after(script) == []
+
+
+def test_no_compiler_is_loaded_with_a_model_of_any_kind():
+    script = """
+import sys
+from echostream_plugin.decoders.speechllm import SpeechLLMConfig, SpeechLLMDecoder
+from echostream_plugin.encoders import ENCODERS
+from echostream_plugin.modules.weights import plan
+from echostream_plugin.vocoder.files import KINDS, make_vocoder
+for encoder in ENCODERS.values():
+    plan(lambda: encoder(encoder.Config()), encoder.__name__)
+for config, _ in KINDS.values():
+    plan(lambda: make_vocoder(config()), "vocoder")
+plan(lambda: SpeechLLMDecoder(SpeechLLMConfig(vocab=20, encoder_dim=8)), "chunks")
+"""
+    assert modules_after(script) == []
+
+
+def modules_after(script):
+    """Modules of torch's compiler that a program has loaded."""
+    script += "\nprint(*{'torch._dynamo', 'torch._inductor', 'sympy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
+    return done.stdout.split()

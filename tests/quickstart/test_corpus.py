@@ -103,6 +103,23 @@ def test_an_interrupted_build_is_continued(corpus, debs, tmp_path):
         assert (out / name).read_bytes() == (corpus / name).read_bytes()
 
 
+def test_subwords_of_a_bundle(corpus, debs, tmp_path):
+    """The same dictionaries, so that a model of this corpus can begin with that bundle's heads; a folder that is none
+    is told before anything is made."""
+    bundle, out = Path(__file__).parents[2] / "examples" / "quickstart" / "bundle", tmp_path / "again"
+    shutil.copytree(corpus, out)
+    build(out, debs, "--subwords", str(bundle))
+    for side, name in (("src", "source"), ("tgt", "target")):
+        model, dictionary = (out / f"{side}_unigram" / f"{manifests.SUBWORDS}{end}" for end in (".model", ".txt"))
+        assert model.read_bytes() == (bundle / f"{name}.spm.model").read_bytes()
+        assert dictionary.read_bytes() == (bundle / f"{name}.dict.txt").read_bytes()
+        written = " ".join(row["tgt_text"] for row in read_table(out / f"{side}_unigram" / "train.tsv"))
+        assert set(written.split()) <= {line.split()[0] for line in dictionary.read_text("utf-8").splitlines()}
+    with pytest.raises(SystemExit, match="source.spm.model: no such SentencePiece model"):
+        build(tmp_path / "other", debs, "--subwords", str(corpus))
+    assert not (tmp_path / "other").exists() or not files(tmp_path / "other")
+
+
 def test_a_folder_keeps_its_settings(corpus):
     with pytest.raises(SystemExit, match="begun with other seed"):
         build_corpus.main(["--out", str(corpus), *ARGUMENTS, "--seed", "7"])

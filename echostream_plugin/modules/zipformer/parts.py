@@ -54,7 +54,7 @@ class BiasNorm(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
-        self.bias = nn.Parameter(1e-4 * torch.randn(dim))
+        self.bias = nn.Parameter(nn.init.normal_(torch.empty(dim), std=1e-4))
         self.log_scale = nn.Parameter(torch.tensor(1.0))
 
     def forward(self, x: Tensor) -> Tensor:
