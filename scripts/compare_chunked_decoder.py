@@ -136,13 +136,21 @@ def utterances_of(args, bundle) -> list[Utterance]:
 
 def trained(args, system: System) -> Path:
     """The checkpoint of a system, from what learnt to read frames with chunks, or without."""
-    from echostream_plugin.fairseq_ext.launch import train
-
     first = MAIN if system.chunk_frames else WHOLE
     before, folder = args.out / f"first_{first.name}", args.out / system.name
-    train(training_words(args, first, before))
-    train(training_words(args, system, folder, before / "checkpoint_last.pt"))
-    return folder / "checkpoint_last.pt"
+    learnt = _checkpoint(training_words(args, first, before), before, args.updates)
+    return _checkpoint(training_words(args, system, folder, learnt), folder, args.more_updates)
+
+
+def _checkpoint(words: list[str], folder: Path, updates: int) -> Path:
+    """The last checkpoint of a training, which goes on where it is not done."""
+    from echostream_plugin.fairseq_ext.checkpoints import training_updates
+    from echostream_plugin.fairseq_ext.launch import train
+
+    last = folder / "checkpoint_last.pt"
+    if not last.is_file() or (training_updates(last) or 0) < updates:
+        train(words)
+    return last
 
 
 def evaluated(args, system: System) -> dict:
@@ -166,8 +174,15 @@ def evaluated(args, system: System) -> dict:
     return found["lengths"]
 
 
-def tables(results: dict, costs: list, lengths: tuple) -> str:
-    """All that was measured, as markdown."""
+def llm_config(args, system: System) -> SpeechLLMConfig:
+    """The decoder that a system was trained with."""
+    from echostream_plugin.fairseq_ext.loading import load_checkpoint_bundle
+
+    return load_checkpoint_bundle(args.out / system.name / "checkpoint_last.pt", args.data).config.llm
+
+
+def tables(results: dict, chunk_frames: int, costs: list, lengths: tuple) -> str:
+    """All that was measured, as markdown; chunk_frames: of the decoder that the costs are of."""
     by_name = {system.name: str(system) for system in SYSTEMS + QUICK["systems"]}
     sections = {
         "By length: joined test utterances": [MAIN, WHOLE, *QUICK["systems"]],
@@ -180,7 +195,8 @@ def tables(results: dict, costs: list, lengths: tuple) -> str:
         if chosen:
             parts += [f"### {title}", "", length_table(chosen, lengths, by_name.get), ""]
     costs = [row | {"context": "all" if row["context"] < 0 else row["context"]} for row in costs]
-    return "\n".join([*parts, "### Cost of a chunk of 1.28 s", "", markdown_table(costs, COSTS), ""])
+    title = f"### Cost of a chunk of {chunk_frames * FRAME_MS / 1000:.2f} s"
+    return "\n".join([*parts, title, "", markdown_table(costs, COSTS), ""])
 
 
 def compare(args) -> str:
@@ -192,15 +208,11 @@ def compare(args) -> str:
     results = {each.name: evaluated(args, each) for each in tqdm(systems, desc="systems", unit="system")}
     if args.systems:
         return f"done: {', '.join(results)}; without --systems the same command makes the tables"
+    config = llm_config(args, systems[0])
     costs = cost_rows(
-        SpeechLLMConfig(
-            vocab=1000, encoder_dim=load_bundle(args.bundle).config.encoder.dim, dim=256, layers=4, heads=4, ffn_dim=688
-        ),
-        COST_CONTEXTS,
-        QUICK["seconds"] if args.quick else SECONDS,
-        repeats=1 if args.quick else 9,
+        config, COST_CONTEXTS, QUICK["seconds"] if args.quick else SECONDS, repeats=1 if args.quick else 9
     )
-    page = tables(results, costs, QUICK["lengths"] if args.quick else LENGTHS)
+    page = tables(results, config.chunk_frames, costs, QUICK["lengths"] if args.quick else LENGTHS)
     shown = ("updates", "more_updates", "max_tokens", "encoder_lr_scale", "beam", "decoder")
     page += f"\n{', '.join(f'{name} {getattr(args, name)}' for name in shown)}; commit {commit()}\n"
     write_text(args.out / "tables.md", page)
