@@ -68,10 +68,9 @@ def read_samples(folder: Path) -> list[Sample]:
     if (folder / "samples" / LISTING).is_file():
         found = of_bundle(folder)
     else:
-        path = folder / "wav_list.txt"
-        if not path.is_file():
+        if not (folder / "wav_list.txt").is_file():
             raise DataError(f"{folder}: no samples/{LISTING} and no wav_list.txt; name a bundle or a SimulEval folder")
-        found = of_list(folder, list(range(len(path.read_text(encoding="utf-8").splitlines()))))
+        found = of_list(folder)
     single = [sample for sample in found if len(sentences(sample.source)) <= 1]
     if not single:
         raise DataError(f"{folder}: no recording of one sentence")

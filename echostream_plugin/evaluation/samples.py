@@ -8,7 +8,9 @@ from pathlib import Path
 
 from echostream_plugin.data import DataError
 from echostream_plugin.data.tables import read_table
+from echostream_plugin.evaluation.claim import SimulError
 from echostream_plugin.evaluation.intervals import CorpusWer
+from echostream_plugin.evaluation.lists import Folder
 from echostream_plugin.evaluation.normalize import normalize
 from echostream_plugin.files import write_json
 
@@ -69,26 +71,23 @@ def of_people(folder: Path) -> list[Sample]:
     ]
 
 
-def of_list(lists: Path, lines: list[int]) -> list[Sample]:
-    """Lines (from 0) of a SimulEval folder; engine and voice from <corpus>/text where the folder is
+def of_list(lists: Path, lines: list[int] | None = None) -> list[Sample]:
+    """Lines (from 0; default: all) of a SimulEval folder; engine and voice from <corpus>/text where the folder is
     <corpus>/simuleval/<name>. Raises DataError."""
-    columns = {}
-    for name in ("wav_list", "src", "target"):
-        path = lists / f"{name}.txt"
-        if not path.is_file():
-            raise DataError(f"{path}: no such list; echostream prepare makes such folders, as simuleval/test")
-        columns[name] = path.read_text(encoding="utf-8").splitlines()
-    if len({*map(len, columns.values())}) > 1:
-        counts = ", ".join(f"{name}.txt {len(found)}" for name, found in columns.items())
-        raise DataError(f"{lists}: lists of different lengths ({counts} lines)")
-    speakers = _speakers(lists.parent.parent / "text")
+    try:
+        found = Folder.read(lists)
+    except SimulError as error:
+        raise DataError(f"{error}; echostream prepare makes such folders, as simuleval/test") from error
+    if not found.sources:
+        raise DataError(f"{lists / 'src.txt'}: no such list; of a sample it is told what was said")
+    count, speakers = len(found.wavs), _speakers(lists.parent.parent / "text")
     samples = []
-    for line in lines:
-        if not 0 <= line < len(columns["wav_list"]):
-            raise DataError(f"{lines}: {lists / 'wav_list.txt'} has {len(columns['wav_list'])} lines, counted from 0")
-        wav = (lists / columns["wav_list"][line]).resolve()
+    for line in range(count) if lines is None else lines:
+        if not 0 <= line < count:
+            raise DataError(f"line {line}: {lists / 'wav_list.txt'} has {count} lines, counted from 0")
+        wav = found.wavs[line].resolve()
         engine, voice = speakers.get(wav.stem, ("", ""))
-        samples.append(Sample(wav, columns["src"][line], columns["target"][line], engine, voice))
+        samples.append(Sample(wav, found.sources[line], found.references[line], engine, voice))
     return samples
 
 

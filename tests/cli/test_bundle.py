@@ -30,6 +30,8 @@ def write_lists(folder, count):
     folder.mkdir()
     for name in ("wav_list", "src", "target"):
         (folder / f"{name}.txt").write_text("".join(f"{folder.name}{number}\n" for number in range(count)))
+    for number in range(count):
+        (folder / f"{folder.name}{number}").touch()
     return str(folder)
 
 

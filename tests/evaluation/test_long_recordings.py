@@ -227,7 +227,11 @@ def test_lists_of_different_lengths_and_folders_that_cannot_be_are_named(folder,
     for name in ("wav_list", "src", "target"):
         (tmp_path / f"{name}.txt").write_text("a\nb\n" if name == "wav_list" else "a\n")
     assert script.main(["--from", str(tmp_path), "--output", str(tmp_path / "out")]) == 2
-    assert "lists of different lengths (wav_list.txt 2, src.txt 1, target.txt 1 lines)" in capsys.readouterr().err
+    assert "wav_list.txt:1: no such recording 'a'" in capsys.readouterr().err
+    for name in ("a", "b"):
+        (tmp_path / name).touch()
+    assert script.main(["--from", str(tmp_path), "--output", str(tmp_path / "out")]) == 2
+    assert "target.txt: 1 lines for 2 recordings of wav_list.txt" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flags", [["--minutes", "0"], ["--minutes", "nan"], ["--minutes", "inf"], ["--seed", "-1"]])

@@ -54,6 +54,9 @@ def test_what_is_missing_is_named(lists, tmp_path):
         samples.of_list(lists, [3])
     with pytest.raises(DataError, match="wav_list.txt: no such list"):
         samples.of_list(tmp_path, [0])
+    (lists / "src.txt").unlink()
+    with pytest.raises(DataError, match="src.txt: no such list"):
+        samples.of_list(lists)
     with pytest.raises(DataError, match="samples.json: no list of recordings"):
         samples.of_bundle(tmp_path)
     listing = tmp_path / "samples" / "samples.json"
