@@ -26,15 +26,14 @@ class Panels:
     def of(cls, weight: Tensor, packing: str) -> "Panels":
         """weight: [N, K] of `nn.Linear`; packing: a key of `native.KINDS`."""
         outputs, inputs = weight.shape
-        filled = F.pad(weight.detach().float(), (0, -inputs % GROUP, 0, -outputs % PANEL))
+        weight = weight.detach()
+        weight = weight.half().clamp(-LARGEST_HALF, LARGEST_HALF) if packing == "half" else weight.float()
+        filled = F.pad(weight, (0, -inputs % GROUP, 0, -outputs % PANEL))
         if packing == "int8":
             whole, scales = quantized(filled).int_repr(), int8_scales(filled)
             groups = whole.view(-1, PANEL, filled.size(1) // GROUP, GROUP).transpose(1, 2)
             return cls(groups.contiguous(), scales[:outputs].clone(), whole[:outputs].sum(1, dtype=torch.int32))
-        panels = filled[:, :inputs].reshape(-1, PANEL, inputs).transpose(1, 2)
-        if packing == "half":
-            panels = panels.clamp(-LARGEST_HALF, LARGEST_HALF).half()
-        return cls(panels.contiguous())
+        return cls(filled[:, :inputs].reshape(-1, PANEL, inputs).transpose(1, 2).contiguous())
 
     def weight(self, outputs: int, inputs: int) -> Tensor:
         """[N, K] float32."""
