@@ -69,6 +69,29 @@ def test_pieces_are_the_packed_sequence(context, cut):
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
 
 
+def test_a_state_has_room_for_chunks_of_the_most_tokens():
+    part = decoder(context=1, max_tokens=3)
+    frames, texts = utterance(5, 4)[0], [[4 + chunk, 9, 5] for chunk in range(5)]
+    with torch.inference_mode():
+        found, state = piece_by_piece(part, frames, texts)
+        torch.testing.assert_close(found, teacher_forced(part, frames, texts), atol=1e-5, rtol=0)
+    assert int(state.lengths.sum()) == part.slots
+
+
+def test_streams_of_other_ages_step_together():
+    part = decoder(context=2)
+    pieces = torch.randn(3, CHUNK, 6, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        states = [piece_by_piece(part, *utterance(chunks, CHUNK, seed=chunks))[1] for chunks in (1, 2, 6)]
+        together, state = part.hear(pieces, type(states[0]).stack(states))
+        more, _ = part.write(torch.tensor([[5, 6]]).expand(3, -1), state)
+        for row, before in enumerate(states):
+            alone, after = part.hear(pieces[row : row + 1], before)
+            torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=0)
+            alone, _ = part.write(torch.tensor([[5, 6]]), after)
+            torch.testing.assert_close(more[row : row + 1], alone, atol=1e-5, rtol=0)
+
+
 def rotated(x, places):
     """x: [T, d], pairs (i, i + d / 2) as complex numbers, turned by angles that fall from 1 to 1 / 10000 per place."""
     half = x.size(1) // 2
