@@ -124,7 +124,7 @@ class ZipformerConfig:
 
 def check_segment(segment_frames: int) -> None:
     """Raise ConfigError for a segment that the stack of 6.25 frames a second cannot divide."""
-    if segment_frames % UNIT:
+    if segment_frames < 0 or segment_frames % UNIT:
         raise ConfigError(
             f"segment_frames {segment_frames}: a chunk of this encoder is a multiple of {UNIT} encoder frames "
             f"({UNIT * FRAME_MS} ms, {BLOCK} frames of 20 ms, one of its slowest stack), or 0 for the whole utterance"

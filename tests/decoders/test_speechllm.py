@@ -69,6 +69,86 @@ def test_pieces_are_the_packed_sequence(context, cut):
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
 
 
+def test_a_state_has_room_for_chunks_of_the_most_tokens():
+    part = decoder(context=1, max_tokens=3)
+    frames, texts = utterance(5, 4)[0], [[4 + chunk, 9, 5] for chunk in range(5)]
+    with torch.inference_mode():
+        found, state = piece_by_piece(part, frames, texts)
+        torch.testing.assert_close(found, teacher_forced(part, frames, texts), atol=1e-5, rtol=0)
+    assert int(state.lengths.sum()) == part.slots
+
+
+def test_streams_of_other_ages_step_together():
+    part = decoder(context=2)
+    pieces = torch.randn(3, CHUNK, 6, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        states = [piece_by_piece(part, *utterance(chunks, CHUNK, seed=chunks))[1] for chunks in (1, 2, 6)]
+        together, state = part.hear(pieces, type(states[0]).stack(states))
+        more, _ = part.write(torch.tensor([[5, 6]]).expand(3, -1), state)
+        for row, before in enumerate(states):
+            alone, after = part.hear(pieces[row : row + 1], before)
+            torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=0)
+            alone, _ = part.write(torch.tensor([[5, 6]]), after)
+            torch.testing.assert_close(more[row : row + 1], alone, atol=1e-5, rtol=0)
+
+
+def rotated(x, places):
+    """x: [T, d], pairs (i, i + d / 2) as complex numbers, turned by angles that fall from 1 to 1 / 10000 per place."""
+    half = x.size(1) // 2
+    angles = places[:, None] * 10000.0 ** (-torch.arange(half) / half)
+    turned = torch.complex(x[:, :half], x[:, half:]) * torch.polar(torch.ones_like(angles), angles)
+    return torch.cat((turned.real, turned.imag), 1)
+
+
+def normed(x, weight):
+    return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_network_is_llama_s(tied):
+    """Written out for one chunk: RMSNorm, rotary position, SwiGLU, and embeddings times the root of their width."""
+    part = decoder(layers=1, chunk_frames=8, tie_embeddings=tied)
+    with torch.no_grad():
+        for norm in (part.norm, part.layers[0].attention_norm, part.layers[0].ffn_norm):
+            norm.weight.uniform_(0.5, 1.5)
+    frames, text = torch.randn(1, 5, 6), [4, 9, 11]
+    with torch.inference_mode():
+        layer, attention = part.layers[0], part.layers[0].attention
+        embedded = 16**0.5 * part.embed_tokens.weight[[*text, EOS]]
+        x = torch.cat((part.adapter(frames[0]), embedded))
+        before, places, heads = normed(x, layer.attention_norm.weight), torch.arange(len(x)), []
+        for rows in (slice(0, 8), slice(8, 16)):
+            maps = attention.q_proj.weight[rows], attention.k_proj.weight[rows]
+            query, key = (rotated(before @ each.T, places) for each in maps)
+            scores = (query @ key.T / 8**0.5).masked_fill(torch.ones(9, 9).triu(1).bool(), -torch.inf)
+            heads.append(scores.softmax(-1) @ before @ attention.v_proj.weight[rows].T)
+        x = x + torch.cat(heads, 1) @ attention.out_proj.weight.T
+        before = normed(x, layer.ffn_norm.weight)
+        gate = before @ layer.ffn.gate.weight.T
+        x = x + (gate * gate.sigmoid() * (before @ layer.ffn.up.weight.T)) @ layer.ffn.down.weight.T
+        output = part.embed_tokens if tied else part.output_projection
+        wanted = (normed(x, part.norm.weight) @ output.weight.T)[4:8]  # the last frame and the text, before `</s>`
+        torch.testing.assert_close(teacher_forced(part, frames, [text]), wanted, atol=1e-5, rtol=0)
+
+
+def test_dropout_is_of_trainings():
+    part = decoder(dropout=0.5)
+    frames, texts = utterance()
+    with torch.no_grad():
+        first, second = (teacher_forced(part, frames, texts) for _ in range(2))
+        assert torch.equal(first, second)
+        part.train()
+        assert not torch.equal(teacher_forced(part, frames, texts), teacher_forced(part, frames, texts))
+
+
+@pytest.mark.parametrize(
+    "chunk_frames, max_tokens, frames, wanted", [(32, 64, 32, 64), (32, 64, 5, 15), (32, 9, 5, 9), (0, 9, 500, 500)]
+)
+def test_the_most_tokens_of_a_chunk(chunk_frames, max_tokens, frames, wanted):
+    config = SpeechLLMConfig(chunk_frames=chunk_frames, max_tokens=max_tokens)
+    assert config.most_tokens(frames) == wanted
+
+
 def test_one_chunk_of_all_is_a_decoder_without_chunks():
     part = decoder(chunk_frames=0)
     frames, texts = utterance()

@@ -62,6 +62,16 @@ def test_a_text_without_a_path_is_spread_evenly():
     assert token_ends(log_probs, lengths, targets)[0].tolist() == [0, 0, 1, 2]
 
 
+def test_an_utterance_without_frames_has_no_path():
+    targets = torch.tensor([[4, 5], [4, PAD], [PAD, PAD]])
+    log_probs, lengths = torch.zeros(3, 6, 9).log_softmax(-1), torch.tensor([6, 0, 0])
+    assert forced_alignment(log_probs, lengths, targets)[1].isfinite().tolist() == [True, False, True]
+    assert token_ends(log_probs, lengths, targets)[1].tolist() == [0, 0]
+    path, total = forced_alignment(log_probs[:, :0], 0 * lengths, targets)
+    assert path.shape == (3, 0) and total.isfinite().tolist() == [False, False, True]
+    assert token_ends(log_probs[:, :0], 0 * lengths, targets).tolist() == [[0, 0]] * 3
+
+
 def test_no_gradient_flows():
     log_probs = torch.randn(1, 5, 9, requires_grad=True)
     assert not token_ends(log_probs.log_softmax(-1), torch.tensor([5]), torch.tensor([[4, 5]])).requires_grad

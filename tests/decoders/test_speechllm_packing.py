@@ -91,6 +91,12 @@ def test_a_batch_is_its_utterances():
     assert len(together.predictions(torch.zeros(3, together.length, 1))[1]) == 7 + 5  # tokens and chunks
 
 
+def test_an_utterance_without_frames_predicts_nothing():
+    packing = packed([5, 0], [[[11], [12]], [[13]]], 4)
+    assert laid_out(packing, 1, 0) == [None] * packing.length
+    assert packing.predictions(torch.zeros(2, packing.length, 1))[1].tolist() == [11, EOS, 12, EOS]
+
+
 @pytest.mark.parametrize("length, size, wanted", [(8, 4, 2), (9, 4, 3), (1, 4, 1), (9, 0, 1), (0, 4, 0)])
 def test_counts_of_chunks(length, size, wanted):
     assert chunk_counts(torch.tensor([length]), size).tolist() == [wanted]

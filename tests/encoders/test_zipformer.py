@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from echostream_plugin.config import ConfigError
-from echostream_plugin.encoders.zipformer import ZipformerConfig, ZipformerEncoder
+from echostream_plugin.encoders.zipformer import ZipformerConfig, ZipformerEncoder, left_chunks
 from echostream_plugin.modules.zipformer.convolution import ChunkCausalConvolution
 from echostream_plugin.modules.zipformer.parts import Downsample
 from tests import zipformer_reference as reference
@@ -261,6 +261,30 @@ def test_segments_that_do_not_fit_are_refused():
             call(10)
     with pytest.raises(ConfigError, match="segment_frames 10"):
         parallel(encoder, features_of(50, bins=12), 10)
+    with pytest.raises(ConfigError, match="segment_frames -4: a chunk of this encoder is a multiple of 4"):
+        encoder.check_training_segment(-4)
+
+
+@pytest.mark.parametrize("segment, left, wanted", [(8, 64, 8), (8, 63, 7), (8, 4, 1), (8, 0, 0), (0, 64, 0)])
+def test_left_context_is_whole_chunks_but_one_at_least(segment, left, wanted):
+    assert left_chunks(segment, left) == wanted
+    hearing = ZipformerEncoder.context_ms(ZipformerConfig(segment_frames=segment, left_context_frames=left))
+    assert hearing["left_context"] == (wanted * segment * 40 if segment else None)
+
+
+def test_scores_that_are_divided_begin_with_weights_as_much_larger():
+    """By the fourth root of the width, queries and keys both, so that the first scores are those of icefall's."""
+    outputs, weights = [], []
+    for scaled in (False, True):
+        torch.manual_seed(0)
+        encoder = ZipformerEncoder(ZipformerConfig(**TINY, scaled_scores=scaled)).eval()
+        for layer in (each for stack in encoder.encoder.encoders for each in getattr(stack, "encoder", stack).layers):
+            layer.self_attn_weights.in_proj.bias.data.zero_()
+        weights.append(encoder.encoder.encoders[0].layers[0].self_attn_weights.in_proj.weight.data)
+        outputs.append(parallel(encoder, features_of(90, bins=12)))
+    torch.testing.assert_close(weights[1][:16], 2**0.5 * weights[0][:16])  # 4 ** (1 / 4)
+    assert torch.equal(weights[1][16:], weights[0][16:])  # of positions
+    assert differ(*outputs) < TOLERANCE
 
 
 def test_the_front_end_has_few_shapes_for_any_push():

@@ -5,11 +5,18 @@ import torch
 from torch import nn
 
 from echostream_plugin.encoders.zipformer import ZipformerConfig, ZipformerEncoder
-from echostream_plugin.modules.zipformer.layer import ATTENTION_SKIP
-from echostream_plugin.modules.zipformer.parts import Bypass
+from echostream_plugin.modules.zipformer.attention import constant
+from echostream_plugin.modules.zipformer.front import LAYER_SKIP
+from echostream_plugin.modules.zipformer.layer import (
+    ATTENTION_SKIP,
+    CONSTANT_ATTENTION,
+    CONVOLUTION_SKIP,
+    FEED_FORWARD_SKIP,
+)
+from echostream_plugin.modules.zipformer.parts import BiasNorm, Bypass
 from echostream_plugin.modules.zipformer.regularisers import Balancer, Whiten, limited, penalise_excess
 from echostream_plugin.modules.zipformer.scaled_adam import ScaledAdam, eden_factor
-from echostream_plugin.modules.zipformer.schedule import Clock, Schedule, SharedDropout
+from echostream_plugin.modules.zipformer.schedule import Clock, Schedule, SharedDropout, sequence_mask
 from tests import zipformer_reference as reference
 
 TINY = {
@@ -70,7 +77,7 @@ def test_excess_is_penalised_as_by_a_loss():
 
 
 def test_limits_turn_the_gradients_that_lead_out(monkeypatch):
-    monkeypatch.setattr("echostream_plugin.modules.zipformer.schedule.chance", lambda probability: True)
+    monkeypatch.setattr("echostream_plugin.modules.zipformer.regularisers.chance", lambda probability: True)
     x = torch.tensor([0.1, 0.1, 0.95, 1.2, 1.2], requires_grad=True)
     limited(x, 0.9, 1.0).backward(torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0]))
     assert x.grad.tolist() == [-1.0, -1.0, 1.0, 1.0, 1.0]  # a descent subtracts them
@@ -89,7 +96,89 @@ def test_a_bypass_is_clamped_less_and_less(monkeypatch):
     assert seen == [(0.9, 1.0), (0.55, 1.0), (0.2, 1.0), (0.2, 1.0)]
 
 
+def test_a_norm_is_limited(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "echostream_plugin.modules.zipformer.parts.limited", lambda x, *bounds: seen.append(bounds) or x
+    )
+    norm = BiasNorm(4)
+    norm(torch.ones(2, 4)), norm.eval()(torch.ones(2, 4))
+    assert seen == [(-1.5, 1.5)]
+
+
+def test_gradients_of_the_first_convolution_are_a_fifth():
+    torch.manual_seed(0)
+    front = ZipformerEncoder(ZipformerConfig(**TINY, **OFF)).encoder_embed
+    features, gradients = torch.randn(2, 40, 12), []
+    for training in (True, False):
+        front.zero_grad()
+        front.train(training)(features, torch.tensor([40, 40])).square().sum().backward()
+        gradients.append([front.conv[place].weight.grad.clone() for place in (0, 4)])
+    (first, second), (first_whole, second_whole) = gradients
+    torch.testing.assert_close(first, 0.2 * first_whole)
+    torch.testing.assert_close(second, second_whole)
+    assert first.abs().max() > 0
+
+
+def values_of(regulariser, at):
+    """Its numbers; at: of a number or schedule."""
+    if isinstance(regulariser, Balancer):
+        return [*map(at, (*regulariser.positive, *regulariser.sizes, regulariser.probability)), regulariser.scale]
+    return [regulariser.groups, at(regulariser.limit), regulariser.scale, *regulariser.probabilities]
+
+
+def values_of_icefalls(module):
+    names = ("num_groups", "whitening_limit", "grad_scale", "min_prob", "max_prob")
+    if hasattr(module, "min_positive"):
+        names = ("min_positive", "max_positive", "min_abs", "max_abs", "prob", "grad_scale")
+    return [float(getattr(module, name)) for name in names]
+
+
+@pytest.mark.parametrize("batches", [None, 0, 1000, 4000, 8000, 30_000])
+def test_regularisers_and_schedules_are_icefalls(batches):
+    scaling, config = package().scaling, reference.config_of("frozen", balancers=True, whiten=True)
+    front, stacks = (module.train() for module in reference.build(config))
+    encoder = ZipformerEncoder(config)
+    encoder.clock.batches, count = batches, 0
+    for module in (*front.modules(), *stacks.modules()):
+        if isinstance(module, scaling.ScheduledFloat):
+            module.batch_count = batches
+    for ours, theirs in ((encoder.encoder_embed, front), (encoder.encoder, stacks)):
+        theirs = dict(theirs.named_modules())
+        for name, module in ours.named_modules():
+            if isinstance(module, Balancer | Whiten):
+                given = values_of(module, lambda value: value.at(encoder.clock) if hasattr(value, "at") else value)
+                assert given == pytest.approx(values_of_icefalls(theirs[name])), name
+                count += 1
+    assert count == 7 * 25 + 7  # of layers and front end
+    ours, theirs = encoder.encoder.encoders[0].layers[0], stacks.encoders[0].layers[0]
+    pairs = {
+        ATTENTION_SKIP: theirs.attention_skip_rate, CONVOLUTION_SKIP: theirs.conv_skip_rate,
+        CONSTANT_ATTENTION: theirs.const_attention_rate, FEED_FORWARD_SKIP: theirs.ff2_skip_rate,
+        ours.self_attn_weights.position_skip: theirs.self_attn_weights.pos_emb_skip_rate,
+        LAYER_SKIP: front.convnext.layerdrop_rate,
+    }  # fmt: skip
+    for schedule, rate in pairs.items():
+        assert schedule.at(encoder.clock) == pytest.approx(float(rate))
+    if batches is not None:
+        dropout = scaling.ScheduledFloat((0.0, 0.3), (20000.0, 0.1))
+        dropout.batch_count = batches
+        assert ours.feed_forward1.dropout.schedule.at(encoder.clock) == pytest.approx(float(dropout.train()))
+
+
 # ------------------------------------------------------------------------------------------------- schedules
+
+
+def test_sequences_are_dropped_with_their_probability():
+    torch.manual_seed(0)
+    mask = sequence_mask(torch.zeros(4000, 3, 2), 0.1)
+    assert mask.shape == (4000, 1, 1) and set(mask.unique().tolist()) == {0.0, 1.0}
+    assert abs((mask == 0).float().mean() - 0.1) < 0.02
+
+
+def test_constant_attention_is_a_mean_of_what_is_there():
+    weights = torch.tensor([[0.7, 0.1, 0.2, 0.0], [1.0, 0.0, 0.0, 0.0]])
+    torch.testing.assert_close(constant(weights), torch.tensor([[1 / 3, 1 / 3, 1 / 3, 0.0], [1.0, 0.0, 0.0, 0.0]]))
 
 
 def test_schedules():

@@ -20,10 +20,12 @@ def forced_alignment(log_probs: Tensor, lengths: Tensor, targets: Tensor) -> tup
     may_skip = torch.zeros_like(states, dtype=torch.bool)
     may_skip[:, 3::2] = states[:, 3::2] != states[:, 1:-2:2]  # a blank must stand between equal tokens
 
-    never = torch.full_like(emitted[:, 0], -torch.inf)
+    never = torch.full_like(states, -torch.inf, dtype=emitted.dtype)
     scores, came_from = never.clone(), []
+    scores[:, 0] = 0.0  # without frames, the text that is empty
     if frames:
-        scores[:, :2] = emitted[:, 0, :2]
+        first = torch.cat((emitted[:, 0, :2], never[:, 2:]), 1)
+        scores = torch.where((lengths > 0)[:, None], first, scores)
     for frame in range(1, frames):
         step, skip = _later(scores, 1, never), _later(scores, 2, never).masked_fill(~may_skip, -torch.inf)
         best, move = torch.stack((scores, step, skip)).max(0)

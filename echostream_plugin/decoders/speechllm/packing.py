@@ -49,8 +49,9 @@ def chunk_counts(lengths: Tensor, chunk_frames: int) -> Tensor:
 
 def pack(lengths: Tensor, targets: Tensor, chunk_of_token: Tensor, chunk_frames: int) -> Packing:
     """lengths: [B] encoder frames; targets: [B, U] right-padded with PAD; chunk_of_token: [B, U], the chunk whose text
-    a token is of, never falling; chunk_frames: as of the configuration."""
-    frames, valid = int(lengths.max()), targets.ne(PAD)
+    a token is of, never falling; chunk_frames: as of the configuration. Without frames nothing predicts a token, so the
+    text of such an utterance is left out."""
+    frames, valid = int(lengths.max()), targets.ne(PAD) & (lengths > 0)[:, None]
     counts = chunk_counts(lengths, chunk_frames)
     size, chunks = chunk_frames or max(frames, 1), int(counts.max())
     device, batch = lengths.device, torch.arange(len(lengths), device=lengths.device)[:, None]
