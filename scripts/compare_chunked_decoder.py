@@ -187,7 +187,7 @@ def tables(results: dict, chunk_frames: int, costs: list, lengths: tuple) -> str
     sections = {
         "By length: joined test utterances": [MAIN, WHOLE, *QUICK["systems"]],
         f"By chunk, context {CONTEXT_FRAMES * FRAME_MS / 1000:.2f} s": BY_CHUNK,
-        f"By context, {MAIN}": BY_CONTEXT,
+        f"By context, chunks of {MAIN.chunk_frames * FRAME_MS / 1000:.2f} s": BY_CONTEXT,
     }
     parts = []
     for title, systems in sections.items():
