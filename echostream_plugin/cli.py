@@ -1,6 +1,8 @@
 """The command line: `echostream translate in.wav -o out/`; each command has its own module."""
 
 import argparse
+import atexit
+import gc
 import importlib
 import logging
 import signal
@@ -118,7 +120,9 @@ def named(argv: list) -> str:
 
 
 def main(argv=None) -> int:
-    """Run a command; returns its exit code."""
+    """Run a command; returns its exit code. argv: default that of the process, which is then about to end."""
+    if argv is None:
+        atexit.register(gc.freeze)  # else the interpreter looks through all of torch for garbage, half a second
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
         args = build_parser(named(argv)).parse_args(argv)

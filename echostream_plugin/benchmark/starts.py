@@ -22,13 +22,15 @@ READY = (
     "from echostream_plugin.inference.bundle import load_bundle;"
     "from echostream_plugin.inference.optimize import optimize;"
     "from echostream_plugin.inference.session import TranslationSession;"
-    "TranslationSession(optimize(load_bundle({bundle!r})))"
+    "session = TranslationSession(optimize(load_bundle({bundle!r})));"
+    "print('ready', flush=True)"
 )
-COMMAND = "import sys; from echostream_plugin.cli import main; sys.exit(main({arguments!r}))"
+COMMAND = "import sys; from echostream_plugin.cli import main; sys.argv[1:] = {arguments!r}; sys.exit(main())"
 
 
 def time_starts(bundle, runs: int) -> list[dict]:
-    """Rows {name, ms, aim_ms}: whole processes, from the command to its end. bundle: a folder with samples."""
+    """Rows {name, ms, aim_ms}: whole processes, from the command to its end, or until a session says that it is ready.
+    bundle: a folder with samples."""
     recordings = bundle_recordings(bundle)
     with tempfile.TemporaryDirectory() as folder:
         speech = Path(folder) / "speech.wav"
@@ -52,6 +54,11 @@ def _times(program: str, runs: int) -> Spread:
     times = []
     for _ in range(1 + runs):
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
-        times.append(1000 * (time.perf_counter() - began))
+        with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+            ready = any(line == "ready\n" for line in process.stdout)
+            took = time.perf_counter() - began
+            process.communicate()
+        times.append(1000 * (took if ready else time.perf_counter() - began))
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, program)
     return Spread.of(times[1:])

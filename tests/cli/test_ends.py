@@ -268,3 +268,14 @@ def test_sigint_at_any_time(bundle, tmp_path, seconds):
         process.send_signal(signal.SIGINT)
         error = process.stderr.read().decode()
     assert process.returncode in (130, -signal.SIGINT) and "Traceback" not in error, error
+
+
+def test_no_garbage_is_looked_for_at_the_end():
+    """Half a second of every command, after its last line: the interpreter would go through all of torch's objects."""
+    script = (
+        "import atexit, gc, sys; from echostream_plugin.cli import main;"
+        "atexit.register(lambda: print('frozen', gc.get_freeze_count() > 0));"  # runs after those registered later
+        "sys.argv = ['echostream', '--version']; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "frozen True"
