@@ -37,6 +37,11 @@ LENGTHS = (1, 2, 5, 10)
 CONTEXT_FRAMES = 128  # 5.12 s, of the systems whose chunks differ
 
 
+def seconds(frames: int) -> str:
+    """Encoder frames as the tables say them."""
+    return f"{frames * FRAME_MS / 1000:.2f} s"
+
+
 @dataclass(frozen=True)
 class System:
     """chunk_frames 0: no chunks; context_chunks -1: all."""
@@ -52,7 +57,7 @@ class System:
         if not self.chunk_frames:
             return "without chunks"
         context = "all" if self.context_chunks < 0 else self.context_chunks
-        return f"chunks of {self.chunk_frames * FRAME_MS / 1000:.2f} s, context {context}"
+        return f"chunks of {seconds(self.chunk_frames)}, context {context}"
 
 
 MAIN = System(32, 4)
@@ -186,8 +191,8 @@ def tables(results: dict, chunk_frames: int, costs: list, lengths: tuple) -> str
     by_name = {system.name: str(system) for system in SYSTEMS + QUICK["systems"]}
     sections = {
         "By length: joined test utterances": [MAIN, WHOLE, *QUICK["systems"]],
-        f"By chunk, context {CONTEXT_FRAMES * FRAME_MS / 1000:.2f} s": BY_CHUNK,
-        f"By context, chunks of {MAIN.chunk_frames * FRAME_MS / 1000:.2f} s": BY_CONTEXT,
+        f"By chunk, context {seconds(CONTEXT_FRAMES)}": BY_CHUNK,
+        f"By context, chunks of {seconds(MAIN.chunk_frames)}": BY_CONTEXT,
     }
     parts = []
     for title, systems in sections.items():
@@ -195,8 +200,7 @@ def tables(results: dict, chunk_frames: int, costs: list, lengths: tuple) -> str
         if chosen:
             parts += [f"### {title}", "", length_table(chosen, lengths, by_name.get), ""]
     costs = [row | {"context": "all" if row["context"] < 0 else row["context"]} for row in costs]
-    title = f"### Cost of a chunk of {chunk_frames * FRAME_MS / 1000:.2f} s"
-    return "\n".join([*parts, title, "", markdown_table(costs, COSTS), ""])
+    return "\n".join([*parts, f"### Cost of a chunk of {seconds(chunk_frames)}", "", markdown_table(costs, COSTS), ""])
 
 
 def compare(args) -> str:

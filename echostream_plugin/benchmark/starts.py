@@ -55,10 +55,9 @@ def _times(program: str, runs: int) -> Spread:
     for _ in range(1 + runs):
         began = time.perf_counter()
         with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
-            ready = any(line == "ready\n" for line in process.stdout)
-            took = time.perf_counter() - began
-            process.communicate()
-        times.append(1000 * (took if ready else time.perf_counter() - began))
+            if not any(line == "ready\n" for line in process.stdout):
+                process.wait()
+            times.append(1000 * (time.perf_counter() - began))
         if process.returncode:
             raise subprocess.CalledProcessError(process.returncode, program)
     return Spread.of(times[1:])

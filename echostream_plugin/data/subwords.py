@@ -89,7 +89,10 @@ def load_subwords(model):
     """The processor of a model file that is there."""
     if not Path(model).is_file():
         raise DataError(f"{model}: no such SentencePiece model")
-    return sentencepiece.SentencePieceProcessor(model_file=str(model))
+    try:
+        return sentencepiece.SentencePieceProcessor(model_file=str(model))
+    except RuntimeError as error:
+        raise DataError(f"{model}: not a readable SentencePiece model ({error})") from error
 
 
 def write_task_table(path, rows, column: str, processor) -> None:

@@ -19,7 +19,7 @@ import numpy as np  # noqa: E402
 import soundfile  # noqa: E402
 from corpus_text import SPLITS, plan_copies, prepare_prompts, write_corpus_text  # noqa: E402
 from human import HumanError  # noqa: E402
-from manifests import make_subwords, missing_subwords, write_lists, write_splits  # noqa: E402
+from manifests import check_subwords, make_subwords, write_lists, write_splits  # noqa: E402
 from source_audio import build_source  # noqa: E402
 from speakers import engines_in_use  # noqa: E402
 from speech import EnglishVoice, write_wav  # noqa: E402
@@ -206,9 +206,9 @@ def main(argv=None):
     sizes = {split: getattr(args, split) for split in SPLITS}
     if min(sizes.values()) < 1 or args.copies < 0 or not 0 <= args.human_share < 1:
         raise SystemExit("--train, --dev, --test must be at least 1, --copies 0 or more, --human-share from 0 to 1")
-    if args.subwords and (missing := missing_subwords(args.subwords)):
-        raise SystemExit(f"{missing}: no such SentencePiece model; --subwords takes a bundle's folder")
     try:
+        if args.subwords:
+            check_subwords(args.subwords)
         engines, notes = engines_in_use(args.engines, args.without_engine)
     except ValueError as error:
         raise SystemExit(str(error)) from error

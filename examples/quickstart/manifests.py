@@ -55,10 +55,10 @@ def make_subwords(out, train, sizes, bundle=None):
     return made
 
 
-def missing_subwords(bundle):
-    """The first SentencePiece model that a bundle lacks, None where it has both."""
-    models = (bundle / f"{column}.spm.model" for column in COLUMNS.values())
-    return next((model for model in models if not model.is_file()), None)
+def check_subwords(bundle):
+    """Raise DataError for a bundle without two readable SentencePiece models: better now than after the speaking."""
+    for column in COLUMNS.values():
+        subwords.load_subwords(bundle / f"{column}.spm.model")
 
 
 def write_splits(out, spoken, models, units):

@@ -117,6 +117,9 @@ def test_subwords_of_a_bundle(corpus, debs, tmp_path):
         assert set(written.split()) <= {line.split()[0] for line in dictionary.read_text("utf-8").splitlines()}
     with pytest.raises(SystemExit, match="source.spm.model: no such SentencePiece model"):
         build(tmp_path / "other", debs, "--subwords", str(corpus))
+    (tmp_path / "source.spm.model").write_bytes(b"no model")
+    with pytest.raises(SystemExit, match="source.spm.model: not a readable SentencePiece model"):
+        build(tmp_path / "other", debs, "--subwords", str(tmp_path))
     assert not (tmp_path / "other").exists() or not files(tmp_path / "other")
 
 
