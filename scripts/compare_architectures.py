@@ -46,7 +46,7 @@ SIZES = {
 RECIPE = [
     "--ctc-upsample-rate", "12", "--multichunk", "--multichunk-sizes", "8,8,16,24,0", "--autocast", "bf16",
     "--dropout", "0.1", "--attention-dropout", "0", "--relu-dropout", "0", "--lr", "0.0015",
-    "--lr-scheduler", "inverse_sqrt", "--warmup-updates", "600", "--warmup-init-lr", "1e-7", "--max-tokens", "6000",
+    "--lr-scheduler", "inverse_sqrt", "--warmup-updates", "400", "--warmup-init-lr", "1e-7", "--max-tokens", "4000",
     "--max-target-positions", "1200", "--save-interval-updates", "250", "--validate-interval-updates", "250",
     "--validate-interval", "1000", "--log-interval", "50",
 ]  # fmt: skip
@@ -64,7 +64,8 @@ def parse_args(argv=None):
     parser.add_argument("--segments-ms", type=int, nargs="+", default=[0, 320, 640], help="0: offline")
     parser.add_argument("--set", default="test", help="folder of simuleval/ to evaluate (default %(default)s)")
     parser.add_argument("--most", type=int, default=200, help="only so many recordings of it; 0: all")
-    parser.add_argument("--threads", type=int, default=2, help="of torch in the trainings")
+    parser.add_argument("--procs", type=int, default=2, help="processes of a training, a batch each (%(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="of torch in each of them (default %(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="processes of the evaluation")
     return parser.parse_args(argv)
 
@@ -95,7 +96,7 @@ def measure(arch: str, args, folder: Folder, units: list) -> tuple[list[dict], l
 
     flags = (*RECIPE, "--target-code-size", str(clusters(args.corpus)))
     data, output = args.corpus / "fbank2unit", args.output / arch
-    training = Training(data, output, args.minutes / 60, args.updates, flags, args.threads)
+    training = Training(data, output, args.minutes / 60, args.updates, flags, args.threads, args.procs)
     bundle = bundle_of(arch, training.run(arch, SIZES[arch]), args)
     curve = learning_curve(training.folder)
     facts = {

@@ -33,7 +33,8 @@ class Training:
     """What all architectures share. Raises ConfigError where nothing would end it.
 
     data: fbank2unit folder; folder: of the checkpoints and the log; hours: of training over all resumptions (0: no
-    limit); updates: at most so many (0: no limit); flags: further ones for fairseq-train; threads: of torch."""
+    limit); updates: at most so many (0: no limit); flags: further ones for fairseq-train; threads: of torch, in each of
+    `procs` processes, which share an update: every one has a batch of its own."""
 
     data: Path
     folder: Path
@@ -41,6 +42,7 @@ class Training:
     updates: int = 0
     flags: tuple = ()
     threads: int = 2
+    procs: int = 1
 
     def __post_init__(self):
         if not (self.hours or self.updates):
@@ -54,7 +56,8 @@ class Training:
         if done.is_file() and json.loads(done.read_text(encoding="utf-8")) == limits:
             return last
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "fairseq_cli.train", str(self.data), *self._flags(), "--arch", arch]
+        program = [sys.executable, "-m", *self._launcher(), "fairseq_cli.train"]
+        command = [*program, str(self.data), *self._flags(), "--arch", arch]
         with open(self.folder / "train.log", "a", encoding="utf-8") as log:
             environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
             words = [*command, *flags, *self.flags]
@@ -63,6 +66,10 @@ class Training:
             raise TrainingError(f"{arch}: fairseq-train ended with {code}; {self.folder / 'train.log'} says why")
         write_json(done, limits)
         return last
+
+    def _launcher(self) -> list[str]:
+        several = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(self.procs), "-m"]
+        return several if self.procs > 1 else []
 
     def _flags(self) -> list[str]:
         plugin = Path(__file__).resolve().parents[1]

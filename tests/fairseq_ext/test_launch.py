@@ -79,3 +79,17 @@ def test_processes_of_torchrun_have_a_gpu_each(monkeypatch):
     launch.join_torchrun(args)
     assert (args.distributed_world_size, args.distributed_rank, args.device_id) == (4, 3, 1)
     assert args.distributed_init_method == "env://" and args.distributed_no_spawn and args.ddp_backend == "pytorch_ddp"
+
+
+def test_the_root_logger_is_left_alone():
+    """One of fairseq's models sets it to DEBUG, and then matplotlib reports every font in the middle of a table."""
+    program = """if True:
+        import logging
+        import echostream_plugin.fairseq_ext
+        root = logging.getLogger()
+        print(root.level == logging.WARNING, root.handlers)
+        logging.basicConfig(level=logging.INFO)
+        print(root.level == logging.INFO)
+    """
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stdout) == (0, "True []\nTrue\n"), done.stderr
