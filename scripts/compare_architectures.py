@@ -3,11 +3,13 @@
 with as many parameters (within 10 %), trained on the same corpus for the same time, each evaluated offline and in
 segments.
 
-    python scripts/compare_architectures.py --corpus work/quickstart/corpus --vocoder work/quickstart/vocoder \\
+    python scripts/compare_architectures.py --corpus work/letters/corpus --vocoder work/letters/vocoder \\
         --output work/architectures
 
-One hour of training each; nothing else should run, since time is what they are given alike. The same command goes on
-where it was stopped. Writes architectures.md, .json and .png. Without --vocoder there are no unit error rates.
+One hour of training each; nothing else should run, since time is what they are given alike. From nothing an encoder
+learns letters in that time, not a thousand subwords: build the corpus with --source-subwords 45 --target-subwords 300.
+The same command goes on where it was stopped. Writes architectures.md, .json and .png. Without --vocoder there are no
+unit error rates.
 """
 
 import argparse
@@ -44,13 +46,18 @@ SIZES = {
     ],
 }  # fmt: skip
 RECIPE = [
-    "--ctc-upsample-rate", "12", "--multichunk", "--multichunk-sizes", "8,8,16,24,0", "--autocast", "bf16",
-    "--dropout", "0.1", "--attention-dropout", "0", "--relu-dropout", "0", "--lr", "0.0015",
-    "--lr-scheduler", "inverse_sqrt", "--warmup-updates", "400", "--warmup-init-lr", "1e-7", "--max-tokens", "4000",
-    "--max-target-positions", "1200", "--save-interval-updates", "250", "--validate-interval-updates", "250",
+    "--ctc-upsample-rate", "9", "--multichunk", "--multichunk-sizes", "8,8,16,24,0", "--autocast", "bf16",
+    "--dropout", "0.1", "--attention-dropout", "0", "--relu-dropout", "0", "--lr", "0.001",
+    "--lr-scheduler", "inverse_sqrt", "--warmup-updates", "400", "--warmup-init-lr", "1e-7", "--max-tokens", "2500",
+    "--max-target-positions", "1200", "--save-interval-updates", "500", "--validate-interval-updates", "500",
     "--validate-interval", "1000", "--log-interval", "50",
 ]  # fmt: skip
-CURVES = {"asr_wer": "ASR WER %", "st_wer": "ST CTC WER %", "uer": "unit error rate %"}
+CURVES = {
+    "asr_ter": "ASR token error rate %",
+    "asr_wer": "ASR WER %",
+    "st_wer": "ST CTC WER %",
+    "uer": "unit error rate %",
+}
 
 
 def parse_args(argv=None):
