@@ -6,9 +6,8 @@ import logging
 
 @contextlib.contextmanager
 def root_logger_kept():
-    """The root logger as it was, after whatever is imported inside: in a program that has not set it up, one of
-    fairseq's models (`wav2vec2_classification`) sets it to DEBUG, and every library of the process reports each font
-    it looks at."""
+    """The root logger stays as it was before what is imported inside: where a program has not set it up, one of
+    fairseq's models (`wav2vec2_classification`) sets it to DEBUG, for every library of the process."""
     root = logging.getLogger()
     level, handlers = root.level, list(root.handlers)
     try:

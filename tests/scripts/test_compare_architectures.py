@@ -60,6 +60,7 @@ def test_two_encoders_are_trained_and_evaluated_and_the_command_goes_on(corpus, 
     assert all(point["minutes"] >= 0 and "asr_wer" in point for curve in found["curves"].values() for point in curve)
     assert (tmp_path / "architectures.png").stat().st_size > 5000
     logs = {arch: (tmp_path / arch / "train.log").read_bytes() for arch in SIZES}
+    assert all(b"training on 2 devices" in log for log in logs.values())  # --procs, by default
     assert compare.main(command) == 0
     assert logs == {arch: (tmp_path / arch / "train.log").read_bytes() for arch in SIZES}  # not trained again
     assert json.loads((tmp_path / "architectures.json").read_text())["rows"] == found["rows"]
