@@ -42,16 +42,21 @@ def make_subwords(out, train, sizes, bundle=None):
     """{"src", "tgt": the processor of its subwords}, their files in {src,tgt}_unigram/.
 
     train: the rows that they learn from; sizes: how many, of both sides; bundle: a folder whose models are taken
-    instead, so that a model of this corpus can begin with that bundle's heads and decoders.
+    instead, so that a model of this corpus can begin with that bundle's heads and decoders. Others than the last run's
+    are said: what was trained on the folder no longer fits its dictionaries.
     """
     made = {}
     for side, column in COLUMNS.items():
         folder = out / f"{side}_unigram"
+        model = folder / f"{SUBWORDS}.model"
+        before = model.read_bytes() if model.is_file() else None
         if bundle is None:
             sentences = [normalise(row[column]) for row in train]
             made[side] = train_subwords(folder, SUBWORDS, sentences, sizes[side])
         else:
             made[side] = subwords.store_subwords(folder, SUBWORDS, (bundle / f"{column}.spm.model").read_bytes())
+        if before not in (None, model.read_bytes()):
+            print(f"note: {model}: other subwords than before; what was trained on them does not fit this folder now")
     return made
 
 

@@ -103,12 +103,17 @@ def test_an_interrupted_build_is_continued(corpus, debs, tmp_path):
         assert (out / name).read_bytes() == (corpus / name).read_bytes()
 
 
-def test_subwords_of_a_bundle(corpus, debs, tmp_path):
-    """The same dictionaries, so that a model of this corpus can begin with that bundle's heads; a folder that is none
-    is told before anything is made."""
+def test_subwords_of_a_bundle(corpus, debs, tmp_path, capsys):
+    """The same dictionaries, so that a model of this corpus can begin with that bundle's heads; that they are others
+    than the folder had is said, once; a folder that is none is told before anything is made."""
     bundle, out = Path(__file__).parents[2] / "examples" / "quickstart" / "bundle", tmp_path / "again"
     shutil.copytree(corpus, out)
+    build(out, debs)
+    assert "other subwords" not in capsys.readouterr().out
     build(out, debs, "--subwords", str(bundle))
+    assert capsys.readouterr().out.count(f"{manifests.SUBWORDS}.model: other subwords than before") == 2
+    build(out, debs, "--subwords", str(bundle))
+    assert "other subwords" not in capsys.readouterr().out
     for side, name in (("src", "source"), ("tgt", "target")):
         model, dictionary = (out / f"{side}_unigram" / f"{manifests.SUBWORDS}{end}" for end in (".model", ".txt"))
         assert model.read_bytes() == (bundle / f"{name}.spm.model").read_bytes()
