@@ -1,7 +1,6 @@
 """`echostream evaluate --bundle B --data FOLDER --output OUT`: scores of a bundle, offline and simultaneously."""
 
 import argparse
-import logging
 from pathlib import Path
 
 from echostream_plugin.cli_errors import DONE
@@ -41,7 +40,6 @@ def configure(parser: argparse.ArgumentParser):
 
 def run_evaluation(args: argparse.Namespace) -> int:
     """Run the command; returns its exit code, 3 where a model says the same to everything."""
-    logging.disable(logging.INFO)  # fairseq turns on everybody's
     words = tuple(args.argv[args.argv.index("evaluate") + 1 :])
     asked = Evaluation(**{name: getattr(args, name) for name in Evaluation.__dataclass_fields__} | {"command": words})
     try:

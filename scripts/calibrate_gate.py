@@ -15,7 +15,6 @@ are for scripts/evaluate_voices.py.
 """
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
@@ -104,7 +103,6 @@ def language_of(args, asked_about: list) -> tuple:
 
 def main(argv=None) -> int:
     args = parse_args(argv)
-    logging.disable(logging.INFO)
     try:
         found = recordings(args)
         language = language_of(args, found)

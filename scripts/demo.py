@@ -13,7 +13,6 @@ page, with who speaks and the licence), scores.json, scores.tsv and summary.txt,
 
 import argparse
 import importlib.util
-import logging
 import sys
 from pathlib import Path
 
@@ -79,7 +78,6 @@ def _quickstart(name: str):
 
 def main(argv=None) -> int:
     args = parse_args(argv)
-    logging.disable(logging.INFO)  # fairseq turns on everybody's
     try:
         recordings = choose(args)
         output = fresh_folder(args.output, (args.bundle, *([args.wav] if args.wav is not None else [])))

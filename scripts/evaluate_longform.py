@@ -20,7 +20,6 @@ takes:
 """
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
@@ -54,7 +53,6 @@ def parse_args(argv=None):
 
 def main(argv=None) -> int:
     args = parse_args(argv)
-    logging.disable(logging.INFO)
     torch.set_num_threads(1)
     command = tuple(sys.argv[1:] if argv is None else argv)
     try:

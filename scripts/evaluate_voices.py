@@ -14,7 +14,6 @@ voices.md with 95 % intervals.
 
 import argparse
 import datetime
-import logging
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -66,7 +65,6 @@ def parse_args(argv=None):
 
 def main(argv=None) -> int:
     args = parse_args(argv)
-    logging.disable(logging.INFO)  # fairseq turns on everybody's
     command = list(sys.argv[1:] if argv is None else argv)
     facts = {"command": command, "commit": commit(), "date": str(datetime.date.today())}
     try:

@@ -2,7 +2,9 @@
 # Trains the quickstart model from nothing: corpus, vocoder, encoder, translation of text, model, punctuator, bundle,
 # gate, evaluation.
 #
-#   examples/quickstart/train.sh [WORK]          WORK: folder for everything that is made, default work/quickstart
+#   examples/quickstart/train.sh [WORK [flags of fairseq-train]]
+#
+# WORK: folder for everything that is made, default work/quickstart. The flags are for the training of the model.
 #
 # Every step resumes where it was stopped: run the same command again. Environment:
 #   PYTHON           the interpreter to use (default: .venv/bin/python where `make venv` made one, else python3)
@@ -19,6 +21,7 @@ set -euo pipefail
 
 cd "$(dirname "$0")/../.."
 WORK=${1:-work/quickstart}
+shift $(($# > 0))
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 JOBS=${JOBS:-2}
 PROCS=${PROCS:-2}
@@ -79,7 +82,7 @@ if step model; then
     --optimizer adam --adam-betas "(0.9,0.98)" --clip-norm 5.0 --lr 0.001 --warmup-updates 500 \
     --lr-scheduler polynomial_decay --total-num-update "$MAX_UPDATE" --power 1 --end-learning-rate 0 --max-tokens 8000 --max-target-positions 1200 \
     --max-update "$MAX_UPDATE" --save-interval-updates 500 --keep-interval-updates 5 --no-epoch-checkpoints \
-    --validate-interval-updates 500 --validate-interval 1000 --num-workers 1 --seed 1 --cpu --log-interval 50
+    --validate-interval-updates 500 --validate-interval 1000 --num-workers 1 --seed 1 --cpu --log-interval 50 "$@"
 fi
 
 if step punctuator; then

@@ -270,3 +270,19 @@ def test_the_recipes_scripts_call_programs_that_exist(place, monkeypatch):
     assert {"fairseq_cli.train", "echostream_plugin.cli"} <= modules and all(find_spec(name) for name in modules)
     programs = {words[0] for words in noted if words[0][0] != "-"}
     assert "scripts/train_vocoder.py" in programs and all((place / program).is_file() for program in programs)
+
+
+def test_further_flags_of_the_recipe_go_to_the_training_of_the_model(place, monkeypatch):
+    """Where fairseq takes the last of two: behind the recipe's own."""
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("PYTHON", str(place / "noting-python"))
+    (place / "noted").unlink(missing_ok=True)
+    run("examples/quickstart/train.sh work/small --max-tokens 4000 --freeze-encoder-layers 4", Small())
+    trained = [line for line in (place / "noted").read_text().splitlines() if "fairseq_cli.train" in line]
+    assert len(trained) == 1 and " work/small/corpus/fbank2unit " in trained[0]
+    assert trained[0].endswith(" --max-tokens 4000 --freeze-encoder-layers 4")
+    assert all(
+        "--freeze-encoder-layers" not in line
+        for line in (place / "noted").read_text().splitlines()
+        if line not in trained
+    )
