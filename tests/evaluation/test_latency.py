@@ -4,7 +4,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from echostream_plugin.evaluation.latency import (
@@ -25,8 +25,6 @@ from echostream_plugin.evaluation.latency import (
 )
 
 SEGMENT_MS = 320
-settings.register_profile("no_deadline", deadline=None)
-settings.load_profile("no_deadline")
 
 
 @st.composite

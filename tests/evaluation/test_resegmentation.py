@@ -45,7 +45,7 @@ def from_omnisteval(words, references):
 texts = st.lists(st.sampled_from(VOCABULARY), max_size=30)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(texts, min_size=1, max_size=6), texts)
 def test_every_word_goes_where_omnisteval_puts_it(references, words):
     references = [" ".join(reference) for reference in references]

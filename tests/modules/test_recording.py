@@ -46,7 +46,7 @@ def stream(encoder, features, sizes, segment_frames):
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(sizes=st.lists(st.sampled_from([8, 16, 32]), min_size=12, max_size=24), batch=st.integers(1, 2))
 def test_recorded_steps_equal_the_steps_themselves(kind, sizes, batch):
     plain, recorded = encoders(kind)

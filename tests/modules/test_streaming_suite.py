@@ -295,7 +295,7 @@ def test_every_decoder_vocoder_and_state_is_here():
     assert found <= seen, f"no line in STREAMS has these: {found - seen}"
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.lists(st.integers(0, 9), max_size=4), st.integers(1, 9), st.integers(1, LONGEST))
 def test_streaming_equals_parallel_for_any_cutting(sizes, last, count):
     with torch.inference_mode():

@@ -30,7 +30,7 @@ def test_frame_t_sees_features_up_to_4t():
         assert (SUBSAMPLING(future)[:, t] - expected[:, t]).abs().max() > 1e-4
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 13), max_size=12))
 def test_steps_of_any_size_equal_the_whole(sizes):
     x = torch.randn(2, sum(sizes), 10)
