@@ -19,6 +19,10 @@
 #   STEPS            which steps to run (default "corpus vocoder encoder mt model punctuator bundle gate evaluation")
 set -euo pipefail
 
+if [[ ${1:-} == -* ]]; then  # a flag where the folder belongs, or --help
+  sed -n '2,19p' "$0" | sed 's/^# \{0,1\}//'
+  exit 2
+fi
 cd "$(dirname "$0")/../.."
 WORK=${1:-work/quickstart}
 shift $(($# > 0))

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -278,11 +279,15 @@ def test_further_flags_of_the_recipe_go_to_the_training_of_the_model(place, monk
     monkeypatch.setenv("PYTHON", str(place / "noting-python"))
     (place / "noted").unlink(missing_ok=True)
     run("examples/quickstart/train.sh work/small --max-tokens 4000 --freeze-encoder-layers 4", Small())
-    trained = [line for line in (place / "noted").read_text().splitlines() if "fairseq_cli.train" in line]
-    assert len(trained) == 1 and " work/small/corpus/fbank2unit " in trained[0]
-    assert trained[0].endswith(" --max-tokens 4000 --freeze-encoder-layers 4")
-    assert all(
-        "--freeze-encoder-layers" not in line
-        for line in (place / "noted").read_text().splitlines()
-        if line not in trained
-    )
+    noted = (place / "noted").read_text().splitlines()
+    (trained,) = [line for line in noted if "fairseq_cli.train" in line]
+    assert " work/small/corpus/fbank2unit " in trained
+    assert trained.endswith(" --max-tokens 4000 --freeze-encoder-layers 4")
+    assert [line for line in noted if "--freeze-encoder-layers" in line] == [trained]
+
+
+def test_a_flag_without_the_folder_explains_the_recipe_and_runs_nothing():
+    script = [str(ROOT / "examples/quickstart/train.sh"), "--max-tokens", "4000"]
+    told = subprocess.run(script, capture_output=True, text=True, env={"PATH": os.environ["PATH"], "PYTHON": "false"})
+    assert told.returncode == 2 and "train.sh [WORK [flags of fairseq-train]]" in told.stdout
+    assert told.stdout.rstrip().splitlines()[-1].lstrip().startswith("STEPS")
