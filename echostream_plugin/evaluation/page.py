@@ -4,7 +4,7 @@ from html import escape
 from pathlib import Path
 
 from echostream_plugin.evaluation.latency import TEXT_METRICS
-from echostream_plugin.evaluation.samples import EXACT, REFUSED
+from echostream_plugin.evaluation.samples import BROKEN, EXACT, REFUSED
 
 GROUPS = ((False, "synthetic"), (True, "human"))
 COLOURS = {EXACT: "#2f7d4f", REFUSED: "#6b6b6b", "": "#6b6b6b"}  # others: OFF
@@ -73,8 +73,9 @@ def _counts(rows: list[dict]) -> list[str]:
     for human, name in GROUPS:
         verdicts = [row["verdict"] for row in rows if row["human"] == human and row["verdict"]]
         if verdicts:
-            exact, refused = verdicts.count(EXACT), verdicts.count(REFUSED)
-            lines.append(f"{name}: {exact} of {len(verdicts)} exactly right, {refused} refused")
+            refused, broken = verdicts.count(REFUSED), verdicts.count(BROKEN)
+            line = f"{name}: {verdicts.count(EXACT)} of {len(verdicts)} exactly right, {refused} refused"
+            lines.append(line + (f", {broken} broken off" if broken else ""))
     return lines
 
 

@@ -17,7 +17,7 @@ from echostream_plugin.files import write_json
 FOLDER, LISTING = "samples", "samples.json"
 TABLE, LICENCE = "recordings.tsv", "LICENSE"
 HUMAN = "human"  # the voice of recordings of people
-EXACT, REFUSED, ANOTHER = "exact", "refused", "another sentence"
+EXACT, REFUSED, BROKEN, ANOTHER = "exact", "refused", "broken off", "another sentence"
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def verdict(text: str, reference: str, unsure: bool = False) -> str:
     if not text:
         return REFUSED if unsure or reference else ""
     if unsure:
-        return "broken off"
+        return BROKEN
     if not reference:
         return ""
     wrong = CorpusWer([text], [reference]).errors(0)

@@ -96,12 +96,14 @@ def row(name, verdict, human, translation="<b>it</b>"):
 
 
 def test_the_summary_says_at_a_glance_and_the_page_shows_everything():
-    rows = [row("a", "exact", False), row("longer", "2 of 9 words off", False), row("c", "refused", True, "")]
+    rows = [row("a", "exact", False), row("longer", "2 of 9 words off", False), row("d", "broken off", False)]
+    rows.append(row("c", "refused", True, ""))
     text = at_a_glance(rows)
     lines = text.splitlines()
-    assert lines[0].startswith("exact             a       pico es-ES") and lines[2].endswith("(nothing)")
-    assert lines[-2:] == ["synthetic: 1 of 2 exactly right, 0 refused", "human: 0 of 1 exactly right, 1 refused"]
+    assert lines[0].startswith("exact             a       pico es-ES") and lines[3].endswith("(nothing)")
+    assert lines[-2] == "synthetic: 1 of 3 exactly right, 0 refused, 1 broken off"
+    assert lines[-1] == "human: 0 of 1 exactly right, 1 refused"
     seen = Files()
     seen.feed(page(rows, text))
     assert seen.sources[:4] == ["a/source.wav", "a/translated.wav", "a/together.wav", "a/timeline.png"]
-    assert len(seen.sources) == 12 and seen.text.count("CC BY-SA 3.0") == 2 and "<b>it</b>" in seen.text
+    assert len(seen.sources) == 16 and seen.text.count("CC BY-SA 3.0") == 2 and "<b>it</b>" in seen.text

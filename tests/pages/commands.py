@@ -20,7 +20,7 @@ from fairseq import checkpoint_utils
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").glob("*/README.md"))]
 _PROGRAM = re.compile(
-    r"^(?:[A-Z]+=\S* )*"
+    r"^(?:[A-Z_]+=(?:\"[^\"]*\"|\S*) )*"
     r"(?:python|torchrun|pip|make|mkdir|cat|arecord|echostream|simuleval|fairseq-\w+|[\w/]+\.sh)(?: |$)"
 )
 _CONSOLE = {
@@ -97,8 +97,8 @@ def _in_this_process(words: list[str], parse: bool) -> int:
         return _pip(words)
     if name == "make":
         return subprocess.run(["make", "-n", "-f", ROOT / "Makefile", *words[1:]], stdout=subprocess.DEVNULL).returncode
-    if name == "mkdir" or name.endswith(".sh") or "=" in name:
-        return subprocess.run(["bash", "-c", shlex.join(words)], stdout=subprocess.DEVNULL).returncode
+    if name == "mkdir" or name.endswith(".sh") or "=" in name:  # env: of its own, like what stands before it
+        return subprocess.run(["env", *words], stdout=subprocess.DEVNULL).returncode
     if name == "torchrun":
         from torch.distributed.run import get_args_parser
 
