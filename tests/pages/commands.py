@@ -97,7 +97,7 @@ def _in_this_process(words: list[str], parse: bool) -> int:
         return _pip(words)
     if name == "make":
         return subprocess.run(["make", "-n", "-f", ROOT / "Makefile", *words[1:]], stdout=subprocess.DEVNULL).returncode
-    if name == "mkdir" or name.endswith(".sh") or "=" in name:  # env: of its own, like what stands before it
+    if name == "mkdir" or name.endswith(".sh") or "=" in name:  # env sets the variables before it
         return subprocess.run(["env", *words], stdout=subprocess.DEVNULL).returncode
     if name == "torchrun":
         from torch.distributed.run import get_args_parser
