@@ -32,7 +32,7 @@ def stream(model, x, cuts):
 
 
 @pytest.mark.parametrize("layers, left", [(0, 5), (1, 5), (2, 5), (2, 0), (2, 64)])
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(cuts=st.lists(st.integers(0, FRAMES), max_size=6).map(sorted))
 def test_streaming_equals_forward_for_any_cutting(layers, left, cuts):
     model, x = head(layers, left), torch.randn(2, FRAMES, 8)
@@ -103,7 +103,7 @@ def test_forbidden_symbols_are_never_chosen():
 
 
 @given(symbols=st.lists(st.sampled_from([0, 4, 5]), max_size=20), cut=st.integers(0, 20))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_collapsing_as_frames_arrive_equals_collapsing_at_once(symbols, cut):
     logits, state, tokens, frames = one_hot(symbols).view(-1, 8), CollapseState.initial(), [], []
     for part in (logits[:cut], logits[cut:]):

@@ -37,7 +37,7 @@ def windowed(part, window):
 
 
 @pytest.mark.parametrize("window", [1, 2, 5])
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(cuts=cuttings)
 def test_streaming_equals_forward_in_a_window(window, cuts):
     encoder, decoder, x = windowed(T2UEncoder, window), windowed(UnitDecoder, window), torch.randn(2, 9, 8)
@@ -105,7 +105,7 @@ def test_work_and_memory_of_a_token_do_not_grow_when_no_sentence_ends(monkeypatc
     assert unbounded.nbytes > 5 * max(sizes)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(cuts=cuttings)
 def test_t2u_streaming_equals_forward_for_any_cutting(encoder, cuts):
     x, state, out = torch.randn(2, 9, 8), encoder.initial_state(2), []
@@ -117,7 +117,7 @@ def test_t2u_streaming_equals_forward_for_any_cutting(encoder, cuts):
 
 
 @pytest.mark.parametrize("k2, n2", WAITS)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(cuts=cuttings)
 def test_unit_streaming_equals_forward_for_any_cutting(decoder, k2, n2, cuts):
     x, state, out = torch.randn(2, 9, 8), decoder.initial_state(2, k2, n2), []

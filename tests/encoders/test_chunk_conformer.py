@@ -65,7 +65,7 @@ def no_grad():
         yield
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.sampled_from(SEGMENTS), st.lists(st.integers(0, 90), min_size=1, max_size=5))
 def test_final_frames_and_rest_are_the_whole_recomputation_at_every_push(segment_frames, sizes):
     features, heard, outputs = make_features(sum(sizes)), 0, []

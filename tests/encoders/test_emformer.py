@@ -89,7 +89,7 @@ def test_streaming_equals_parallel_for_any_ragged_tail(variant, segment_frames):
         assert_same(stream(encoder, features, [32] * 10, segment_frames), expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.integers(0, 90), max_size=12),
     st.integers(0, 70),

@@ -81,7 +81,7 @@ def test_every_encoder_is_here():
     assert set(VARIANTS) == set(ENCODERS)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=4), st.sampled_from([0, 4, 8, 16]), st.integers(1, 150))
 def test_streaming_equals_parallel_for_any_cutting(sizes, segment, frames):
     for made in MADE.values():

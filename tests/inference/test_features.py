@@ -29,7 +29,7 @@ def cut(samples, sizes):
         turn += 1
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.lists(st.integers(16, 12000), min_size=1, max_size=6), st.sampled_from([8000, 16000, 22050, 44100, 48000]))
 def test_features_are_the_same_for_any_cutting(sizes, rate):
     samples = noise(0.4, rate)

@@ -29,7 +29,7 @@ KIND = "whisper-log-mel"
 ZEROS, ONES = np.zeros(80, np.float32), np.ones(80, np.float32)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.lists(st.integers(16, 12000), min_size=1, max_size=6), st.sampled_from([8000, 16000, 44100]))
 def test_features_are_the_same_for_any_cutting(sizes, rate):
     samples, frontend, start, turn, pieces = speechlike(0.6, rate), Frontend(rate, ZEROS, ONES, KIND), 0, 0, []

@@ -85,7 +85,7 @@ def test_same_result_for_pushes_of_one_two_or_all_chunks(bundle, whole_word):
         assert_same(run(TranslationSession(bundle, options), samples, chunks * CHUNK), events)
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(300, 20000), min_size=1, max_size=5), st.integers(0, 3), st.sampled_from([0, 320, 640]))
 def test_texts_only_grow_and_time_never_runs_back(bundle, sizes, seed, chunk_ms):
     samples = speechlike(1.5, seed=seed)

@@ -54,7 +54,7 @@ def same(one, other):
     np.testing.assert_allclose(one[1], other[1], atol=1e-4)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.lists(st.tuples(st.sampled_from(WORDS), st.sampled_from([" ", ". ", ", ", "\n\n"])), min_size=1, max_size=9),
     st.lists(st.integers(0, 60), max_size=6),

@@ -48,7 +48,7 @@ def cut(words, sizes):
         place += size
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 40), st.sampled_from(DELAYS), st.lists(st.integers(1, 7), min_size=1, max_size=5))
 def test_incremental_equals_parallel_for_any_cutting(count, delay, sizes):
     words, state, found = words_of(count, count), MODEL.initial_state(), []
@@ -111,7 +111,7 @@ def test_committed_marks_of_random_streams_never_change():
         assert said[-1].ends or not delay  # without a delay the last word was said before its text ended
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 30), st.sampled_from(DELAYS), st.lists(st.integers(1, 7), min_size=1, max_size=4))
 def test_what_is_said_does_not_depend_on_the_cutting(count, delay, sizes):
     words = words_of(count, count)

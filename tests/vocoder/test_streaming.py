@@ -61,7 +61,7 @@ def whole(model, units):
         return model(torch.tensor([units], dtype=torch.long), model.dur_predictor is not None)[0][0]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     name=st.sampled_from(sorted(MODELS)),
     units=st.lists(st.integers(0, K - 1), min_size=1, max_size=60),

@@ -64,7 +64,7 @@ def whole(model, units):
         return model(torch.tensor([units], dtype=torch.long))[0][0]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     name=st.sampled_from(sorted(MODELS)),
     units=st.lists(st.integers(0, K - 1), max_size=60),
