@@ -22,6 +22,14 @@ def configure(parser: argparse.ArgumentParser):
     add("--dir", help="folder of checkpoints to take the newest of")
     add("--last", type=int, help="how many of them")
     add("--by", choices=("epoch", "update"), default="epoch", help="which series of them (default %(default)s)")
+    add(
+        "--halfway-to",
+        type=Path,
+        metavar="ADAPTED",
+        help="adapted.safetensors of scripts/adapt_encoder.py, which the model's encoder began with: the encoder's "
+        "layers become the mean of theirs and these, for what a training on few voices took from them (WiSE-FT); "
+        "train the model on from there",
+    )
     add("--overwrite", action="store_true", help="replace the checkpoint that is there")
     parser.set_defaults(run=run_average)
 
@@ -34,9 +42,10 @@ def run_average(args: argparse.Namespace) -> int:
     if bool(args.dir) == bool(args.checkpoints):
         raise ConfigError("average: name the checkpoints, or give --last N --dir FOLDER")
     paths = checkpoints.last_checkpoints(args.dir, args.last, args.by) if args.dir else args.checkpoints
-    for path in paths:
+    for path in (*paths, *filter(None, [args.halfway_to])):
         if same_file(path, args.out):
             raise OverwriteError(f"{args.out}: is one of those that are averaged; name another file")
-    checkpoints.average(paths, args.out)
-    print(f"{args.out}: the mean of {', '.join(Path(path).name for path in paths)}")
+    checkpoints.average(paths, args.out, args.halfway_to)
+    back = f"; its encoder halfway back to {args.halfway_to}" if args.halfway_to else ""
+    print(f"{args.out}: the mean of {', '.join(Path(path).name for path in paths)}{back}")
     return DONE

@@ -19,6 +19,7 @@ from echostream_plugin.modules.weights import there_and_here
 
 # parameters that Whisper does not have, and that keep the values they were made with
 _OURS = ("join.", "projection.", "output_norm.")
+_AFTER_LAYERS = ("norm.", *_OURS)  # what the layers' features go through to the heads, which are trained to it
 
 
 def load_whisper_encoder(encoder, path) -> str:
@@ -61,6 +62,18 @@ def whisper_parameters(path, config) -> dict[str, Tensor]:
         taken |= {f"{stack}.layers.{place}.{name}": value for name, value in _layer(layer).items()}
     taken["norm.weight"], taken["norm.bias"] = values["layer_norm/gamma"], values["layer_norm/beta"]
     return {name: value.float() for name, value in taken.items()}
+
+
+def halfway_back(state: dict[str, Tensor], path) -> dict[str, Tensor]:
+    """A model's parameters by name, those of its encoder's front end and layers the mean of what they are and of an
+    adapted encoder's (.safetensors): what a training on few voices took from the encoder comes back by half, as in
+    WiSE-FT (arXiv 2109.01903). Raises ConfigError where the two encoders do not fit together."""
+    adapted = {f"encoder.{name}": tensor for name, tensor in _adapted(Path(path)).items()}
+    encoder = {name: tensor for name, tensor in state.items() if name.startswith("encoder.")}
+    if problems := there_and_here(encoder, adapted):
+        raise ConfigError(f"{path}: not the encoder that the model began with: {problems[0]}")
+    kept = tuple(f"encoder.{name}" for name in _AFTER_LAYERS)
+    return state | {name: (tensor + adapted[name]) / 2 for name, tensor in encoder.items() if not name.startswith(kept)}
 
 
 def whisper_layers(path) -> int:

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from echostream_plugin.config import ConfigError, ModelConfig
 from echostream_plugin.data.subwords import write_configs
+from echostream_plugin.data.whisper_weights import halfway_back
 from echostream_plugin.decoders.speechllm import SpeechLLMModelConfig
 from echostream_plugin.encoders import ENCODERS, encoder_of
 from echostream_plugin.fairseq_ext.flags import (
@@ -108,8 +109,9 @@ def training_args(config: ModelConfig, data, config_yaml: str, multitask_config_
     return args
 
 
-def average(paths, out) -> Path:
-    """Write the mean of the parameters of several checkpoints, with the options of the last one."""
+def average(paths, out, adapted=None) -> Path:
+    """Write the mean of the parameters of several checkpoints, with the options of the last one. adapted: an adapted
+    Whisper encoder (.safetensors) that its encoder goes halfway back to."""
     paths, out = [Path(path) for path in paths], Path(out)
     if not paths:
         raise ConfigError("no checkpoint to average: name some, or give --last N --dir FOLDER")
@@ -123,6 +125,8 @@ def average(paths, out) -> Path:
             yield path, state
 
     state = mean_of(states())
+    if adapted is not None:
+        state = halfway_back(state, adapted)
     return save_checkpoint(out, options_of_last, state, max(updates))
 
 

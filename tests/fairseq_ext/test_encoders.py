@@ -14,7 +14,9 @@ from fairseq import options
 from fairseq.models import ARCH_MODEL_REGISTRY
 
 from echostream_plugin import config as configuration
+from echostream_plugin.cli import main
 from echostream_plugin.config import ConfigError, EncoderConfig, ModelConfig, UnitDecoderConfig, encoder_config, option
+from echostream_plugin.data.whisper_weights import save_adapted
 from echostream_plugin.decoders import DECODERS
 from echostream_plugin.encoders import ENCODERS, encoder_of
 from echostream_plugin.encoders.base import register_encoder
@@ -120,6 +122,33 @@ def test_the_first_layers_can_keep_their_values(spoken, whisper, tmp_path):
     assert not [name for name in kept if name.startswith("encoder.coarse.layers.0.attention.")]
     with pytest.raises(ConfigError, match="layers, not 99"):
         train(spoken, tmp_path / "more", "--freeze-encoder-layers", "99", updates=1)
+
+
+def test_an_encoder_goes_halfway_back_to_its_adaptation(checkpoint, tmp_path, capsys):
+    """The front end and the layers; the heads, and what the features go through to them, stay."""
+    encoder = load_bundle(export_bundle(tmp_path / "bundle", checkpoint)).model.encoder
+    for parameter in encoder.parameters():
+        parameter.data.add_(1.0)
+    adapted, out = save_adapted(tmp_path / "adapted.safetensors", encoder), tmp_path / "halfway.pt"
+    assert main(["average", str(checkpoint), "--halfway-to", str(adapted), "-o", str(out)]) == 0
+    assert "halfway back to" in capsys.readouterr().out
+    before, after = (torch.load(path, weights_only=False)["model"] for path in (checkpoint, out))
+    moved = {name.split(".")[1] for name in after if not torch.equal(before[name], after[name])}
+    assert moved == {"front", "fine", "coarse"} and before.keys() == after.keys()
+    for name in (name for name in after if name.split(".")[1] in moved):
+        assert torch.allclose(after[name], before[name] + 0.5, atol=2e-3), name
+
+    content, refused = adapted.read_bytes(), tmp_path / "refused.pt"
+    wider = type(encoder)(dataclasses.replace(encoder.config, ffn_dim=32))
+    other = save_adapted(tmp_path / "other.safetensors", wider)
+    for file, to, error in (
+        (other, refused, "other.safetensors: not the encoder that"),
+        (tmp_path / "nowhere.safetensors", refused, "nowhere.safetensors: not an adapted encoder"),
+        (adapted, adapted, "name another file"),
+    ):
+        assert main(["average", str(checkpoint), "--halfway-to", str(file), "-o", str(to), "--overwrite"]) == 2
+        assert error in capsys.readouterr().err
+    assert not refused.exists() and adapted.read_bytes() == content
 
 
 def test_features_are_computed_as_they_are_loaded(spoken, whisper):
