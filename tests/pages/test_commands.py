@@ -170,7 +170,9 @@ def place(tmp_path_factory):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
         copy(ROOT / name, place / name, **({"ignore": shutil.ignore_patterns("bundle")} if name == "examples" else {}))
     (place / "tiny").mkdir()
-    shutil.copytree(save_tiny_bundle(place / "tiny"), place / "examples" / "quickstart" / "bundle")
+    bundle = save_tiny_bundle(place / "tiny")
+    for folder in ("examples/quickstart/bundle", "BUNDLE"):  # other pages make BUNDLE too: each page can be run alone
+        shutil.copytree(bundle, place / folder)
     prepare_data(place)
     for name in ("work/quickstart/corpus/simuleval/test", "SIMULEVAL_LISTS", "data/cvss-c/fr-en/simuleval/test", "."):
         write_lists(place / name)
