@@ -27,8 +27,8 @@ def configure(parser: argparse.ArgumentParser):
         type=Path,
         metavar="ADAPTED",
         help="adapted.safetensors of scripts/adapt_encoder.py, which the model's encoder began with: the encoder's "
-        "layers become the mean of theirs and these, for what a training on few voices took from them (WiSE-FT); "
-        "train the model on from there",
+        "layers become the mean of theirs and of these, which takes back half of what a training on few voices did to "
+        "them (WiSE-FT); train the model on from there",
     )
     add("--overwrite", action="store_true", help="replace the checkpoint that is there")
     parser.set_defaults(run=run_average)

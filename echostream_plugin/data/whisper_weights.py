@@ -15,7 +15,7 @@ from echostream_plugin.config import ConfigError
 from echostream_plugin.data.ctranslate2 import read_variables
 from echostream_plugin.data.whisper_base import whisper_folder
 from echostream_plugin.files import write_tensors
-from echostream_plugin.modules.weights import there_and_here
+from echostream_plugin.modules.weights import check_finite, there_and_here
 
 # parameters that Whisper does not have, and that keep the values they were made with
 _OURS = ("join.", "projection.", "output_norm.")
@@ -67,7 +67,8 @@ def whisper_parameters(path, config) -> dict[str, Tensor]:
 def halfway_back(state: dict[str, Tensor], path) -> dict[str, Tensor]:
     """A model's parameters by name, those of its encoder's front end and layers the mean of what they are and of an
     adapted encoder's (.safetensors): what a training on few voices took from the encoder comes back by half, as in
-    WiSE-FT (arXiv 2109.01903). Raises ConfigError where the two encoders do not fit together."""
+    WiSE-FT (arXiv 2109.01903). Raises ConfigError where the two encoders do not fit together, or where
+    the adapted one holds NaN."""
     adapted = {f"encoder.{name}": tensor for name, tensor in _adapted(Path(path)).items()}
     encoder = {name: tensor for name, tensor in state.items() if name.startswith("encoder.")}
     if problems := there_and_here(encoder, adapted):
@@ -109,7 +110,10 @@ def _count_layers(names) -> int:
 def _adapted(path: Path) -> dict[str, Tensor]:
     adapted_options(path)
     with safe_open(path, "pt") as file:
-        return {name: file.get_tensor(name).float() for name in file.keys()}
+        tensors = {name: file.get_tensor(name).float() for name in file.keys()}
+    for name, tensor in tensors.items():
+        check_finite(name, tensor, path)
+    return tensors
 
 
 def _layer(values: dict[str, Tensor]) -> dict[str, Tensor]:

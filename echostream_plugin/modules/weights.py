@@ -156,8 +156,13 @@ def fill(model: nn.Module, tensors: dict, path):
             kind = str(tensor.dtype).removeprefix("torch.")
             raise ConfigError(f"{path}: {name} holds {kind} where the model has {_kind(wanted[name])}")
         wanted[name].data = tensor.to(wanted[name].dtype)
-        if not _all_finite(wanted[name].data):
-            raise ConfigError(f"{path}: {name} holds numbers that are not finite (NaN or infinity)")
+        check_finite(name, wanted[name].data, path)
+
+
+def check_finite(name: str, values: Tensor, path):
+    """Raises ConfigError that names the file and the parameter where a value is NaN or infinite."""
+    if not _all_finite(values):
+        raise ConfigError(f"{path}: {name} holds numbers that are not finite (NaN or infinity)")
 
 
 def _kind(tensor: Tensor) -> str:

@@ -69,6 +69,11 @@ def test_what_does_not_fit_is_named(model, tmp_path):
     path = save_adapted(tmp_path / "adapted.safetensors", encoder_of())
     with pytest.raises(ConfigError, match="Its flags: --encoder-embed-dim 12 .*--encoder-layers 3 --halve-after 2"):
         load_whisper_encoder(encoder_of(halve_after=1), path)
+    broken = encoder_of()
+    broken.projection.bias.data[0] = float("inf")
+    path = save_adapted(tmp_path / "broken.safetensors", broken)
+    with pytest.raises(ConfigError, match="broken.safetensors: projection.bias holds numbers that are not finite"):
+        load_whisper_encoder(encoder_of(), path)
 
 
 def test_a_file_of_something_else_is_named(model, tmp_path):

@@ -141,7 +141,10 @@ def test_an_encoder_goes_halfway_back_to_its_adaptation(checkpoint, tmp_path, ca
     content, refused = adapted.read_bytes(), tmp_path / "refused.pt"
     wider = type(encoder)(dataclasses.replace(encoder.config, ffn_dim=32))
     other = save_adapted(tmp_path / "other.safetensors", wider)
+    wider.projection.bias.data[0] = float("nan")
+    broken = save_adapted(tmp_path / "broken.safetensors", wider)
     for file, to, error in (
+        (broken, refused, "broken.safetensors: projection.bias holds numbers that are not finite"),
         (other, refused, "other.safetensors: not the encoder that"),
         (tmp_path / "nowhere.safetensors", refused, "nowhere.safetensors: not an adapted encoder"),
         (adapted, adapted, "name another file"),
